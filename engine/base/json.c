@@ -1,0 +1,86 @@
+/* jansson recurses per nesting level, so depth is counted before it sees the text: a cheap scan
+ * that knows strings and brackets. */
+#include "engine/base/json.h"
+
+#include "conf/limits.h"
+#include "engine/base/file.h"
+
+static bool too_deep(str s) {
+    int depth = 0;
+    bool quoted = false;
+    for (size_t i = 0; i < s.n; i++) {
+        char c = s.p[i];
+        if (quoted) {
+            if (c == '\\')
+                i++;
+            else if (c == '"')
+                quoted = false;
+        } else if (c == '"')
+            quoted = true;
+        else if (c == '[' || c == '{') {
+            if (++depth > LIMIT_JSON_DEPTH) return true;
+        } else if (c == ']' || c == '}')
+            depth--;
+    }
+    return false;
+}
+
+status js_parse(str text, json_t **ret, error *err) {
+    if (too_deep(text))
+        return error_set(err, ERR_INVALID, "JSON is nested deeper than %d levels",
+                         LIMIT_JSON_DEPTH);
+    json_error_t e;
+    json_t *v = json_loadb(text.p ? text.p : "", text.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
+    if (!v)
+        return error_set(err, ERR_INVALID, "not valid JSON: %s (line %d, column %d)", e.text,
+                         e.line, e.column);
+    *ret = v;
+    return OK;
+}
+
+status js_parse_file(const char *path, size_t bytes_max, json_t **ret, error *err) {
+    strbuf b = {0};
+    status st = file_read(path, bytes_max, &b, err);
+    if (st == OK) {
+        st = js_parse(strbuf_str(&b), ret, err);
+        if (st != OK) error_prefix(err, "%s", path);
+    }
+    strbuf_done(&b);
+    return st;
+}
+
+json_t *js_get(const json_t *obj, const char *key) {
+    json_t *v = json_object_get(obj, key);
+    return json_is_null(v) ? NULL : v;
+}
+
+str js_str(const json_t *v) {
+    return json_is_string(v) ? str_n(json_string_value(v), json_string_length(v)) : (str){0};
+}
+
+str js_get_str(const json_t *obj, const char *key) {
+    return js_str(js_get(obj, key));
+}
+
+bool js_get_bool(const json_t *obj, const char *key, bool fallback) {
+    json_t *v = js_get(obj, key);
+    return json_is_boolean(v) ? json_is_true(v) : fallback;
+}
+
+int64_t js_get_int(const json_t *obj, const char *key, int64_t fallback) {
+    json_t *v = js_get(obj, key);
+    return json_is_integer(v) ? json_integer_value(v) : fallback;
+}
+
+double js_get_real(const json_t *obj, const char *key, double fallback) {
+    json_t *v = js_get(obj, key);
+    return json_is_number(v) ? json_number_value(v) : fallback;
+}
+
+static int append(const char *p, size_t n, void *ctx) {
+    return strbuf_add(ctx, str_n(p, n)) ? 0 : -1;
+}
+
+void strbuf_add_js(strbuf *b, const json_t *v) {
+    json_dump_callback(v, append, b, JSON_COMPACT | JSON_ENCODE_ANY);
+}

@@ -1,0 +1,106 @@
+/* One step of the engine as plain data: what the scheduler asks (batch_plan), what it gets back
+ * (step_result), and the `stepper` that does it. The real engine, the mock engine and the
+ * simulator's fake one are all steppers.
+ *
+ * A step computes, for each listed sequence, tokens [pos, pos+n_tokens) of ids, writes their keys
+ * and values into the sequence's pages, and, where asked, samples the token that follows. */
+#ifndef ENGINE_BATCH_H
+#define ENGINE_BATCH_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/base/status.h"
+
+typedef struct logit_bias {
+    int32_t id;
+    float bias; /* added to the logit; -inf bans */
+} logit_bias;
+
+/* How to choose the next token. Applied in Hugging Face's order: logit_bias, repetition, frequency
+ * and presence penalty, no_repeat_ngram, min_tokens bans, then (unless greedy) temperature, top_k,
+ * top_p, min_p, typical_p. Borrowed arrays live as long as the request. */
+typedef struct sample_params {
+    float temperature;        /* 0: greedy */
+    int32_t top_k;            /* 0: off */
+    float top_p;              /* 1: off; (0,1] */
+    float min_p;              /* 0: off; [0,1) */
+    float typical_p;          /* 1: off; (0,1] */
+    float repetition_penalty; /* 1: off; > 0; over prompt and output */
+    float frequency_penalty;  /* 0: off; over output, as OpenAI */
+    float presence_penalty;   /* 0: off; over output, as OpenAI */
+    int32_t no_repeat_ngram;  /* 0: off */
+    int32_t min_tokens;       /* stop_ids are banned until so many tokens are generated */
+    uint64_t seed;            /* stateless: (seed, choice, position) decides the draw */
+    int32_t n_logprobs;       /* -1: none; 0: the chosen token's only; k: and the k best */
+    const logit_bias *bias;   /* [n_bias] */
+    int32_t n_bias;
+    const int32_t *stop_ids; /* [n_stop_ids]: end of sequence and stop_token_ids */
+    int32_t n_stop_ids;
+    const int32_t *allowed_ids; /* NULL: all; else only these may be chosen */
+    int32_t n_allowed;
+} sample_params;
+
+typedef struct token_logprob {
+    int32_t id;
+    float logprob;
+} token_logprob;
+
+/* What is known of one chosen (or given) token. `top` holds n_top entries, best first; logprobs are
+ * of the model's own distribution (log-softmax of the raw logits), before any processing. */
+typedef struct sample_out {
+    int32_t token;
+    float logprob;
+    int32_t rank; /* 1 = most likely; 0 when logprobs were not asked */
+    int32_t n_top;
+    token_logprob top[20]; /* LIMIT_TOP_LOGPROBS */
+} sample_out;
+
+typedef struct batch_seq {
+    const int32_t *ids;   /* [>= pos+n_tokens]: all known ids from position 0 */
+    int32_t n_known;      /* prompt + generated so far */
+    int32_t n_prompt;     /* of them: prompt */
+    int32_t pos;          /* first position to compute = tokens already in the cache */
+    int32_t n_tokens;     /* >= 1 */
+    const int32_t *pages; /* [ceil((pos+n_tokens)/page_tokens)] */
+    bool sample;          /* the last row's logits give the next token */
+    int32_t choice;       /* index of the choice within its request: part of the random key */
+    int32_t max_len;      /* n_prompt + max_tokens: fixes length-dependent rope scaling */
+    const sample_params *params; /* when sample or prompt_out */
+    /* Logprobs of prompt tokens (echo): where not NULL, entry [p] is filled for every p in
+     * (pos, pos+n_tokens] with p < n_prompt. [n_prompt], owned by the request. */
+    sample_out *prompt_out;
+} batch_seq;
+
+typedef struct page_copy {
+    int32_t src, dst;
+} page_copy;
+
+typedef struct batch_plan {
+    uint64_t step;
+    int32_t n_seqs, n_tokens; /* n_tokens = sum over seqs */
+    batch_seq *seqs;
+    int32_t n_copies; /* done before anything else of the step, in order */
+    page_copy *copies;
+} batch_plan;
+
+typedef struct step_result {
+    sample_out *out; /* [n_seqs]: valid where seqs[i].sample */
+    /* One of the sequences may fail alone (logits not finite): its status here, else OK. */
+    status *seq_status; /* [n_seqs] */
+} step_result;
+
+typedef struct stepper {
+    void *self;
+    /* Compute one step; result arrays are the caller's. A failure is the device's: all sequences
+     * of the plan are lost. Called from one thread. */
+    status (*step)(void *self, const batch_plan *plan, step_result *ret, error *err);
+    int32_t page_tokens;   /* S */
+    int32_t n_pages;       /* P: ids 0 .. P-1 */
+    int32_t max_tokens;    /* most tokens in one step */
+    int32_t max_seqs;      /* most sequences in one step */
+    int32_t max_model_len; /* most tokens of one sequence, prompt and output */
+    int32_t vocab;
+} stepper;
+
+#endif

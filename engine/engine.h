@@ -1,0 +1,64 @@
+/* The engine: a model directory becomes a stepper. Everything large is allocated in engine_open;
+ * after it a step allocates nothing. */
+#ifndef ENGINE_ENGINE_H
+#define ENGINE_ENGINE_H
+
+#include <stddef.h>
+
+#include "engine/base/status.h"
+#include "engine/base/str.h"
+#include "engine/batch.h"
+#include "kernels/dtype.h"
+
+typedef struct engine_options {
+    const char *model_dir;
+    const char *register_path;  /* NULL or a directory with more family files (NAME.json) */
+    const char *dtype;          /* "auto" (the checkpoint's), "f32", "bf16", "f16" */
+    const char *kv_dtype;       /* "auto" (f32 with f32 weights, else bf16), "f32", "bf16" */
+    const char *isa;            /* NULL: best */
+    int n_threads;              /* 0: one per usable CPU */
+    int32_t max_model_len;      /* 0: the model's, reduced to what fits */
+    int32_t max_seqs;           /* most sequences in a step */
+    int32_t max_batched_tokens; /* most tokens in a step */
+    size_t kv_bytes;            /* 0: chosen from free memory */
+    bool plan_only;             /* read headers and plan memory, load nothing (inspect) */
+    /* Called while loading, from the loading thread; may be NULL. */
+    void (*progress)(void *ctx, size_t bytes_done, size_t bytes_total);
+    /* Called once with the memory plan, before anything large is allocated; may be NULL. */
+    void (*on_plan)(void *ctx, str text);
+    void *ctx;
+} engine_options;
+
+typedef struct model_info {
+    char family[32];       /* "llama" */
+    char architecture[64]; /* "LlamaForCausalLM" */
+    int32_t n_layers, hidden, n_heads, n_kv_heads, head_dim, ffn, vocab;
+    int32_t ctx_max; /* what the config allows */
+    int64_t n_params;
+    dtype weight_dt, kv_dt;
+    bool tied;
+    int32_t bos_id;      /* -1: none */
+    int32_t eos_ids[16]; /* union of config.json and generation_config.json */
+    int32_t n_eos;
+    size_t weight_bytes, kv_bytes, activation_bytes, total_bytes;
+    char backend[96];
+} model_info;
+
+typedef struct engine engine;
+
+/* Errors name the file and the key or tensor at fault; ERR_NOMEM carries the plan's numbers. */
+NODISCARD status engine_open(const engine_options *o, engine **ret, error *err);
+void engine_free(engine *e); /* takes NULL */
+const model_info *engine_info(const engine *e);
+stepper engine_stepper(engine *e); /* valid while e lives */
+
+/* What inspect prints: family, dims, tensors, the memory plan; text for people or JSON. */
+void engine_describe(const engine *e, bool json, strbuf *out);
+
+/* Logits of ids through the paged path, for tests and `pagoda logits`: rows of the last position,
+ * or of all, [n, vocab] f32 into ret (caller's). Uses pages of the engine's cache: not while
+ * serving. `chunk` > 0 prefills in chunks of that many tokens. */
+NODISCARD status engine_logits(engine *e, const int32_t *ids, int32_t n, bool all, int32_t chunk,
+                               float *ret, error *err);
+
+#endif

@@ -1,0 +1,52 @@
+/* A backend: memory, packed weights and one function per op. CPU is built in; others are opened
+ * by name. All calls come from one thread (the engine's); a call returns when its result is there
+ * or is ordered before every later call on the same backend. */
+#ifndef KERNELS_BACKEND_H
+#define KERNELS_BACKEND_H
+
+#include "engine/base/status.h"
+#include "engine/base/str.h"
+#include "kernels/ops.h"
+
+typedef struct backend backend;
+
+typedef struct backend_vtbl {
+    void (*close)(backend *b);
+    /* Device memory, at least 64-byte aligned, zeroed. NULL ret on ERR_NOMEM. */
+    status (*mem_alloc)(backend *b, size_t bytes, void **ret, error *err);
+    void (*mem_free)(backend *b, void *p, size_t bytes);
+    /* Bytes that a packed [n,k] matrix of storage type dt takes. */
+    size_t (*wmat_bytes)(backend *b, int32_t n, int32_t k, dtype dt);
+    /* Describe a matrix over memory of wmat_bytes() that the caller owns. */
+    void (*wmat_init)(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, void *data);
+    /* Pack rows [row0, row0+n_rows) from row-major src (src_dt, row stride in elements), converting
+     * to w->dt. Different row ranges may be packed by different threads at once if the ranges start
+     * at multiples of pack_rows. */
+    void (*wmat_pack)(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *src,
+                      dtype src_dt, int64_t src_stride);
+    int32_t pack_rows;
+    /* Sampled-row selection etc. need no op: activations of the CPU are host memory. */
+#define OP(name, tol32, tol16, what) void (*name)(backend * b, const op_##name *a);
+#include "kernels/ops.def"
+#undef OP
+} backend_vtbl;
+
+struct backend {
+    const backend_vtbl *v;
+    const char *name; /* "cpu" */
+    char device[96];  /* for people: "2 threads, avx512-bf16" */
+    int n_threads;
+};
+
+typedef struct cpu_options {
+    int n_threads;   /* 0: one per usable CPU */
+    const char *isa; /* NULL or "auto": best; else "ref", "avx2", "avx512", "avx512bf16" */
+} cpu_options;
+
+/* Open the CPU backend. ERR_INVALID for an unknown or unusable isa, naming what this CPU has. */
+NODISCARD status backend_cpu_open(const cpu_options *o, backend **ret, error *err);
+void backend_close(backend *b); /* takes NULL */
+/* Which row serves which op, as a table for people (--print-kernels). */
+void backend_print_kernels(const backend *b, strbuf *out);
+
+#endif

@@ -1,0 +1,59 @@
+/* The scheduler: continuous batching over a stepper, on a thread of its own. Front ends submit
+ * requests and read their event rings. */
+#ifndef SCHEDULER_SCHEDULER_H
+#define SCHEDULER_SCHEDULER_H
+
+#include "engine/base/clock.h"
+#include "scheduler/request.h"
+
+typedef enum admit_mode {
+    ADMIT_OPTIMISTIC, /* admit while pages for the prompt are there; preempt when they run out */
+    ADMIT_RESERVE,    /* admit only if prompt + max_tokens fits: never preempts */
+} admit_mode;
+
+typedef struct scheduler_options {
+    int32_t max_running;   /* most sequences at once; <= stepper.max_seqs */
+    int32_t max_waiting;   /* queue bound: past it submit answers ERR_BUSY */
+    int32_t token_budget;  /* tokens per step; <= stepper.max_tokens */
+    int32_t prefill_chunk; /* most prompt tokens of one request per step; 0: the budget */
+    admit_mode admit;
+    bool prefix_cache;
+    uint64_t stall_us; /* a reader whose ring stays full so long is cut */
+    clock_src clock;
+    /* Called from the engine thread once per step with all requests that have news (for a request
+     * that does not stream: at its end, or when its ring is half full). Must not block. */
+    void (*on_ready)(void *ctx, request **ready, int32_t n);
+    void *ctx;
+} scheduler_options;
+
+/* Numbers for /metrics; a consistent enough snapshot, callable from any thread. */
+typedef struct scheduler_stats {
+    int32_t n_running, n_waiting;
+    int32_t pages_total, pages_used, pages_cached;
+    uint64_t prompt_tokens, generation_tokens, prompt_tokens_cached, prompt_tokens_recomputed;
+    uint64_t prefix_queries, prefix_hits; /* tokens */
+    uint64_t n_preemptions, n_steps, n_rejected;
+    uint64_t step_us_total, plan_us_total; /* time in the stepper, time in the planner */
+    uint64_t finished[5];                  /* by finish_reason, per choice */
+    uint64_t step_tokens_hist[16];         /* buckets le 1,8,16,32,64,...,16384,+Inf */
+    bool healthy;
+} scheduler_stats;
+
+typedef struct scheduler scheduler;
+
+scheduler *scheduler_new(const scheduler_options *o, stepper s);
+void scheduler_start(scheduler *s); /* starts the engine thread */
+/* Any thread. Takes a reference of its own on success. ERR_BUSY: queue full; ERR_UNAVAILABLE:
+ * draining or unhealthy; ERR_INVALID: can never run (prompt longer than the context or the cache).
+ */
+NODISCARD status scheduler_submit(scheduler *s, request *r, error *err);
+/* Any thread: a cancel or choice_done flag was set; look at it soon. */
+void scheduler_poke(scheduler *s);
+/* Stop taking requests; true once nothing runs or waits (poll it). */
+bool scheduler_drain(scheduler *s);
+/* End everything in flight with FINISH_CANCEL and join the thread. */
+void scheduler_stop(scheduler *s);
+void scheduler_free(scheduler *s);
+void scheduler_stats_get(scheduler *s, scheduler_stats *ret);
+
+#endif
