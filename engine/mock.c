@@ -1,0 +1,166 @@
+/* Each cache slot holds the digest of the ids up to and with its token: h(p) = mix(h(p-1), id(p)).
+ * A step reads h(pos-1) from the page before, as attention would, extends it over the new tokens
+ * and compares with nothing: a wrong page gives wrong tokens. With `verify` the digests are also
+ * computed afresh from the ids, so the first wrong slot is named. */
+#include "engine/mock.h"
+
+#include <string.h>
+#include <time.h>
+
+#include "engine/base/check.h"
+#include "engine/base/mem.h"
+
+struct mock {
+    mock_options o;
+    int32_t *text, *words;
+    uint64_t *slots; /* [P,S] digests */
+};
+
+static uint64_t mix(uint64_t h, uint64_t x) {
+    h = (h ^ (x + 0x9E3779B97F4A7C15u)) * 0xBF58476D1CE4E5B9u;
+    return h ^ h >> 29;
+}
+
+static uint64_t *slot(mock *m, const batch_seq *s, int32_t pos) {
+    int32_t page = s->pages[pos / m->o.page_tokens];
+    CHECK(page >= 0 && page < m->o.n_pages);
+    return &m->slots[(size_t)page * (size_t)m->o.page_tokens + (size_t)(pos % m->o.page_tokens)];
+}
+
+static status verify_prefix(mock *m, const batch_seq *s, int32_t i, error *err) {
+    uint64_t h = 0;
+    for (int32_t p = 0; p < s->pos; p++) {
+        h = mix(h, (uint64_t)s->ids[p]);
+        if (*slot(m, s, p) != h)
+            return error_set(err, ERR_INTERNAL,
+                             "mock: sequence %d: page %d does not hold the token at position %d", i,
+                             s->pages[p / m->o.page_tokens], p);
+    }
+    return OK;
+}
+
+/* Digest after the last token of the step, written slot by slot. */
+static uint64_t extend(mock *m, const batch_seq *s) {
+    uint64_t h = s->pos ? *slot(m, s, s->pos - 1) : 0;
+    for (int32_t p = s->pos; p < s->pos + s->n_tokens; p++) {
+        h = mix(h, (uint64_t)s->ids[p]);
+        *slot(m, s, p) = h;
+    }
+    return h;
+}
+
+static bool is_stop(const sample_params *q, int32_t id) {
+    for (int32_t i = 0; i < q->n_stop_ids; i++)
+        if (q->stop_ids[i] == id) return true;
+    return false;
+}
+
+static int32_t from_digest(const mock *m, const sample_params *q, uint64_t h, bool no_stop) {
+    const int32_t *set = m->words;
+    int32_t n = m->words ? m->o.n_words : m->o.vocab;
+    if (q && q->allowed_ids && q->n_allowed > 0) {
+        set = q->allowed_ids;
+        n = q->n_allowed;
+    }
+    for (int32_t tries = 0;; tries++, h = mix(h, 1)) {
+        int32_t k = (int32_t)((h >> 16) % (uint64_t)n), id = set ? set[k] : k;
+        if (!no_stop || tries == 16 || !is_stop(q, id)) return id;
+    }
+}
+
+static int32_t choose(const mock *m, const batch_seq *s, uint64_t h) {
+    const sample_params *q = s->params;
+    int32_t k = s->n_known - s->n_prompt;
+    bool no_stop = q && k < q->min_tokens;
+    if (m->text && !(q && q->allowed_ids)) {
+        if (k < m->o.n_text) return m->text[k];
+        if (m->o.eos_id >= 0 && !no_stop) return m->o.eos_id;
+        return m->text[k % m->o.n_text];
+    }
+    if (q && q->temperature > 0) h = mix(mix(h, q->seed), (uint64_t)s->choice);
+    return from_digest(m, q, h, no_stop);
+}
+
+/* Made-up logprobs, falling with the rank; the chosen token is the best. */
+static void describe(const mock *m, const sample_params *q, int32_t token, sample_out *ret) {
+    *ret = (sample_out){.token = token};
+    if (!q || q->n_logprobs < 0) return;
+    ret->logprob = -0.5f;
+    ret->rank = 1;
+    ret->n_top = MIN(MIN(q->n_logprobs, (int32_t)ARRAY_LEN(ret->top)), m->o.vocab);
+    for (int32_t i = 0; i < ret->n_top; i++)
+        ret->top[i] =
+            (token_logprob){(int32_t)(((int64_t)token + i) % m->o.vocab), -0.5f * (float)(i + 1)};
+}
+
+static void sleep_for(const mock *m, int32_t n_tokens) {
+    uint64_t ns = (uint64_t)m->o.step_us * 1000 + (uint64_t)m->o.token_ns * (uint64_t)n_tokens;
+    if (ns == 0) return;
+    struct timespec t = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+    nanosleep(&t, NULL);
+}
+
+static status mock_step(void *self, const batch_plan *plan, step_result *ret, error *err) {
+    mock *m = self;
+    CHECK(plan->n_seqs <= m->o.max_seqs);
+    CHECK(plan->n_tokens <= m->o.max_tokens);
+    size_t page = (size_t)m->o.page_tokens;
+    for (int32_t i = 0; i < plan->n_copies; i++)
+        memcpy(m->slots + (size_t)plan->copies[i].dst * page,
+               m->slots + (size_t)plan->copies[i].src * page, page * sizeof *m->slots);
+    sleep_for(m, plan->n_tokens);
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        const batch_seq *s = &plan->seqs[i];
+        CHECK(s->n_tokens >= 1);
+        CHECK(s->pos + s->n_tokens <= s->n_known);
+        if (m->o.verify) TRY(verify_prefix(m, s, i, err));
+        uint64_t h = extend(m, s);
+        ret->seq_status[i] = OK;
+        if (s->prompt_out)
+            for (int32_t p = s->pos + 1; p <= s->pos + s->n_tokens && p < s->n_prompt; p++)
+                describe(m, s->params, s->ids[p], &s->prompt_out[p]);
+        if (s->sample) describe(m, s->params, choose(m, s, h), &ret->out[i]);
+    }
+    return OK;
+}
+
+static int32_t *copy_ids(const int32_t *ids, int32_t n) {
+    if (!ids || n <= 0) return NULL;
+    int32_t *p = mem_alloc((size_t)n * sizeof *p);
+    memcpy(p, ids, (size_t)n * sizeof *p);
+    return p;
+}
+
+mock *mock_new(const mock_options *o) {
+    CHECK(o->vocab > 0);
+    CHECK(o->n_pages > 0);
+    CHECK(o->max_tokens > 0);
+    CHECK(o->max_seqs > 0);
+    CHECK(o->max_model_len > 0);
+    mock *m = mem_calloc(1, sizeof *m);
+    m->o = *o;
+    if (m->o.page_tokens <= 0) m->o.page_tokens = 16;
+    m->text = copy_ids(o->text, o->n_text);
+    m->words = copy_ids(o->words, o->n_words);
+    m->slots = mem_calloc((size_t)m->o.n_pages * (size_t)m->o.page_tokens, sizeof *m->slots);
+    return m;
+}
+
+void mock_free(mock *m) {
+    if (!m) return;
+    mem_free(m->text);
+    mem_free(m->words);
+    mem_free(m->slots);
+    mem_free(m);
+}
+
+stepper mock_stepper(mock *m) {
+    return (stepper){.self = m,
+                     .step = mock_step,
+                     .page_tokens = m->o.page_tokens,
+                     .n_pages = m->o.n_pages,
+                     .max_tokens = m->o.max_tokens,
+                     .max_seqs = m->o.max_seqs,
+                     .max_model_len = m->o.max_model_len,
+                     .vocab = m->o.vocab};
+}

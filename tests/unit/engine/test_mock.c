@@ -1,0 +1,124 @@
+/* The mock stepper: text, digest, page errors and copies. */
+#include "engine/mock.h"
+
+#include <check.h>
+#include <stdlib.h>
+
+static mock_options plain(void) {
+    return (mock_options){.vocab = 100,
+                          .page_tokens = 4,
+                          .n_pages = 8,
+                          .max_tokens = 64,
+                          .max_seqs = 4,
+                          .max_model_len = 32,
+                          .eos_id = -1,
+                          .verify = true};
+}
+
+static status run_one(mock *m, batch_seq s, sample_out *out, error *err) {
+    stepper st = mock_stepper(m);
+    status seq = OK;
+    batch_plan plan = {.n_seqs = 1, .n_tokens = s.n_tokens, .seqs = &s};
+    step_result r = {.out = out, .seq_status = &seq};
+    return st.step(st.self, &plan, &r, err);
+}
+
+START_TEST(chunks_and_pages_do_not_matter) {
+    int32_t ids[10] = {5, 6, 7, 8, 9, 10, 11, 12, 13, 14};
+    int32_t a_pages[3] = {0, 1, 2}, b_pages[3] = {7, 3, 5};
+    sample_params q = {.n_logprobs = 2};
+    mock_options o = plain();
+    mock *m = mock_new(&o);
+    error err;
+    sample_out a, b;
+    ck_assert_int_eq(run_one(m,
+                             (batch_seq){.ids = ids,
+                                         .n_known = 10,
+                                         .n_prompt = 10,
+                                         .n_tokens = 10,
+                                         .pages = a_pages,
+                                         .sample = true,
+                                         .params = &q},
+                             &a, &err),
+                     OK);
+    for (int32_t p = 0; p < 10; p += 3)
+        ck_assert_int_eq(run_one(m,
+                                 (batch_seq){.ids = ids,
+                                             .n_known = 10,
+                                             .n_prompt = 10,
+                                             .pos = p,
+                                             .n_tokens = p + 3 > 10 ? 10 - p : 3,
+                                             .pages = b_pages,
+                                             .sample = true,
+                                             .params = &q},
+                                 &b, &err),
+                         OK);
+    ck_assert_int_eq(a.token, b.token);
+    ck_assert_int_eq(a.n_top, 2);
+    mock_free(m);
+}
+END_TEST
+
+START_TEST(wrong_page_is_found) {
+    int32_t ids[6] = {5, 6, 7, 8, 9, 10}, pages[2] = {0, 1}, wrong[2] = {4, 1};
+    mock_options o = plain();
+    mock *m = mock_new(&o);
+    error err;
+    sample_out out;
+    ck_assert_int_eq(
+        run_one(m,
+                (batch_seq){.ids = ids, .n_known = 6, .n_prompt = 6, .n_tokens = 5, .pages = pages},
+                &out, &err),
+        OK);
+    ck_assert_int_eq(
+        run_one(
+            m,
+            (batch_seq){
+                .ids = ids, .n_known = 6, .n_prompt = 6, .pos = 5, .n_tokens = 1, .pages = wrong},
+            &out, &err),
+        ERR_INTERNAL);
+    ck_assert_ptr_nonnull(strstr(err.text, "page 4"));
+    mock_free(m);
+}
+END_TEST
+
+START_TEST(text_then_eos_but_not_before_min_tokens) {
+    int32_t text[2] = {41, 42}, stop[1] = {2}, ids[8] = {1, 41, 42, 41}, pages[2] = {0, 1};
+    mock_options o = plain();
+    o.text = text;
+    o.n_text = 2;
+    o.eos_id = 2;
+    mock *m = mock_new(&o);
+    sample_params q = {.n_logprobs = -1, .stop_ids = stop, .n_stop_ids = 1, .min_tokens = 3};
+    int32_t want[4] = {41, 42, 41, 2};
+    for (int32_t k = 0; k < 4; k++) {
+        sample_out out;
+        error err;
+        batch_seq s = {.ids = ids,
+                       .n_known = 1 + k,
+                       .n_prompt = 1,
+                       .pos = k,
+                       .n_tokens = 1,
+                       .pages = pages,
+                       .sample = true,
+                       .params = &q};
+        ck_assert_int_eq(run_one(m, s, &out, &err), OK);
+        ck_assert_int_eq(out.token, want[k]);
+    }
+    mock_free(m);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("mock");
+    TCase *t = tcase_create("all");
+    tcase_add_test(t, chunks_and_pages_do_not_matter);
+    tcase_add_test(t, wrong_page_is_found);
+    tcase_add_test(t, text_then_eos_but_not_before_min_tokens);
+    suite_add_tcase(s, t);
+    SRunner *r = srunner_create(s);
+    srunner_run_all(r, CK_NORMAL);
+    int failed = srunner_ntests_failed(r);
+    srunner_free(r);
+    return failed ? 1 : 0;
+}
