@@ -33,6 +33,9 @@
 #define LIMIT_TEMPLATE_RANGE  100000
 #define LIMIT_TEMPLATE_US     2000000
 
+/* Line tools (pagoda tokenize, render, logits, generate --json) */
+#define LIMIT_LINE_BYTES ((size_t)256 << 20)
+
 /* Files */
 #define LIMIT_CONFIG_BYTES       ((size_t)4 << 20)
 #define LIMIT_TOKENIZER_BYTES    ((size_t)256 << 20)

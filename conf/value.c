@@ -1,0 +1,211 @@
+/* The table of options, and their values: text to the typed field. Every refusal says the option,
+ * the text found and what is expected, with the range where there is one. */
+#include <math.h>
+#include <pthread.h>
+#include <stddef.h>
+#include <stdio.h>
+
+#include "conf/conf.h"
+#include "engine/base/check.h"
+#include "engine/base/mem.h"
+
+/* options.def as it stands, group titles in between (rows without a name). */
+static const conf_row table[] = {
+#define GROUP(title) {.group = title},
+#define OPT(type, field, default_, lo, hi, what, commands, help)                                   \
+    {NULL, #field, CONF_##type,          default_, lo,                                             \
+     hi,   what,   (unsigned)(commands), help,     offsetof(conf, field)},
+#include "conf/options.def"
+#undef OPT
+#undef GROUP
+};
+
+static conf_row rows[OPT_COUNT];
+static char names[OPT_COUNT][32];
+
+static void rows_fill(void) {
+    const char *group = NULL;
+    int o = 0;
+    for (size_t i = 0; i < ARRAY_LEN(table); i++) {
+        if (!table[i].name) {
+            group = table[i].group;
+            continue;
+        }
+        CHECK(o < OPT_COUNT);
+        CHECK(strlen(table[i].name) < sizeof names[o]);
+        for (size_t k = 0; table[i].name[k]; k++)
+            names[o][k] = table[i].name[k] == '_' ? '-' : table[i].name[k];
+        rows[o] = table[i];
+        rows[o].group = group;
+        rows[o].name = names[o];
+        o++;
+    }
+}
+
+const conf_row *conf_rows(void) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, rows_fill);
+    return rows;
+}
+
+/* A number followed by a unit of a table: "1.5GiB", "30s". The unit may be left out. */
+typedef struct unit {
+    const char *name;
+    double factor;
+} unit;
+
+static const unit units_bytes[] = {
+    {"", 1},
+    {"B", 1},
+    {"K", 1024.0},
+    {"KiB", 1024.0},
+    {"M", 1048576.0},
+    {"MiB", 1048576.0},
+    {"G", 1073741824.0},
+    {"GiB", 1073741824.0},
+    {"T", 1099511627776.0},
+    {"TiB", 1099511627776.0},
+    {"kB", 1e3},
+    {"KB", 1e3},
+    {"MB", 1e6},
+    {"GB", 1e9},
+    {"TB", 1e12},
+    {NULL, 0},
+};
+static const unit units_seconds[] = {
+    {"", 1}, {"s", 1}, {"ms", 1e-3}, {"us", 1e-6}, {"m", 60}, {"min", 60}, {"h", 3600}, {NULL, 0},
+};
+
+static bool with_unit(str text, const unit *units, double *ret) {
+    size_t k = 0;
+    while (k < text.n && ((text.p[k] >= '0' && text.p[k] <= '9') || text.p[k] == '.')) k++;
+    double x;
+    if (!str_to_f64(str_cut(text, 0, k), &x)) return false;
+    str suffix = str_trim(str_cut(text, k, text.n));
+    for (; units->name; units++) {
+        if (!str_eqz(suffix, units->name)) continue;
+        *ret = x * units->factor;
+        return true;
+    }
+    return false;
+}
+
+static bool to_bool(str text, bool *ret) {
+    static const char *const yes[] = {"true", "yes", "on", "1"};
+    static const char *const no[] = {"false", "no", "off", "0"};
+    for (size_t i = 0; i < ARRAY_LEN(yes); i++) {
+        if (str_eqz(text, yes[i])) return *ret = true;
+        if (str_eqz(text, no[i])) return !(*ret = false);
+    }
+    return false;
+}
+
+static bool is_choice(const char *choices, str text) {
+    str all = str_z(choices);
+    for (size_t from = 0; from <= all.n;) {
+        ptrdiff_t bar = str_find(all, STR("|"), from);
+        size_t to = bar < 0 ? all.n : (size_t)bar;
+        if (str_eq(text, str_cut(all, from, to))) return true;
+        from = to + 1;
+    }
+    return false;
+}
+
+static const char *expected(conf_type t) {
+    switch (t) {
+    case CONF_INT: return "a whole number";
+    case CONF_FLOAT: return "a number";
+    case CONF_BOOL: return "true or false";
+    case CONF_BYTES: return "a size such as 512MiB or 4GiB";
+    case CONF_DURATION: return "a time such as 500ms, 30s or 5m";
+    default: return "text";
+    }
+}
+
+static status refuse(const conf_row *row, str text, error *err) {
+    return error_set(err, ERR_INVALID, "--%s: \"%.80s\" is not %s", row->name, text.n ? text.p : "",
+                     row->type == CONF_ENUM ? row->what : expected(row->type));
+}
+
+static status range(const conf_row *row, str text, double x, error *err) {
+    if (x >= row->lo && x <= row->hi) return OK;
+    const char *of = row->type == CONF_DURATION ? " seconds"
+                     : row->type == CONF_BYTES  ? " bytes"
+                                                : "";
+    return error_set(err, ERR_INVALID, "--%s: %.80s is out of range (%.15g to %.15g%s)", row->name,
+                     text.p, row->lo, row->hi, of);
+}
+
+static void set_string(char **field, str text) {
+    mem_free(*field);
+    *field = NULL;
+    if (!text.p) return;
+    *field = mem_alloc(text.n + 1);
+    memcpy(*field, text.p, text.n);
+    (*field)[text.n] = 0;
+}
+
+/* `text` is NUL-terminated here. */
+static status set_typed(void *field, const conf_row *row, str text, error *err) {
+    double x = 0;
+    int64_t i = 0;
+    bool b = false;
+    switch (row->type) {
+    case CONF_INT:
+        if (!str_to_i64(text, &i)) return refuse(row, text, err);
+        TRY(range(row, text, (double)i, err));
+        *(int64_t *)field = i;
+        return OK;
+    case CONF_FLOAT:
+        if (!str_to_f64(text, &x)) return refuse(row, text, err);
+        TRY(range(row, text, x, err));
+        *(double *)field = x;
+        return OK;
+    case CONF_BOOL:
+        if (!to_bool(text, &b)) return refuse(row, text, err);
+        *(bool *)field = b;
+        return OK;
+    case CONF_BYTES:
+    case CONF_DURATION:
+        if (!with_unit(text, row->type == CONF_BYTES ? units_bytes : units_seconds, &x))
+            return refuse(row, text, err);
+        TRY(range(row, text, x, err));
+        *(uint64_t *)field = (uint64_t)llround(row->type == CONF_BYTES ? x : x * 1e6);
+        return OK;
+    case CONF_ENUM:
+        if (!is_choice(row->what, text)) return refuse(row, text, err);
+        set_string(field, text);
+        return OK;
+    case CONF_STRING: set_string(field, text); return OK;
+    }
+    CHECK(!"option type");
+    return ERR_INTERNAL;
+}
+
+status conf_set(conf *c, conf_opt o, str text, conf_source from, error *err) {
+    const conf_row *row = &conf_rows()[o];
+    char *z = NULL; /* a terminated copy: messages and numbers want one */
+    set_string(&z, text.p ? text : STR(""));
+    status st = set_typed((char *)c + row->offset, row, str_n(z, text.n), err);
+    if (st == OK) c->source[o] = (uint8_t)from;
+    mem_free(z);
+    return st;
+}
+
+void conf_init(conf *c) {
+    *c = (conf){0};
+    for (int o = 0; o < OPT_COUNT; o++) {
+        error err;
+        const char *text = conf_rows()[o].default_text;
+        if (text) CHECK(conf_set(c, (conf_opt)o, str_z(text), FROM_DEFAULT, &err) == OK);
+    }
+}
+
+void conf_done(conf *c) {
+    for (int o = 0; o < OPT_COUNT; o++) {
+        conf_type t = conf_rows()[o].type;
+        if (t == CONF_STRING || t == CONF_ENUM)
+            mem_free(*(char **)((char *)c + conf_rows()[o].offset));
+    }
+    *c = (conf){0};
+}

@@ -1,0 +1,122 @@
+/* The options file: one YAML mapping from option names to scalars, read with libyaml's events.
+ * Anything else (lists, nested mappings, aliases, a second document, a repeated key) is an error
+ * that names file, line and key: a typing error must not silently become a default. */
+#include <yaml.h>
+
+#include "conf/conf.h"
+#include "conf/limits.h"
+#include "engine/base/file.h"
+
+typedef struct reader {
+    const char *path;
+    yaml_parser_t parser;
+    conf *c;
+    bool seen[OPT_COUNT];
+} reader;
+
+static int line_of(const yaml_event_t *e) {
+    return (int)e->start_mark.line + 1;
+}
+
+static status next(reader *r, yaml_event_t *ret, error *err) {
+    if (yaml_parser_parse(&r->parser, ret)) return OK;
+    return error_set(err, ERR_INVALID, "%s, line %d: %s", r->path,
+                     (int)r->parser.problem_mark.line + 1,
+                     r->parser.problem ? r->parser.problem : "not YAML");
+}
+
+/* A plain empty, ~ or null: the key is there, its value is not. */
+static bool is_null(const yaml_event_t *e) {
+    const char *v = (const char *)e->data.scalar.value;
+    return e->data.scalar.style == YAML_PLAIN_SCALAR_STYLE &&
+           (!*v || strcmp(v, "~") == 0 || strcmp(v, "null") == 0);
+}
+
+static status find_key(reader *r, const yaml_event_t *e, int *ret, error *err) {
+    if (e->type != YAML_SCALAR_EVENT)
+        return error_set(err, ERR_INVALID, "%s, line %d: expected an option's name", r->path,
+                         line_of(e));
+    str name = str_n((const char *)e->data.scalar.value, e->data.scalar.length);
+    int o = conf_find(name);
+    if (o == OPT_config)
+        return error_set(err, ERR_INVALID, "%s, line %d: config belongs on the command line",
+                         r->path, line_of(e));
+    if (o < 0) {
+        const char *near = conf_nearest(name, ALL);
+        return error_set(err, ERR_INVALID, "%s, line %d: unknown option \"%.60s\"%s%s%s", r->path,
+                         line_of(e), (const char *)e->data.scalar.value,
+                         near ? "; did you mean " : "", near ? near : "", near ? "?" : "");
+    }
+    if (r->seen[o])
+        return error_set(err, ERR_INVALID, "%s, line %d: %s is there twice", r->path, line_of(e),
+                         conf_rows()[o].name);
+    r->seen[o] = true;
+    *ret = o;
+    return OK;
+}
+
+static status set_value(reader *r, int o, const yaml_event_t *e, error *err) {
+    const char *name = conf_rows()[o].name;
+    if (e->type != YAML_SCALAR_EVENT)
+        return error_set(err, ERR_INVALID, "%s, line %d: %s takes one value, not a list or mapping",
+                         r->path, line_of(e), name);
+    if (is_null(e)) {
+        if (!conf_rows()[o].default_text) return OK;
+        return error_set(err, ERR_INVALID, "%s, line %d: %s has no value", r->path, line_of(e),
+                         name);
+    }
+    str text = str_n((const char *)e->data.scalar.value, e->data.scalar.length);
+    status st = conf_set(r->c, (conf_opt)o, text, FROM_FILE, err);
+    if (st != OK) error_prefix(err, "%s, line %d", r->path, line_of(e));
+    return st;
+}
+
+/* One key and its value; *ret_done at the end of the mapping. */
+static status pair(reader *r, bool *ret_done, error *err) {
+    yaml_event_t key, value;
+    int o = -1;
+    TRY(next(r, &key, err));
+    *ret_done = key.type == YAML_MAPPING_END_EVENT;
+    status st = *ret_done ? OK : find_key(r, &key, &o, err);
+    yaml_event_delete(&key);
+    if (*ret_done || st != OK) return st;
+    TRY(next(r, &value, err));
+    st = set_value(r, o, &value, err);
+    yaml_event_delete(&value);
+    return st;
+}
+
+/* Skip to the first event that carries content; an empty file is a valid one. */
+static status document(reader *r, error *err) {
+    for (;;) {
+        yaml_event_t e;
+        TRY(next(r, &e, err));
+        yaml_event_type_t type = e.type;
+        int line = line_of(&e);
+        bool empty = type == YAML_SCALAR_EVENT && is_null(&e);
+        yaml_event_delete(&e);
+        if (type == YAML_STREAM_START_EVENT || type == YAML_DOCUMENT_START_EVENT) continue;
+        if (type == YAML_STREAM_END_EVENT || empty) return OK;
+        if (type == YAML_MAPPING_START_EVENT) break;
+        return error_set(err, ERR_INVALID, "%s, line %d: expected \"option: value\" lines", r->path,
+                         line);
+    }
+    for (bool done = false; !done;) TRY(pair(r, &done, err));
+    return OK;
+}
+
+status conf_load(const char *path, conf *c, error *err) {
+    strbuf text = {0};
+    reader r = {.path = path, .c = c};
+    status st = file_read(path, LIMIT_CONFIG_BYTES, &text, err);
+    if (st == OK && !yaml_parser_initialize(&r.parser))
+        st = error_set(err, ERR_NOMEM, "no memory for the YAML reader");
+    if (st == OK) {
+        str s = strbuf_str(&text);
+        yaml_parser_set_input_string(&r.parser, (const unsigned char *)s.p, s.n);
+        st = document(&r, err);
+        yaml_parser_delete(&r.parser);
+    }
+    strbuf_done(&text);
+    return st;
+}
