@@ -20,8 +20,8 @@ typedef struct backend_vtbl {
     /* Describe a matrix over memory of wmat_bytes() that the caller owns. */
     void (*wmat_init)(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, void *data);
     /* Pack rows [row0, row0+n_rows) from row-major src (src_dt, row stride in elements), converting
-     * to w->dt. Different row ranges may be packed by different threads at once if the ranges start
-     * at multiples of pack_rows. */
+     * to w->dt. Any range may be packed; different ranges may be packed by different threads at
+     * once if they start at multiples of pack_rows. All rows are packed before the first gemm. */
     void (*wmat_pack)(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *src,
                       dtype src_dt, int64_t src_stride);
     int32_t pack_rows;

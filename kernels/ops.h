@@ -72,7 +72,9 @@ typedef enum rope_style { ROPE_NONE, ROPE_HALF, ROPE_PAIR } rope_style;
 
 /* Rotate q and k of the packed projection in place (first rope_dim of each head), then write k and
  * v to their pages. HALF pairs (j, j+rope_dim/2), PAIR pairs (2j, 2j+1).
- * kv_slot[t] = page * S + offset of the token; k_pages and v_pages are [P,G,S,D] of kv_dt. */
+ * kv_slot[t] = page * S + offset of the token. k_pages and v_pages hold P pages of G*S*D elements
+ * of kv_dt each; the order inside a page is the backend's business: only rope_kv, attention and
+ * copy_pages touch pages. D is even and at most 256. */
 typedef struct op_rope_kv {
     int32_t n_tokens, n_heads, n_kv_heads, head_dim, rope_dim;
     rope_style style;
@@ -82,15 +84,16 @@ typedef struct op_rope_kv {
     const int64_t *kv_slot; /* [T] */
     const float *cos, *sin; /* [max_pos, rope_dim/2] f32, attention factor already in */
     void *k_pages, *v_pages;
-    dtype kv_dt; /* f32 or bf16 */
-    int32_t page_tokens;
+    dtype kv_dt;         /* f32 or bf16 */
+    int32_t page_tokens; /* a multiple of 16 */
 } op_rope_kv;
 
 /* One sequence's rows in an attention call: queries at positions pos0 .. pos0+n_rows-1. */
 typedef struct attn_seq {
     int32_t row0, n_rows; /* rows of q and out */
     int32_t pos0;
-    const int32_t *pages; /* page ids for positions 0 .. pos0+n_rows-1 */
+    const int32_t *pages; /* page ids for positions 0 .. pos0+n_rows-1; entries wholly below every
+                           * row's window are not read */
 } attn_seq;
 
 /* Causal attention over pages, keys already written for all positions up to the query's own.
@@ -102,14 +105,14 @@ typedef struct op_attention {
     const attn_seq *seqs;
     const float *q; /* row t at q + t*q_stride, [H,D] */
     int64_t q_stride;
-    float *out; /* [T,H*D] */
+    float *out; /* [T,H*D], may not overlap q */
     int64_t out_stride;
     float scale, softcap;
     int32_t window;
     const float *alibi_slopes; /* [H] or NULL */
     const void *k_pages, *v_pages;
     dtype kv_dt;
-    int32_t page_tokens;
+    int32_t page_tokens; /* a multiple of 16 */
 } op_attention;
 
 typedef enum act_kind { ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU, ACT_COUNT } act_kind;
@@ -145,13 +148,13 @@ typedef struct op_copy_pages {
 } op_copy_pages;
 
 /* Statistics of logits rows for sampling and logprobs: per row the maximum and
- * log(sum(exp(x - max))), summed in a fixed order. */
+ * log(sum(exp(x))), summed in a fixed order. A row with a NaN has a NaN maximum. */
 typedef struct op_logsumexp {
     int32_t n_rows, width;
     const float *x;
     int64_t x_stride;
     float *ret_max;      /* [rows] */
-    float *ret_lse;      /* [rows]: log-sum-exp including the maximum */
+    float *ret_lse;      /* [rows]: natural log of the sum of exp(x) */
     int32_t *ret_argmax; /* [rows]: lowest index among equals */
 } op_logsumexp;
 

@@ -1,0 +1,248 @@
+/* The CPU backend: the vtable over the chosen rows. Small operations run on the caller alone, since
+ * waking a team costs more than a few microseconds of arithmetic; larger ones are cut into static
+ * ranges. Which of the two happens never changes a bit of the result. */
+#include <math.h>
+#include <stdio.h>
+
+#include "engine/base/check.h"
+#include "engine/base/mem.h"
+#include "engine/base/thread.h"
+#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/pack.h"
+
+/* Elements of elementwise work below which a second thread does not pay (about 2 us). */
+#define GRAIN_ELEMS 16384
+
+void *cpu_workspace(cpu_backend *c, size_t bytes) {
+    if (bytes <= c->ws_bytes) return c->ws;
+    mem_unmap(c->ws, c->ws_bytes);
+    c->ws_bytes = ALIGN_UP(bytes + bytes / 4, (size_t)65536);
+    c->ws = mem_map(c->ws_bytes);
+    CHECK(c->ws);
+    return c->ws;
+}
+
+const gemm_row *cpu_gemm_row(const cpu_backend *c, dtype dt) {
+    CHECK(dt == DT_F32 || dt == DT_F16 || dt == DT_BF16);
+    return dt == DT_F32 ? c->rows.gemm_f32 : dt == DT_F16 ? c->rows.gemm_f16 : c->rows.gemm_bf16;
+}
+
+static void cpu_close(backend *b) {
+    cpu_backend *c = (cpu_backend *)b;
+    team_free(c->team);
+    mem_unmap(c->ws, c->ws_bytes);
+    mem_free(c);
+}
+
+static status cpu_mem_alloc(backend *b, size_t bytes, void **ret, error *err) {
+    void *p = mem_map(bytes);
+    if (!p) return error_set(err, ERR_NOMEM, "the system refused %zu bytes of memory", bytes);
+    *ret = p;
+    return OK;
+}
+
+static void cpu_mem_free(backend *b, void *p, size_t bytes) {
+    mem_unmap(p, bytes);
+}
+
+static size_t cpu_wmat_bytes(backend *b, int32_t n, int32_t k, dtype dt) {
+    return pack_bytes(cpu_gemm_row((cpu_backend *)b, dt)->layout, n, k, dt);
+}
+
+static void cpu_wmat_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, void *data) {
+    wmat_layout layout = cpu_gemm_row((cpu_backend *)b, dt)->layout;
+    *w = (wmat){n, k, dt, layout, data, pack_bytes(layout, n, k, dt)};
+}
+
+static void cpu_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *src,
+                          dtype src_dt, int64_t src_stride) {
+    pack_rows_into(w, row0, n_rows, src, src_dt, src_stride);
+}
+
+/* Run fn over rows [0, n_rows) in units of `grain`, alone if the work is small. */
+typedef struct range_job {
+    const void *op;
+    void (*run)(const void *op, int32_t row0, int32_t row1);
+    int32_t n_rows, grain, n_members;
+} range_job;
+
+static void range_member(void *ctx, int member) {
+    const range_job *j = ctx;
+    int64_t from, to;
+    team_range(j->n_rows, j->grain, member, j->n_members, &from, &to);
+    if (from < to) j->run(j->op, (int32_t)from, (int32_t)to);
+}
+
+static void run_rows(backend *b, const void *op, int32_t n_rows, int64_t row_elems,
+                     void (*run)(const void *op, int32_t row0, int32_t row1)) {
+    team *t = ((cpu_backend *)b)->team;
+    if (n_rows <= 0) return;
+    if (team_size(t) == 1 || n_rows == 1 || n_rows * row_elems < 2 * GRAIN_ELEMS) {
+        run(op, 0, n_rows);
+        return;
+    }
+    range_job j = {op, run, n_rows, 1, team_size(t)};
+    team_run(t, range_member, &j);
+}
+
+typedef struct cpu_call {
+    const cpu_rows *rows;
+    const void *op;
+} cpu_call;
+
+#define CALL_ROWS(op_type, slot)                                                                   \
+    static void slot##_rows(const void *p, int32_t row0, int32_t row1) {                           \
+        const cpu_call *call = p;                                                                  \
+        call->rows->slot->run((const op_type *)call->op, row0, row1);                              \
+    }
+CALL_ROWS(op_embed, embed)
+CALL_ROWS(op_norm, norm)
+CALL_ROWS(op_rope_kv, rope_kv)
+CALL_ROWS(op_copy_pages, copy_pages)
+
+static void cpu_embed(backend *b, const op_embed *a) {
+    cpu_call call = {&((cpu_backend *)b)->rows, a};
+    run_rows(b, &call, a->n_tokens, a->width, embed_rows);
+}
+
+static void cpu_norm(backend *b, const op_norm *a) {
+    CHECK(!a->add || a->n_groups == 1);
+    cpu_call call = {&((cpu_backend *)b)->rows, a};
+    run_rows(b, &call, a->n_rows, (int64_t)a->n_groups * a->width, norm_rows);
+}
+
+static void cpu_rope_kv(backend *b, const op_rope_kv *a) {
+    CHECK(a->kv_dt == DT_F32 || a->kv_dt == DT_BF16);
+    CHECK(a->page_tokens > 0 && a->page_tokens % ATTN_PAGE_UNIT == 0);
+    CHECK(a->head_dim % 2 == 0 && a->head_dim <= ATTN_MAX_WIDTH);
+    CHECK(a->rope_dim % 2 == 0 && a->rope_dim <= a->head_dim);
+    cpu_call call = {&((cpu_backend *)b)->rows, a};
+    run_rows(b, &call, a->n_tokens, (int64_t)(a->n_heads + 2 * a->n_kv_heads) * a->head_dim,
+             rope_kv_rows);
+}
+
+/* Elementwise ops: a wide single row is cut into columns, many rows into rows. */
+#define COL_GRAIN 1024
+#define CALL_CELLS(op_type, slot)                                                                  \
+    static void slot##_rows(const void *p, int32_t row0, int32_t row1) {                           \
+        const cpu_call *call = p;                                                                  \
+        const op_type *a = call->op;                                                               \
+        call->rows->slot->run(a, row0, row1, 0, a->width);                                         \
+    }                                                                                              \
+    static void slot##_cols(const void *p, int32_t col0, int32_t col1) {                           \
+        const cpu_call *call = p;                                                                  \
+        const op_type *a = call->op;                                                               \
+        call->rows->slot->run(a, 0, a->n_rows, col0, col1);                                        \
+    }                                                                                              \
+    static void cpu_##slot(backend *b, const op_type *a) {                                         \
+        team *t = ((cpu_backend *)b)->team;                                                        \
+        cpu_call call = {&((cpu_backend *)b)->rows, a};                                            \
+        if (a->n_rows >= 2 * team_size(t) || a->width < 4 * COL_GRAIN || team_size(t) == 1) {      \
+            run_rows(b, &call, a->n_rows, a->width, slot##_rows);                                  \
+        } else if ((int64_t)a->n_rows * a->width < 2 * GRAIN_ELEMS) {                              \
+            slot##_cols(&call, 0, a->width);                                                       \
+        } else {                                                                                   \
+            range_job j = {&call, slot##_cols, a->width, COL_GRAIN, team_size(t)};                 \
+            team_run(t, range_member, &j);                                                         \
+        }                                                                                          \
+    }
+CALL_CELLS(op_act, act)
+CALL_CELLS(op_add, add)
+
+/* Copies are ordered: a page may be source and destination of one list. So each buffer belongs to
+ * one member. */
+static void cpu_copy_pages(backend *b, const op_copy_pages *a) {
+    cpu_call call = {&((cpu_backend *)b)->rows, a};
+    run_rows(b, &call, a->n_buffers, (int64_t)(a->page_bytes / 4) * a->n_copies, copy_pages_rows);
+}
+
+/* Rows x blocks of LSE_BLOCK in any order, then a merge in block order. */
+typedef struct lse_block {
+    double sum;
+    float max;
+    int32_t argmax;
+} lse_block;
+typedef struct lse_job {
+    const cpu_rows *rows;
+    const op_logsumexp *a;
+    int32_t n_blocks; /* per row */
+    lse_block *blocks;
+} lse_job;
+
+static void lse_run(const void *p, int32_t i0, int32_t i1) {
+    const lse_job *j = p;
+    for (int32_t i = i0; i < i1; i++) {
+        int32_t col = i % j->n_blocks * LSE_BLOCK;
+        const float *x = j->a->x + i / j->n_blocks * j->a->x_stride + col;
+        lse_block *s = &j->blocks[i];
+        j->rows->logsumexp->run(x, MIN(LSE_BLOCK, j->a->width - col), &s->max, &s->sum, &s->argmax);
+        s->argmax += col;
+    }
+}
+
+static void lse_merge(const lse_job *j, int32_t row) {
+    const lse_block *s = j->blocks + (int64_t)row * j->n_blocks;
+    float max = s->max;
+    int32_t arg = s->argmax;
+    for (int32_t i = 1; i < j->n_blocks; i++)
+        if (s[i].max > max || (s[i].max != s[i].max && max == max)) {
+            max = s[i].max;
+            arg = s[i].argmax;
+        }
+    double sum = 0;
+    for (int32_t i = 0; i < j->n_blocks; i++)
+        sum += s[i].max == max ? s[i].sum : s[i].sum * exp((double)s[i].max - max);
+    j->a->ret_max[row] = max;
+    j->a->ret_lse[row] = (float)(max + log(sum));
+    j->a->ret_argmax[row] = arg;
+}
+
+static void cpu_logsumexp(backend *b, const op_logsumexp *a) {
+    cpu_backend *c = (cpu_backend *)b;
+    CHECK(a->width > 0);
+    lse_job j = {&c->rows, a, CEIL_DIV(a->width, LSE_BLOCK), NULL};
+    int32_t n = a->n_rows * j.n_blocks;
+    j.blocks = cpu_workspace(c, (size_t)n * sizeof(lse_block));
+    run_rows(b, &j, n, MIN(a->width, LSE_BLOCK) * (int64_t)4, lse_run);
+    for (int32_t r = 0; r < a->n_rows; r++) lse_merge(&j, r);
+}
+
+static const backend_vtbl vtbl = {
+    .close = cpu_close,
+    .mem_alloc = cpu_mem_alloc,
+    .mem_free = cpu_mem_free,
+    .wmat_bytes = cpu_wmat_bytes,
+    .wmat_init = cpu_wmat_init,
+    .wmat_pack = cpu_wmat_pack,
+    .pack_rows = PANEL_COLS,
+#define OP(name, tol32, tol16, what) .name = cpu_##name,
+#include "kernels/ops.def"
+#undef OP
+};
+
+status backend_cpu_open(const cpu_options *o, backend **ret, error *err) {
+    cpu_isa isa;
+    TRY(isa_parse(o->isa, &isa, err));
+    if (o->n_threads < 0 || o->n_threads > TEAM_MAX)
+        return error_set(err, ERR_INVALID, "threads is %d, expected 0 (automatic) to %d",
+                         o->n_threads, TEAM_MAX);
+    cpu_backend *c = mem_calloc(1, sizeof *c);
+    c->isa = isa;
+    select_rows(isa, &c->rows);
+    c->base.v = &vtbl;
+    c->base.name = "cpu";
+    c->base.n_threads = o->n_threads ? o->n_threads : MIN(cpu_count(), TEAM_MAX);
+    snprintf(c->base.device, sizeof c->base.device, "%d thread%s, %s", c->base.n_threads,
+             c->base.n_threads == 1 ? "" : "s", isa_name(isa));
+    c->team = team_new(c->base.n_threads);
+    *ret = &c->base;
+    return OK;
+}
+
+void backend_close(backend *b) {
+    if (b) b->v->close(b);
+}
+
+void backend_print_kernels(const backend *b, strbuf *out) {
+    select_print(&((const cpu_backend *)b)->rows, out);
+}

@@ -1,0 +1,93 @@
+/* Packing runs once per weight at load time. A source row is converted in strips that stay in L1
+ * and scattered into its column of the panel; the zero padding of the last panel and of an odd K
+ * is written whenever its panel is, so that packed bytes are the same for any split into ranges. */
+#include "kernels/cpu/pack.h"
+
+#include <string.h>
+
+#include "engine/base/check.h"
+#include "engine/base/mem.h"
+
+#define STRIP 512 /* elements converted at a time */
+
+size_t pack_panel_bytes(int32_t k, dtype dt) {
+    return (size_t)PANEL_COLS * dtype_bytes(dt) *
+           (size_t)(dt == DT_BF16 ? ALIGN_UP((int64_t)k, 2) : k);
+}
+
+size_t pack_bytes(wmat_layout layout, int32_t n, int32_t k, dtype dt) {
+    CHECK(n > 0 && k > 0);
+    CHECK(dt == DT_F32 || dt == DT_F16 || dt == DT_BF16);
+    if (layout == WMAT_ROWS) return (size_t)n * (size_t)k * dtype_bytes(dt);
+    return (size_t)CEIL_DIV(n, PANEL_COLS) * pack_panel_bytes(k, dt);
+}
+
+/* n elements of src from src_dt to dt. */
+static void convert(const void *src, dtype src_dt, void *dst, dtype dt, int32_t n) {
+    if (src_dt == dt) {
+        memcpy(dst, src, (size_t)n * dtype_bytes(dt));
+        return;
+    }
+    float f[STRIP];
+    for (int32_t i = 0; i < n; i++)
+        f[i] = src_dt == DT_F32   ? ((const float *)src)[i]
+               : src_dt == DT_F16 ? f16_to_f32(((const uint16_t *)src)[i])
+                                  : bf16_to_f32(((const uint16_t *)src)[i]);
+    for (int32_t i = 0; i < n; i++)
+        if (dt == DT_F32)
+            ((float *)dst)[i] = f[i];
+        else
+            ((uint16_t *)dst)[i] = dt == DT_F16 ? f32_to_f16(f[i]) : f32_to_bf16(f[i]);
+}
+
+/* Put n converted elements, k0 .. k0+n-1 of column `col`, into its panel. */
+static void scatter(void *panel, dtype dt, int32_t col, int32_t k0, int32_t n, const void *src) {
+    if (dt == DT_F32) {
+        float *p = (float *)panel + (int64_t)k0 * PANEL_COLS + col;
+        for (int32_t i = 0; i < n; i++) p[(int64_t)i * PANEL_COLS] = ((const float *)src)[i];
+    } else if (dt == DT_F16) {
+        uint16_t *p = (uint16_t *)panel + (int64_t)k0 * PANEL_COLS + col;
+        for (int32_t i = 0; i < n; i++) p[(int64_t)i * PANEL_COLS] = ((const uint16_t *)src)[i];
+    } else { /* pairs; k0 is even */
+        uint16_t *p = (uint16_t *)panel + ((int64_t)(k0 / 2) * PANEL_COLS + col) * 2;
+        for (int32_t i = 0; i < n; i++)
+            p[(int64_t)(i / 2) * 2 * PANEL_COLS + i % 2] = ((const uint16_t *)src)[i];
+    }
+}
+
+static void pack_column(wmat *w, int32_t row, const char *src, dtype src_dt) {
+    char *panel = (char *)w->data + (size_t)(row / PANEL_COLS) * pack_panel_bytes(w->k, w->dt);
+    _Alignas(64) char strip[STRIP * 4];
+    for (int32_t k = 0; k < w->k; k += STRIP) {
+        int32_t n = MIN(STRIP, w->k - k);
+        if (src)
+            convert(src + (size_t)k * dtype_bytes(src_dt), src_dt, strip, w->dt, n);
+        else
+            memset(strip, 0, sizeof strip);
+        scatter(panel, w->dt, row % PANEL_COLS, k, n, strip);
+    }
+    if (w->dt == DT_BF16 && w->k % 2 == 1)
+        ((uint16_t *)panel)[((int64_t)(w->k / 2) * PANEL_COLS + row % PANEL_COLS) * 2 + 1] = 0;
+}
+
+void pack_rows_into(wmat *w, int32_t row0, int32_t n_rows, const void *src, dtype src_dt,
+                    int64_t src_stride) {
+    CHECK(row0 >= 0 && n_rows >= 0 && row0 + n_rows <= w->n);
+    CHECK(src_dt == DT_F32 || src_dt == DT_F16 || src_dt == DT_BF16);
+    const char *from = src;
+    size_t src_row = (size_t)src_stride * dtype_bytes(src_dt);
+    if (w->layout == WMAT_ROWS) {
+        size_t dst_row = (size_t)w->k * dtype_bytes(w->dt);
+        for (int32_t r = 0; r < n_rows; r++)
+            for (int32_t k = 0; k < w->k; k += STRIP)
+                convert(from + (size_t)r * src_row + (size_t)k * dtype_bytes(src_dt), src_dt,
+                        (char *)w->data + (size_t)(row0 + r) * dst_row +
+                            (size_t)k * dtype_bytes(w->dt),
+                        w->dt, MIN(STRIP, w->k - k));
+        return;
+    }
+    for (int32_t r = 0; r < n_rows; r++)
+        pack_column(w, row0 + r, from + (size_t)r * src_row, src_dt);
+    if (row0 + n_rows == w->n) /* the padding columns of the last panel */
+        for (int32_t row = w->n; row % PANEL_COLS != 0; row++) pack_column(w, row, NULL, DT_F32);
+}

@@ -1,0 +1,15 @@
+/* Packed weight matrices: bytes and packing of each layout of rows.h. */
+#ifndef KERNELS_CPU_PACK_H
+#define KERNELS_CPU_PACK_H
+
+#include "kernels/cpu/rows.h"
+
+size_t pack_bytes(wmat_layout layout, int32_t n, int32_t k, dtype dt);
+/* Bytes of one panel of PANEL_COLS columns. */
+size_t pack_panel_bytes(int32_t k, dtype dt);
+/* backend_vtbl.wmat_pack. Any row0 is allowed; ranges packed at the same time must not share a
+ * panel. */
+void pack_rows_into(wmat *w, int32_t row0, int32_t n_rows, const void *src, dtype src_dt,
+                    int64_t src_stride);
+
+#endif

@@ -1,0 +1,123 @@
+/* What one instruction-set level brings: straight-line work on a range. Dividing the work between
+ * threads is the drivers' business (backend_cpu.c, gemm.c, attention.c); a row never sees threads.
+ *
+ * Every range split gives the same bits: a row computes each output element by one fixed sequence
+ * of operations that does not depend on the range it is part of. */
+#ifndef KERNELS_CPU_ROWS_H
+#define KERNELS_CPU_ROWS_H
+
+#include "kernels/ops.h"
+#include "kernels/select.h"
+
+typedef struct embed_row {
+    const char *name;
+    void (*run)(const op_embed *a, int32_t row0, int32_t row1);
+} embed_row;
+
+typedef struct norm_row {
+    const char *name;
+    void (*run)(const op_norm *a, int32_t row0, int32_t row1);
+} norm_row;
+
+typedef struct rope_kv_row {
+    const char *name;
+    void (*run)(const op_rope_kv *a, int32_t row0, int32_t row1);
+} rope_kv_row;
+
+typedef struct act_row {
+    const char *name;
+    void (*run)(const op_act *a, int32_t row0, int32_t row1, int32_t col0, int32_t col1);
+} act_row;
+
+typedef struct add_row {
+    const char *name;
+    void (*run)(const op_add *a, int32_t row0, int32_t row1, int32_t col0, int32_t col1);
+} add_row;
+
+typedef struct copy_pages_row {
+    const char *name;
+    void (*run)(const op_copy_pages *a, int32_t buffer0, int32_t buffer1);
+} copy_pages_row;
+
+/* Statistics of n values: maximum, lowest index of it, sum of exp(x - maximum). A NaN makes the
+ * maximum NaN. Long rows are cut into blocks of LSE_BLOCK and merged by the driver. */
+#define LSE_BLOCK 8192
+typedef struct logsumexp_row {
+    const char *name;
+    void (*run)(const float *x, int32_t n, float *ret_max, double *ret_sum, int32_t *ret_argmax);
+} logsumexp_row;
+
+/* Layouts of a packed matrix (wmat.layout). */
+typedef enum wmat_layout {
+    WMAT_ROWS,  /* [N][K] */
+    WMAT_PANELS /* f32, f16: [N/32][K][32]; bf16: [N/32][ceil(K/2)][32][2]; zero padded */
+} wmat_layout;
+#define PANEL_COLS 32
+
+/* Rows of `a` come in tiles of at most tile_rows. Tile t of n_tiles holds rows
+ * [gemm_tile_row(m, n_tiles, t), gemm_tile_row(m, n_tiles, t+1)). */
+static inline int32_t gemm_tile_row(int32_t m, int32_t n_tiles, int32_t t) {
+    return (int32_t)((int64_t)m * t / n_tiles);
+}
+
+typedef struct gemm_job {
+    const op_gemm *g;
+    const void *a; /* packed tiles, NULL if the row does not pack */
+    int32_t n_tiles;
+    int32_t tile0, tile1;   /* tiles to compute */
+    int32_t panel0, panel1; /* column panels (of pack_rows columns) to compute */
+    void *scratch;          /* of this thread: scratch_bytes */
+} gemm_job;
+
+typedef struct gemm_row {
+    const char *name;
+    wmat_layout layout;
+    int32_t pack_rows; /* columns of out in one panel */
+    int32_t tile_rows;
+    size_t (*a_bytes)(int32_t m, int32_t k); /* of all packed tiles; NULL: reads a as it is */
+    void (*pack_a)(const op_gemm *g, int32_t n_tiles, int32_t tile0, int32_t tile1, void *dst);
+    size_t (*scratch_bytes)(int32_t m, int32_t k);
+    void (*run)(const gemm_job *j);
+} gemm_row;
+
+/* Attention rows are numbered f = query * (H/G) + head within the group, per sequence and kv head.
+ * A tile is a range of them over a range of key chunks; keys are cut into chunks of ATTN_CHUNK at
+ * absolute positions. The state of a row after a chunk is {max, sum, acc[D]}; states of chunks are
+ * merged in ascending order, whoever computed them. */
+#define ATTN_CHUNK     512
+#define ATTN_STATE(d)  ((d) + 16) /* floats of one state: acc[d], max, sum, padding */
+#define ATTN_MAX_WIDTH 256        /* head_dim */
+#define ATTN_PAGE_UNIT 16         /* page_tokens is a multiple of it */
+
+typedef struct attn_tile {
+    const attn_seq *seq;
+    int32_t kv_head;
+    int32_t f0, f1;         /* rows */
+    int32_t chunk0, chunk1; /* key chunks; all that the rows see, unless partial */
+    float *partial;         /* NULL: write out. Else the state of row f, f0 <= f < f1, of the one
+                             * chunk goes to partial + (f-f0)*partial_stride */
+    int64_t partial_stride; /* floats */
+} attn_tile;
+
+typedef struct attention_row {
+    const char *name;
+    int32_t tile_rows;
+    size_t (*scratch_bytes)(const op_attention *a);
+    void (*tile)(const op_attention *a, const attn_tile *t, void *scratch);
+    /* Merge n states at `partial`, `stride` floats apart, and write [D] to out. NULL: the row does
+     * not split keys. */
+    void (*merge)(const float *partial, int64_t stride, int32_t n, int32_t d, float *out);
+} attention_row;
+
+typedef struct cpu_rows {
+#define ROW(slot, type, op, dtypes) const type *slot;
+#include "kernels/cpu/rows.def"
+#undef ROW
+} cpu_rows;
+
+extern const cpu_rows rows_ref;
+#if defined(__x86_64__) && defined(PAGODA_X86_ROWS)
+extern const cpu_rows rows_avx2, rows_avx512, rows_avx512bf16;
+#endif
+
+#endif

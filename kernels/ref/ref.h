@@ -1,0 +1,17 @@
+/* The reference rows: plain C, the meaning of every op. Their KV page layout is [G][S][D]. */
+#ifndef KERNELS_REF_REF_H
+#define KERNELS_REF_REF_H
+
+#include "kernels/cpu/rows.h"
+
+extern const embed_row ref_embed;
+extern const norm_row ref_norm;
+extern const gemm_row ref_gemm_f32, ref_gemm_f16, ref_gemm_bf16;
+extern const rope_kv_row ref_rope_kv;
+extern const attention_row ref_attention_f32, ref_attention_bf16;
+extern const act_row ref_act;
+extern const add_row ref_add;
+extern const copy_pages_row ref_copy_pages;
+extern const logsumexp_row ref_logsumexp;
+
+#endif

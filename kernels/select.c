@@ -1,0 +1,85 @@
+/* CPUID decides once; the merge walks the levels downwards so that a level only lists what it does
+ * better. Rows of different levels may be mixed because all vector levels share the packed layouts
+ * of weights and KV pages; the reference level has its own and is never mixed with them in those
+ * slots (every vector level inherits them from avx2). */
+#include "kernels/select.h"
+
+#include "engine/base/mem.h"
+#include "kernels/cpu/rows.h"
+
+static const char *const names[ISA_COUNT] = {"ref", "avx2", "avx512", "avx512bf16"};
+
+const char *isa_name(cpu_isa isa) {
+    return names[isa];
+}
+
+bool isa_usable(cpu_isa isa) {
+#if defined(__x86_64__) && defined(PAGODA_X86_ROWS)
+    __builtin_cpu_init();
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                __builtin_cpu_supports("f16c");
+    bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
+    switch (isa) {
+    case ISA_REF: return true;
+    case ISA_AVX2: return avx2;
+    case ISA_AVX512: return avx512;
+    case ISA_AVX512BF16: return avx512 && __builtin_cpu_supports("avx512bf16");
+    case ISA_COUNT: break;
+    }
+    return false;
+#else
+    return isa == ISA_REF;
+#endif
+}
+
+cpu_isa isa_best(void) {
+    cpu_isa best = ISA_COUNT - 1;
+    while (!isa_usable(best)) best--;
+    return best;
+}
+
+status isa_parse(const char *name, cpu_isa *ret_isa, error *err) {
+    if (!name || str_eqz(str_z("auto"), name)) {
+        *ret_isa = isa_best();
+        return OK;
+    }
+    strbuf usable = {0};
+    for (cpu_isa i = 0; i < ISA_COUNT; i++) {
+        if (!isa_usable(i)) continue;
+        if (str_eqz(str_z(names[i]), name)) {
+            *ret_isa = i;
+            strbuf_done(&usable);
+            return OK;
+        }
+        strbuf_addf(&usable, "%s%s", usable.n ? ", " : "", names[i]);
+    }
+    error_set(err, ERR_INVALID, "isa \"%s\" is not usable here: this CPU and build have auto, %s",
+              name, usable.p);
+    strbuf_done(&usable);
+    return ERR_INVALID;
+}
+
+void select_rows(cpu_isa isa, cpu_rows *ret_rows) {
+#if defined(__x86_64__) && defined(PAGODA_X86_ROWS)
+    static const cpu_rows *const levels[ISA_COUNT] = {&rows_ref, &rows_avx2, &rows_avx512,
+                                                      &rows_avx512bf16};
+#else
+    static const cpu_rows *const levels[ISA_COUNT] = {&rows_ref};
+#endif
+    *ret_rows = (cpu_rows){0};
+    for (int i = (int)isa; i >= 0; i--) {
+        if (!levels[i]) continue;
+#define ROW(slot, type, op, dtypes)                                                                \
+    if (!ret_rows->slot) ret_rows->slot = levels[i]->slot;
+#include "kernels/cpu/rows.def"
+#undef ROW
+    }
+}
+
+void select_print(const cpu_rows *rows, strbuf *out) {
+#define ROW(slot, type, op, dtypes)                                                                \
+    strbuf_addf(out, "%-11s %-13s %s\n", op, dtypes, rows->slot->name);
+#include "kernels/cpu/rows.def"
+#undef ROW
+}

@@ -1,0 +1,27 @@
+/* Which row of code serves which op on this CPU. Every instruction-set level brings a table of
+ * rows; the choice takes, slot by slot, the best level that has one and that the CPU can run. */
+#ifndef KERNELS_SELECT_H
+#define KERNELS_SELECT_H
+
+#include <stdbool.h>
+
+#include "engine/base/status.h"
+#include "engine/base/str.h"
+
+/* Levels, worst to best; a CPU that has one is expected to have those before it. */
+typedef enum cpu_isa { ISA_REF, ISA_AVX2, ISA_AVX512, ISA_AVX512BF16, ISA_COUNT } cpu_isa;
+
+const char *isa_name(cpu_isa isa); /* "ref", "avx2", "avx512", "avx512bf16" */
+/* Built into this program and present on this CPU. ISA_REF always is. */
+bool isa_usable(cpu_isa isa);
+cpu_isa isa_best(void);
+/* NULL and "auto" give the best. ERR_INVALID names the usable ones. */
+NODISCARD status isa_parse(const char *name, cpu_isa *ret_isa, error *err);
+
+struct cpu_rows;
+/* The merged table for a level. Pure: depends on the level and the build alone. */
+void select_rows(cpu_isa isa, struct cpu_rows *ret_rows);
+/* A line per slot: op, storage types, row. */
+void select_print(const struct cpu_rows *rows, strbuf *out);
+
+#endif
