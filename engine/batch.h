@@ -101,6 +101,9 @@ typedef struct stepper {
     int32_t max_seqs;      /* most sequences in one step */
     int32_t max_model_len; /* most tokens of one sequence, prompt and output */
     int32_t vocab;
+    /* Sequences of different class may not share pages even where their tokens agree (keys that
+     * depend on max_len by dynamic rope scaling). NULL: one class. Any thread. */
+    uint64_t (*kv_class)(void *self, int32_t max_len);
 } stepper;
 
 #endif

@@ -17,7 +17,7 @@ typedef enum finish_reason {
     FINISH_NONE,   /* still going */
     FINISH_STOP,   /* a stop id was generated, or the front end saw a stop string */
     FINISH_LENGTH, /* max_tokens or the context is used up */
-    FINISH_CANCEL, /* the client left, shutdown, stalled reader */
+    FINISH_CANCEL, /* client left, shutdown; deadline, stalled reader: then request.err says so */
     FINISH_ERROR,  /* see request.err */
 } finish_reason;
 
@@ -65,7 +65,8 @@ typedef struct request {
     uint64_t arrival_us;
     uint64_t deadline_us;   /* 0: none; not finished by then -> cancelled with ERR_TIMEOUT */
     bool stream;            /* wake the reader at every step, not only at the end */
-    sample_out *prompt_out; /* [n_prompt] when prompt logprobs are wanted, else NULL */
+    sample_out *prompt_out; /* [n_prompt] when prompt logprobs are wanted, else NULL; filled
+                             * before the first event is pushed, never touched after it */
     void *owner;            /* the front end's own */
 
     /* front end, at any time */
@@ -75,7 +76,7 @@ typedef struct request {
     /* engine thread writes, front end reads after the final event (or by the ring's order) */
     spsc *events;
     request_times times;
-    error err;
+    error err; /* the first failure; code OK when there was none */
 
     _Atomic int32_t refs;
     void *sched; /* the scheduler's private state */
@@ -86,6 +87,8 @@ typedef struct request {
 request *request_new(size_t arena_bytes_max);
 /* Make the event ring and choice flags from n, max_tokens and params.n_logprobs. */
 void request_arm(request *r);
+/* Slots of the event ring: n * (max_tokens + 1), bounded, at least 2n. */
+int32_t request_ring_cap(const request *r);
 request *request_ref(request *r);
 void request_unref(request *r); /* takes NULL; frees with the last one */
 

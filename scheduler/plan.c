@@ -1,0 +1,202 @@
+/* The planner: scheduler state -> batch_plan. No clock, no thread, no allocation, no call into the
+ * engine: the same state always gives the same plan, which is what the simulator relies on.
+ *
+ * One budget, no phases. Every sequence has n_known tokens, of which n_computed are in its pages;
+ * it wants the difference. Decoding is wanting one, chunked prefill falls out of the budget.
+ *
+ *   1. Running sequences, most important first. Each may take what it wants, up to the chunk, but
+ *      leaves one token for every one behind it: a long prompt never stops the others' decoding.
+ *   2. A page is missing: the last of running[] (lowest priority, newest) is thrown back to the
+ *      front of the wait queue and its pages are free at once. Since running[] is walked in the
+ *      same order, a victim has not been planned yet in this step: there is no budget to refund,
+ *      no entry to take back.
+ *   3. Nothing was thrown back: waiting sequences, best first, while tokens, slots and pages last.
+ *      The first that does not fit ends the walk, so that small ones do not starve a large one.
+ *
+ * A sequence takes the pages of everything that it knows when it is admitted; after that it grows
+ * by decoding only. Admission leaves one free page for every running sequence (optimistic) or
+ * every page that the running ones may still take (reserve). */
+#include "engine/base/check.h"
+#include "scheduler/state.h"
+
+enum {
+    DEFER_MAX = 32, /* steps to let pass for a prefix that another is computing */
+    PASS_MAX = 64,  /* sequences to pass over in one step */
+};
+
+static void plan_add(core *c, seq *s, int32_t n_tokens) {
+    group *g = s->g;
+    batch_plan *p = &c->plan;
+    int32_t to = s->n_computed + n_tokens;
+    bool sample = to == s->n_known && g->r->max_tokens > 0;
+    p->seqs[p->n_seqs] = (batch_seq){
+        .ids = s->ids,
+        .n_known = s->n_known,
+        .n_prompt = g->r->n_prompt,
+        .pos = s->n_computed,
+        .n_tokens = n_tokens,
+        .pages = s->pages,
+        .sample = sample,
+        .choice = s->choice,
+        .max_len = g->rope_len,
+        .params = &g->r->params,
+        .prompt_out = g->has_prompt ? NULL : g->r->prompt_out,
+    };
+    c->planned[p->n_seqs++] = s;
+    p->n_tokens += n_tokens;
+    g->ring_room -= sample;
+    g->ring_promised += sample;
+    c->vtime[g->r->tenant] += n_tokens * g->charge;
+}
+
+/* False when the reader is so far behind that a token might not fit its ring. */
+static bool may_emit(core *c, group *g) {
+    if (group_has_room(g)) {
+        g->stalled_us = 0;
+        return true;
+    }
+    if (!g->stalled_us) g->stalled_us = MAX(c->now_us, 1);
+    uint64_t due;
+    if (!__builtin_add_overflow(g->stalled_us, c->o.stall_us, &due))
+        c->due_us = MIN(c->due_us, due);
+    c->plan_stalled = true;
+    return false;
+}
+
+/* Pages for s's first n tokens, at the price of the last running ones; false: s went itself. */
+static bool take_pages(core *c, seq *s, int32_t n_tokens) {
+    int32_t want = pages_for(c, n_tokens);
+    while (s->n_pages < want) {
+        if (seq_grow(c, s)) continue;
+        CHECK(c->o.admit != ADMIT_RESERVE);
+        seq *victim = c->running[c->n_running - 1];
+        seq_preempt(c, victim);
+        if (victim == s) return false;
+    }
+    return true;
+}
+
+static void plan_running(core *c) {
+    int32_t left = c->o.token_budget;
+    for (int32_t i = 0; i < c->n_running; i++) {
+        seq *s = c->running[i];
+        int32_t want = s->n_known - s->n_computed, n_behind = c->n_running - 1 - i;
+        CHECK(want >= 1);
+        int32_t n = MIN(want, MIN(c->o.prefill_chunk, left - n_behind));
+        if (n == want && !may_emit(c, s->g)) continue;
+        if (!take_pages(c, s, s->n_computed + n)) return;
+        plan_add(c, s, n);
+        left -= n;
+    }
+}
+
+/* What a waiting sequence need not compute: pages from the cache, or the prompt of another choice
+ * of the same request, whose last, partly filled page is copied. */
+typedef struct share {
+    int32_t n_tokens;
+    int32_t n_pages;  /* whole pages to share */
+    int32_t n_free;   /* of them: on the free list now */
+    const seq *donor; /* NULL: from the cache */
+    bool is_pending;  /* more is being computed by another sequence right now */
+} share;
+
+static share find_share(const core *c, const seq *s) {
+    const group *g = s->g;
+    int32_t S = c->step.page_tokens;
+    share sh = {0};
+    /* never all of it: the last token is computed for its logits; prompt logprobs need every row */
+    int32_t limit = MIN(s->n_hashed, (s->n_known - 1) / S);
+    if (limit > 0 && (g->has_prompt || !g->r->prompt_out)) {
+        prefix_match m = prefix_find(&c->pages, s->hashes, limit);
+        sh = (share){m.n * S, m.n, m.n_free, NULL, m.is_pending};
+    }
+    int32_t common = MIN(g->r->n_prompt, s->n_known - 1);
+    if (!g->has_prompt || common <= sh.n_tokens) return sh;
+    for (int32_t i = g->lead; i < g->r->n; i++) {
+        const seq *d = &g->seqs[i];
+        if (d->state == SEQ_RUNNING && d->n_computed >= common)
+            return (share){common, common / S, 0, d, false};
+    }
+    return sh;
+}
+
+static bool fits(const core *c, const seq *s, const share *sh) {
+    int32_t n_free = c->pages.n_free - sh->n_free;
+    if (c->o.admit == ADMIT_RESERVE)
+        return s->g->n_pages_max - sh->n_pages <= n_free - c->n_reserved;
+    return pages_for(c, s->n_known) - sh->n_pages <= n_free - c->n_running;
+}
+
+static void take_shared(core *c, seq *s, const share *sh) {
+    for (int32_t i = 0; i < sh->n_pages; i++) {
+        int32_t id = sh->donor ? sh->donor->pages[i] : pages_find(&c->pages, s->hashes[i]);
+        pages_ref(&c->pages, id);
+        s->pages[s->n_pages++] = id;
+    }
+    while (s->n_pages < pages_for(c, s->n_known)) CHECK(seq_grow(c, s));
+    if (sh->n_tokens % c->step.page_tokens)
+        c->plan.copies[c->plan.n_copies++] =
+            (page_copy){sh->donor->pages[sh->n_pages], s->pages[sh->n_pages]};
+    for (int32_t i = sh->n_pages; i < MIN(s->n_hashed, s->n_known / c->step.page_tokens); i++)
+        (void)pages_announce(&c->pages, s->pages[i], s->hashes[i], PAGE_PENDING);
+}
+
+static void count_share(core *c, seq *s, const share *sh) {
+    if (c->o.prefix_cache && !sh->donor) {
+        c->stats.prefix_queries += (uint64_t)s->n_known;
+        c->stats.prefix_hits += (uint64_t)sh->n_tokens;
+    }
+    if (s->g->is_started) return;
+    s->g->r->times.n_cached = sh->n_tokens;
+    c->stats.prompt_tokens_cached += (uint64_t)sh->n_tokens;
+}
+
+typedef enum admission { ADMITTED, PASSED, NO_ROOM } admission;
+
+static admission admit(core *c, seq *s) {
+    if (!may_emit(c, s->g)) return PASSED;
+    share sh = find_share(c, s);
+    if (sh.is_pending && s->n_deferred < DEFER_MAX) {
+        s->n_deferred++;
+        c->plan_deferred = true;
+        return PASSED;
+    }
+    if (!fits(c, s, &sh)) return NO_ROOM;
+    if (!s->is_returning) c->vclock = MAX(c->vclock, c->vtime[s->g->r->tenant]);
+    count_share(c, s, &sh);
+    take_shared(c, s, &sh);
+    s->n_computed = sh.n_tokens;
+    seq_run(c, s);
+    return ADMITTED;
+}
+
+static void plan_waiting(core *c) {
+    int32_t n_passed = 0;
+    waitq_rewind(&c->wait);
+    while (c->plan.n_tokens < c->o.token_budget && c->n_running < c->o.max_running &&
+           n_passed < PASS_MAX) {
+        seq *s = waitq_next(&c->wait, c->vtime);
+        if (!s) return;
+        switch (admit(c, s)) {
+        case NO_ROOM: return;
+        case PASSED:
+            waitq_pass(&c->wait, s);
+            n_passed++;
+            break;
+        case ADMITTED: {
+            int32_t left = c->o.token_budget - c->plan.n_tokens;
+            plan_add(c, s, MIN(s->n_known - s->n_computed, MIN(c->o.prefill_chunk, left)));
+            break;
+        }
+        }
+    }
+}
+
+void plan_build(core *c) {
+    c->plan.step = c->stats.n_steps;
+    c->plan.n_seqs = c->plan.n_tokens = c->plan.n_copies = 0;
+    c->plan_stalled = c->plan_deferred = false;
+    uint64_t n_preemptions = c->stats.n_preemptions;
+    plan_running(c);
+    if (c->stats.n_preemptions == n_preemptions) plan_waiting(c);
+}

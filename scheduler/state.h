@@ -1,0 +1,136 @@
+/* Private to scheduler/: the records behind a request, and the core that owns them.
+ *
+ *   group   one request inside the scheduler          seq   one choice of it
+ *   HELD    waits for the lead choice to compute the prompt
+ *   WAITING in the wait queue, holds no pages          RUNNING holds pages, may be planned
+ *   DONE    its final event is pushed, holds nothing
+ *
+ * Bounds that always hold for a seq: n_computed <= n_known <= g->len_max;
+ * n_computed <= n_pages * page_tokens; n_hashed * page_tokens <= n_known. */
+#ifndef SCHEDULER_STATE_H
+#define SCHEDULER_STATE_H
+
+#include "engine/base/vec.h"
+#include "scheduler/pages.h"
+#include "scheduler/prefix.h"
+#include "scheduler/scheduler.h"
+#include "scheduler/waitq.h"
+
+typedef enum seq_state { SEQ_HELD, SEQ_WAITING, SEQ_RUNNING, SEQ_DONE } seq_state;
+
+typedef struct group group;
+
+typedef struct seq {
+    group *g;
+    int32_t choice;
+    uint8_t state;           /* seq_state */
+    bool is_returning;       /* was preempted: waits in front of what never ran */
+    int32_t n_known;         /* prompt and generated tokens */
+    int32_t n_computed;      /* of them: keys and values are in the pages */
+    int32_t n_pages;         /* held */
+    int32_t n_hashed;        /* full pages whose hash is known; hashes outlive the pages */
+    int32_t n_deferred;      /* steps it let pass because another computes its prefix */
+    int32_t n_computed_max;  /* most ever computed: below it is recomputation */
+    int32_t *ids;            /* [g->len_max] */
+    int32_t *pages;          /* [g->n_pages_max] */
+    hash128 *hashes;         /* [g->n_pages_max] */
+    struct seq *prev, *next; /* wait queue */
+} seq;
+
+struct group {
+    request *r;
+    group *prev, *next; /* all groups of the core */
+    group *ready_next;  /* groups with news */
+    bool is_ready, is_ended, is_started;
+    bool has_prompt;             /* the lead computed it once: the other choices may start */
+    uint64_t order;              /* of arrival */
+    int32_t lead;                /* the choice that computes the prompt */
+    int32_t n_open;              /* choices that are not done */
+    int32_t len_max;             /* most tokens of one choice, what fits included */
+    int32_t n_pages_max;         /* most pages of one choice */
+    int32_t rope_len;            /* batch_seq.max_len */
+    int32_t ring_cap, ring_room; /* room: a lower bound, slots promised to the plan deducted */
+    int32_t ring_promised;       /* tokens of the plan under way */
+    uint64_t stalled_us;         /* when the ring was first found full; 0: it is not */
+    hash128 root;
+    double charge; /* virtual time per token: 1 / weight */
+    size_t bytes;  /* of this block */
+    seq seqs[];    /* [r->n] */
+};
+
+typedef struct core {
+    scheduler_options o; /* clamped to what the stepper can do */
+    stepper step;
+    hash_key key;
+    pages pages;
+    waitq wait;
+    seq **running; /* [max_running], by (priority, order, choice) */
+    int32_t n_running;
+    int64_t n_reserved; /* pages that running sequences may still take (ADMIT_RESERVE) */
+
+    double *vtime;     /* [n_tenants] tokens served / weight */
+    int32_t *n_active; /* [n_tenants] groups in flight */
+    int32_t n_tenants;
+    double vclock; /* virtual time of the tenant that was admitted last */
+
+    batch_plan plan;
+    seq **planned; /* [max_running], beside plan.seqs */
+    step_result result;
+    bool plan_stalled;  /* some sequence was left out because its ring is full */
+    bool plan_deferred; /* some sequence lets this step pass */
+
+    group *groups;
+    int32_t n_groups;
+    group *ready_head, *ready_tail;
+    request **ready; /* [READY_MAX] */
+    token_event *event;
+    uint64_t now_us;     /* of the call under way */
+    uint64_t due_us;     /* next time that a deadline or a stall may be up; UINT64_MAX: none */
+    uint64_t n_order;    /* groups ever added */
+    uint64_t n_unqueued; /* groups that started or ended before: left the queue */
+    uint64_t n_ended;    /* groups gone */
+    scheduler_stats stats;
+    error failure; /* why it is not healthy */
+} core;
+
+enum { READY_MAX = 1024 };
+
+/* --- group.c: one request's records --- */
+status group_new(const core *c, request *r, group **ret, error *err);
+void group_free(group *g);
+/* Slots of its ring that may be promised: a lower bound, exact (asked from the ring) when it is
+ * <= at_most. */
+int32_t group_room(group *g, int32_t at_most);
+/* Room for one more token, with a slot left over for the end of every open choice. */
+bool group_has_room(group *g);
+/* Put it on the list of the next on_ready call. */
+void group_news(core *c, group *g);
+/* Remember the first failure. */
+void group_error(group *g, status code, const char *fmt, ...) PRINTF_LIKE(3, 4);
+
+/* --- seq.c: transitions of one sequence --- */
+int32_t seq_cmp(const seq *a, const seq *b); /* priority, order, choice: <0 a goes first */
+static inline int32_t pages_for(const core *c, int32_t n_tokens) {
+    return CEIL_DIV(n_tokens, c->step.page_tokens);
+}
+void seq_run(core *c, seq *s);     /* WAITING -> RUNNING */
+void seq_preempt(core *c, seq *s); /* RUNNING -> WAITING, in front */
+bool seq_grow(core *c, seq *s);    /* one more page; false: none left */
+/* Any state but DONE -> DONE: everything is given back and the final event pushed, with a token if
+ * it is >= 0 (out: its logprobs). May end the group. */
+void seq_end(core *c, seq *s, finish_reason why, const sample_out *out);
+/* Push a token event without an end. */
+void seq_emit(core *c, seq *s, const sample_out *out);
+/* Nobody may share its pages any more: what was computed is suspect. */
+void seq_forget(core *c, seq *s);
+/* Keys and values of the first n tokens are in the pages now: make full pages shareable. */
+void seq_computed(core *c, seq *s, int32_t n);
+/* The lead has the prompt (or cannot get it): let the other choices start. */
+void group_release(core *c, group *g);
+void group_end(core *c, group *g, finish_reason why);
+
+/* --- plan.c, apply.c: the two halves of a step --- */
+void plan_build(core *c);    /* state -> c->plan; takes pages, may preempt */
+void apply_results(core *c); /* c->plan, c->result -> tokens, events, ends */
+
+#endif

@@ -1,0 +1,134 @@
+/* See fake.h. Every check that fails is reported once in `problem` and fails the step. */
+#include "tests/sim/fake.h"
+
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/base/hash.h"
+#include "engine/base/mem.h"
+
+void fake_init(fake *f, int32_t page_tokens, int32_t n_pages, int32_t vocab) {
+    *f = (fake){.page_tokens = page_tokens, .n_pages = n_pages, .vocab = vocab};
+    f->slots = mem_calloc((size_t)n_pages * (size_t)page_tokens, sizeof *f->slots);
+}
+
+void fake_done(fake *f) {
+    mem_free(f->slots);
+}
+
+uint64_t fake_history(uint64_t before, int32_t token) {
+    uint64_t x = (before ^ (uint64_t)(uint32_t)(token + 1)) * 0x9E3779B97F4A7C15u;
+    return (x ^ x >> 29) + 1;
+}
+
+int32_t fake_next(const fake *f, uint64_t history, const sample_params *p, int32_t choice) {
+    uint64_t x = (history ^ p->seed) * 0xBF58476D1CE4E5B9u + (uint64_t)choice;
+    x = (x ^ x >> 31) * 0x94D049BB133111EBu;
+    return (int32_t)((x >> 33) % (uint64_t)f->vocab);
+}
+
+#define WRONG(f, ...)                                                                              \
+    do {                                                                                           \
+        if (!(f)->problem[0]) snprintf((f)->problem, sizeof(f)->problem, __VA_ARGS__);             \
+    } while (0)
+
+static int32_t refs_of(const fake *f, int32_t id) {
+    return f->refs ? f->refs(f->ctx, id) : 1;
+}
+
+static void copy_page(fake *f, page_copy cp) {
+    size_t S = (size_t)f->page_tokens;
+    if (cp.src == cp.dst || refs_of(f, cp.dst) != 1 || refs_of(f, cp.src) < 1)
+        WRONG(f, "copy %d -> %d: source has %d holders, destination %d", cp.src, cp.dst,
+              refs_of(f, cp.src), refs_of(f, cp.dst));
+    memcpy(f->slots + (size_t)cp.dst * S, f->slots + (size_t)cp.src * S, S * sizeof *f->slots);
+    f->n_copies++;
+}
+
+static uint64_t *slot(fake *f, const batch_seq *b, int32_t p) {
+    int32_t id = b->pages[p / f->page_tokens];
+    if (id < 0 || id >= f->n_pages) {
+        WRONG(f, "position %d is in page %d of %d", p, id, f->n_pages);
+        id = 0;
+    }
+    return &f->slots[(size_t)id * (size_t)f->page_tokens + (size_t)(p % f->page_tokens)];
+}
+
+/* Write the new positions; all sequences write before any reads, as layers do. */
+static void write_seq(fake *f, const batch_seq *b) {
+    uint64_t h = 0;
+    for (int32_t p = 0; p < b->pos + b->n_tokens; p++) {
+        h = fake_history(h, b->ids[p]);
+        if (p < b->pos) continue;
+        *slot(f, b, p) = h;
+        int32_t id = b->pages[p / f->page_tokens];
+        if (refs_of(f, id) != 1)
+            WRONG(f, "write to page %d, which has %d holders", id, refs_of(f, id));
+    }
+}
+
+static uint64_t read_seq(fake *f, const batch_seq *b) {
+    uint64_t h = 0;
+    for (int32_t p = 0; p < b->pos + b->n_tokens; p++) {
+        h = fake_history(h, b->ids[p]);
+        if (*slot(f, b, p) != h)
+            WRONG(f, "position %d of a sequence at %d+%d (choice %d) reads another's history", p,
+                  b->pos, b->n_tokens, b->choice);
+    }
+    return h;
+}
+
+static void fill_prompt_out(fake *f, const batch_seq *b) {
+    int32_t to = b->pos + b->n_tokens;
+    for (int32_t p = b->pos + 1; p <= to && p < b->n_prompt; p++)
+        b->prompt_out[p] = (sample_out){.token = b->ids[p], .logprob = -(float)p, .rank = 1};
+}
+
+static void trace(fake *f, const batch_plan *plan) {
+    uint64_t h = hash64(plan->copies, (size_t)plan->n_copies * sizeof *plan->copies, f->trace);
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        const batch_seq *b = &plan->seqs[i];
+        int32_t v[] = {b->n_known, b->pos, b->n_tokens, b->sample, b->choice};
+        h = hash64(v, sizeof v, h);
+        h = hash64(b->pages, (size_t)CEIL_DIV(b->pos + b->n_tokens, f->page_tokens) * 4, h);
+    }
+    f->trace = h;
+}
+
+static status fake_step(void *self, const batch_plan *plan, step_result *ret, error *err) {
+    fake *f = self;
+    int32_t n_tokens = 0;
+    trace(f, plan);
+    f->n_steps++;
+    f->n_tokens += (uint64_t)plan->n_tokens;
+    if (f->fail_device && f->fail_device(f->ctx))
+        return error_set(err, ERR_DEVICE, "the fake device failed");
+    for (int32_t i = 0; i < plan->n_copies; i++) copy_page(f, plan->copies[i]);
+    for (int32_t i = 0; i < plan->n_seqs; i++) write_seq(f, &plan->seqs[i]);
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        const batch_seq *b = &plan->seqs[i];
+        n_tokens += b->n_tokens;
+        uint64_t h = read_seq(f, b);
+        if (b->sample != (b->pos + b->n_tokens == b->n_known && b->max_len > b->n_prompt))
+            WRONG(f, "sequence %d: sample is %d at %d+%d of %d", i, b->sample, b->pos, b->n_tokens,
+                  b->n_known);
+        if (b->prompt_out) fill_prompt_out(f, b);
+        ret->seq_status[i] = b->sample && f->fail_seq && f->fail_seq(f->ctx) ? ERR_INTERNAL : OK;
+        if (!b->sample) continue;
+        ret->out[i] = (sample_out){.token = fake_next(f, h, b->params, b->choice), .rank = 1};
+    }
+    if (n_tokens != plan->n_tokens)
+        WRONG(f, "plan says %d tokens, has %d", plan->n_tokens, n_tokens);
+    return f->problem[0] ? error_set(err, ERR_DEVICE, "%s", f->problem) : OK;
+}
+
+stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_model_len) {
+    return (stepper){.self = f,
+                     .step = fake_step,
+                     .page_tokens = f->page_tokens,
+                     .n_pages = f->n_pages,
+                     .max_tokens = max_tokens,
+                     .max_seqs = max_seqs,
+                     .max_model_len = max_model_len,
+                     .vocab = f->vocab};
+}

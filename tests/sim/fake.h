@@ -1,0 +1,34 @@
+/* A fake engine that cannot be fooled: it keeps, for every slot of every page, a hash of all tokens
+ * up to and including the one stored there, as a real cache keeps keys and values that depend on
+ * all tokens before. Reading through a page table and finding anything but the sequence's own
+ * history is an error of the scheduler: a wrong prefix hit, a missing copy, a page given away too
+ * early. The next token is a function of that history, the seed and the choice, so what a request
+ * must answer is known without running it. */
+#ifndef TESTS_SIM_FAKE_H
+#define TESTS_SIM_FAKE_H
+
+#include "engine/batch.h"
+
+typedef struct fake {
+    int32_t page_tokens, n_pages, vocab;
+    uint64_t *slots;                          /* [n_pages * page_tokens] */
+    int32_t (*refs)(void *ctx, int32_t page); /* NULL: writes are not checked */
+    void *ctx;
+    uint64_t n_steps, n_tokens, n_copies;
+    uint64_t trace; /* hash of every plan so far */
+    /* Faults: asked before each step / for each sampled sequence; may be NULL. */
+    bool (*fail_device)(void *ctx);
+    bool (*fail_seq)(void *ctx);
+    char problem[256]; /* first thing found wrong; "" : none */
+} fake;
+
+void fake_init(fake *f, int32_t page_tokens, int32_t n_pages, int32_t vocab);
+void fake_done(fake *f);
+stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_model_len);
+
+/* History after one more token; start with 0. */
+uint64_t fake_history(uint64_t before, int32_t token);
+/* The token that follows a history. */
+int32_t fake_next(const fake *f, uint64_t history, const sample_params *p, int32_t choice);
+
+#endif
