@@ -1,0 +1,161 @@
+"""Writes a model directory of a real shape with random weights, for benchmarks and memory tests.
+
+    python make_random_model.py OUT [--shape 0.5b|1b|tiny] [--dtype bf16|f16|f32] [--tokenizer DIR] [--shard-bytes N]
+
+    0.5b   Qwen2ForCausalLM:  hidden 896, 24 layers, 14 heads, 2 KV heads, FFN 4864, vocabulary 151936, tied (Qwen2-0.5B)
+    1b     LlamaForCausalLM:  hidden 2048, 16 layers, 32 heads, 8 KV heads, FFN 8192, vocabulary 128256, tied, llama3 RoPE
+           scaling (Llama-3.2-1B)
+    tiny   LlamaForCausalLM:  hidden 256, 4 layers, 8 heads, 2 KV heads, FFN 768, vocabulary 4096, tied
+
+Tensors are written one after another, so memory stays small. The numbers are normal, not zeros (zeros flatter a
+benchmark), and scaled so that activations stay in range. The tokenizer is that of another model directory: text then
+only makes ids of its smaller vocabulary, generated ids beyond it decode to nothing, and prompts given as ids may use all.
+Needs the PyPI package numpy only.
+"""
+
+import argparse
+import json
+import pathlib
+import shutil
+import time
+
+import numpy as np
+
+HERE = pathlib.Path(__file__).resolve().parent
+
+SHAPES = {
+    "0.5b": dict(model_type="qwen2", architectures=["Qwen2ForCausalLM"], vocab_size=151936, hidden_size=896,
+                 intermediate_size=4864, num_hidden_layers=24, num_attention_heads=14, num_key_value_heads=2,
+                 max_position_embeddings=32768, rms_norm_eps=1e-6, rope_theta=1000000.0, use_sliding_window=False,
+                 sliding_window=32768, max_window_layers=24),
+    "1b": dict(model_type="llama", architectures=["LlamaForCausalLM"], vocab_size=128256, hidden_size=2048,
+               intermediate_size=8192, num_hidden_layers=16, num_attention_heads=32, num_key_value_heads=8, head_dim=64,
+               max_position_embeddings=131072, rms_norm_eps=1e-5, rope_theta=500000.0, attention_bias=False, mlp_bias=False,
+               rope_scaling={"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+                             "original_max_position_embeddings": 8192}),
+    "tiny": dict(model_type="llama", architectures=["LlamaForCausalLM"], vocab_size=4096, hidden_size=256,
+                 intermediate_size=768, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=2, head_dim=32,
+                 max_position_embeddings=4096, rms_norm_eps=1e-5, rope_theta=10000.0, attention_bias=False, mlp_bias=False),
+}
+DTYPES = {"bf16": ("bfloat16", "BF16", 2), "f16": ("float16", "F16", 2), "f32": ("float32", "F32", 4)}
+TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "chat_template.jinja",
+                   "special_tokens_map.json")
+CHUNK = 1 << 22  # numbers made at a time
+
+
+def tensors(c):
+    """(name, shape, standard deviation); deviation None means a norm weight of ones."""
+    hidden, ffn, heads, kv = (c[k] for k in ("hidden_size", "intermediate_size", "num_attention_heads", "num_key_value_heads"))
+    hd = c.get("head_dim", hidden // heads)
+    yield "model.embed_tokens.weight", (c["vocab_size"], hidden), hidden ** -0.5
+    for i in range(c["num_hidden_layers"]):
+        p = f"model.layers.{i}."
+        yield p + "input_layernorm.weight", (hidden,), None
+        for name, rows in (("q", heads * hd), ("k", kv * hd), ("v", kv * hd)):
+            yield p + f"self_attn.{name}_proj.weight", (rows, hidden), hidden ** -0.5
+            if c["model_type"] == "qwen2":
+                yield p + f"self_attn.{name}_proj.bias", (rows,), 0.1
+        yield p + "self_attn.o_proj.weight", (hidden, heads * hd), (heads * hd) ** -0.5
+        yield p + "post_attention_layernorm.weight", (hidden,), None
+        yield p + "mlp.gate_proj.weight", (ffn, hidden), hidden ** -0.5
+        yield p + "mlp.up_proj.weight", (ffn, hidden), hidden ** -0.5
+        yield p + "mlp.down_proj.weight", (hidden, ffn), ffn ** -0.5
+    yield "model.norm.weight", (hidden,), None
+
+
+def encode(x, dtype):
+    """f32 numbers as little-endian bytes of dtype; bf16 rounds to nearest, ties to even."""
+    if dtype == "f32":
+        return x.astype("<f4").tobytes()
+    if dtype == "f16":
+        return x.astype("<f2").tobytes()
+    bits = x.astype("<f4").view("<u4")
+    return ((bits + 0x7FFF + ((bits >> 16) & 1)) >> 16).astype("<u2").tobytes()
+
+
+class Normals:
+    """Windows into one pool of normal numbers: as fast as copying, and no two tensors are alike."""
+
+    def __init__(self, seed):
+        self.rng = np.random.default_rng(seed)
+        self.pool = self.rng.standard_normal(CHUNK + 65521, dtype=np.float32)
+
+    def take(self, n):
+        start = int(self.rng.integers(0, len(self.pool) - n + 1))
+        return self.pool[start:start + n]
+
+
+def write_file(path, items, dtype, normals):
+    """One safetensors file: 8 bytes header length, JSON header padded to 8 bytes, then the data."""
+    header, offset = {"__metadata__": {"format": "pt"}}, 0
+    for name, shape, _ in items:
+        size = int(np.prod(shape)) * DTYPES[dtype][2]
+        header[name] = {"dtype": DTYPES[dtype][1], "shape": list(shape), "data_offsets": [offset, offset + size]}
+        offset += size
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text)
+        for _, shape, std in items:
+            left = int(np.prod(shape))
+            while left:
+                n = min(left, CHUNK)
+                f.write(encode(np.ones(n, np.float32) if std is None else normals.take(n) * np.float32(std), dtype))
+                left -= n
+    return offset
+
+
+def split(items, dtype, shard_bytes):
+    shards, size = [[]], 0
+    for item in items:
+        n = int(np.prod(item[1])) * DTYPES[dtype][2]
+        if shards[-1] and shard_bytes and size + n > shard_bytes:
+            shards.append([])
+            size = 0
+        shards[-1].append(item)
+        size += n
+    return shards
+
+
+def main():
+    ap = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    ap.add_argument("out")
+    ap.add_argument("--shape", choices=SHAPES, default="0.5b")
+    ap.add_argument("--dtype", choices=DTYPES, default="bf16")
+    ap.add_argument("--tokenizer", default=str(HERE.parent.parent / "conf" / "demo-model"),
+                    help="model directory whose tokenizer files are copied")
+    ap.add_argument("--shard-bytes", type=int, default=0, help="begin a new file beyond this size (0: one file)")
+    ap.add_argument("--seed", type=int, default=1)
+    args = ap.parse_args()
+
+    started, out, source = time.time(), pathlib.Path(args.out), pathlib.Path(args.tokenizer)
+    out.mkdir(parents=True, exist_ok=True)
+    for old in out.glob("model*.safetensors*"):
+        old.unlink()
+    c = dict(SHAPES[args.shape], hidden_act="silu", tie_word_embeddings=True, torch_dtype=DTYPES[args.dtype][0])
+    try:  # the tokenizer's own ids for the beginning and the end of a text
+        given = json.loads((source / "generation_config.json").read_text())
+        c |= {k: given[k] for k in ("bos_token_id", "eos_token_id") if k in given}
+    except FileNotFoundError:
+        c |= {"bos_token_id": 0, "eos_token_id": 0}
+    (out / "config.json").write_text(json.dumps(c, indent=2) + "\n")
+    (out / "generation_config.json").write_text(
+        json.dumps({k: c[k] for k in ("bos_token_id", "eos_token_id") if k in c}, indent=2) + "\n")
+    copied = [n for n in TOKENIZER_FILES if (source / n).exists() and shutil.copy(source / n, out / n)]
+
+    items, normals = list(tensors(c)), Normals(args.seed)
+    shards, total, where = split(items, args.dtype, args.shard_bytes), 0, {}
+    for i, shard in enumerate(shards, 1):
+        name = "model.safetensors" if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
+        total += write_file(out / name, shard, args.dtype, normals)
+        where |= {item[0]: name for item in shard}
+    if len(shards) > 1:
+        (out / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2) + "\n")
+    count = sum(int(np.prod(shape)) for _, shape, _ in items)
+    print(f"{out}: {args.shape} {args.dtype}, {count / 1e6:.1f}M parameters, {total / 1e6:.0f} MB in {len(shards)} file(s), "
+          f"tokenizer files: {', '.join(copied) or 'none'}, {time.time() - started:.1f} s")
+
+
+if __name__ == "__main__":
+    main()
