@@ -1,0 +1,35 @@
+/* See cmd_engine.h. */
+#include "server/cmd_engine.h"
+
+#include <stdio.h>
+
+#include "kernels/backend.h"
+#include "server/cmd.h"
+
+engine_options cmd_engine_options(const conf *c) {
+    return (engine_options){
+        .model_dir = c->model,
+        .register_path = c->register_path,
+        .dtype = c->dtype,
+        .kv_dtype = c->kv_cache_dtype,
+        .isa = c->isa,
+        .n_threads = (int)c->threads,
+        .max_model_len = (int32_t)c->max_model_len,
+        .max_seqs = (int32_t)c->max_num_seqs,
+        .max_batched_tokens = (int32_t)c->max_num_batched_tokens,
+        .kv_bytes = c->kv_cache_bytes,
+    };
+}
+
+int cmd_print_kernels(const conf *c) {
+    backend *b;
+    error err;
+    cpu_options o = {.n_threads = (int)c->threads, .isa = c->isa};
+    if (backend_cpu_open(&o, &b, &err) != OK) return cmd_fail(&err);
+    strbuf out = {0};
+    backend_print_kernels(b, &out);
+    bool ok = fwrite(out.p ? out.p : "", 1, out.n, stdout) == out.n;
+    strbuf_done(&out);
+    backend_close(b);
+    return ok ? 0 : 1;
+}

@@ -1,0 +1,225 @@
+/* See cmd_runtime.h. The order of opening is the order of server.h's sketch; closing goes the same
+ * way back. The pieces below the front end are opened by model_open (tokenizer, template, family,
+ * weights) or by mock_open (the tokenizer, and text that a mock engine says). */
+#include "server/cmd_runtime.h"
+
+#include <stdio.h>
+#include <time.h>
+
+#include "engine/base/file.h"
+#include "engine/base/log.h"
+#include "engine/base/mem.h"
+#include "engine/mock.h"
+#include "server/cmd_engine.h"
+#include "tokenizer/chat.h"
+#include "tokenizer/tokenizer.h"
+
+#define DRAIN_POLL_US 10000
+
+/* The mock engine: a context and cache that no load test fills. */
+#define MOCK_MODEL_LEN 8192
+#define MOCK_PAGE      16
+#define MOCK_PAGES     65536
+#define MOCK_TEXT                                                                                  \
+    "This answer comes from the mock engine: no model is computed, the words only come in order. "
+
+struct runtime {
+    server *srv;
+    scheduler *sched;
+    tokenizer *tok;
+    chat *chat;
+    engine *engine;
+    mock *mock;
+    char *name; /* under which the model is served */
+};
+
+static void nap(uint64_t us) {
+    nanosleep(&(struct timespec){.tv_sec = (time_t)(us / 1000000),
+                                 .tv_nsec = (long)(us % 1000000) * 1000},
+              NULL);
+}
+
+static int ms(uint64_t us) {
+    return (int)(us / 1000);
+}
+
+static server_options options(const conf *c, const char *unix_socket, const char **keys) {
+    server_options o = server_options_default();
+    o.host = c->host;
+    o.port = (int)c->port;
+    o.unix_socket = unix_socket ? unix_socket : c->unix_socket;
+    o.n_threads = unix_socket ? 1 : (int)c->http_threads;
+    o.max_connections = (int)c->max_connections;
+    o.max_connections_per_ip = (int)c->max_connections_per_ip;
+    o.body_bytes_max = c->max_body_bytes;
+    o.header_timeout_ms = ms(c->header_timeout);
+    o.body_timeout_ms = ms(c->body_timeout);
+    o.idle_timeout_ms = ms(c->idle_timeout);
+    o.stall_timeout_ms = ms(c->stall_timeout);
+    o.request_timeout_ms = (int64_t)(c->request_timeout / 1000);
+    o.keepalive_ms = ms(c->keep_alive);
+    o.retry_after_s = (int)c->retry_after;
+    o.request_template = c->request_template;
+    o.strict = c->strict;
+    o.access_log = c->access_log && !unix_socket;
+    o.max_logprobs = (int)c->max_logprobs;
+    if (unix_socket) return o; /* private: the file's mode is the key */
+    keys[0] = c->api_key;
+    o.api_keys = keys;
+    o.n_api_keys = c->api_key ? 1 : 0;
+    o.api_key_file = c->api_key_file;
+    return o;
+}
+
+static status model_open(runtime *r, const conf *c, const runtime_hooks *h, error *err) {
+    engine_options o = cmd_engine_options(c);
+    o.progress = h->on_progress;
+    o.on_plan = h->on_plan;
+    o.ctx = h->ctx;
+    return engine_open(&o, &r->engine, err);
+}
+
+static status mock_open(runtime *r, const conf *c, error *err) {
+    vec_i32 text = {0};
+    TRY(tokenizer_encode(r->tok, STR(MOCK_TEXT), ENCODE_PLAIN, 0, &text, err));
+    mock_options o = {
+        .vocab = tokenizer_vocab(r->tok),
+        .page_tokens = MOCK_PAGE,
+        .n_pages = MOCK_PAGES,
+        .max_tokens = (int32_t)c->max_num_batched_tokens,
+        .max_seqs = (int32_t)c->max_num_seqs,
+        .max_model_len = c->max_model_len ? (int32_t)c->max_model_len : MOCK_MODEL_LEN,
+        .text = text.p,
+        .n_text = (int32_t)text.n,
+        .eos_id = -1,
+        .step_us = (uint32_t)c->mock_step,
+    };
+    r->mock = mock_new(&o);
+    vec_done(&text);
+    return OK;
+}
+
+static stepper runtime_stepper(const runtime *r) {
+    return r->mock ? mock_stepper(r->mock) : engine_stepper(r->engine);
+}
+
+static void schedule(runtime *r, const conf *c) {
+    stepper s = runtime_stepper(r);
+    scheduler_options o = {
+        .max_running = MIN((int32_t)c->max_num_seqs, s.max_seqs),
+        .max_waiting = (int32_t)c->max_waiting,
+        .token_budget = MIN((int32_t)c->max_num_batched_tokens, s.max_tokens),
+        .prefill_chunk = (int32_t)c->prefill_chunk,
+        .admit = strcmp(c->admit, "reserve") == 0 ? ADMIT_RESERVE : ADMIT_OPTIMISTIC,
+        .prefix_cache = c->prefix_cache,
+        .stall_us = c->stall_timeout,
+        .clock = clock_monotonic(),
+        .on_ready = server_on_ready,
+        .ctx = r->srv,
+    };
+    r->sched = scheduler_new(&o, s);
+    scheduler_start(r->sched);
+}
+
+static status attach(runtime *r, const conf *c, error *err) {
+    stepper s = runtime_stepper(r);
+    const char *names[] = {r->name};
+    server_model m = {
+        .names = names,
+        .n_names = 1,
+        .tok = r->tok,
+        .chat = r->chat,
+        .max_model_len = s.max_model_len,
+        .vocab = s.vocab,
+        .created = clock_unix_s(),
+        .page_tokens = s.page_tokens,
+        .n_pages = s.n_pages,
+    };
+    int32_t eos = tokenizer_eos(r->tok);
+    const model_info *info = r->engine ? engine_info(r->engine) : NULL;
+    m.eos_ids = info ? info->eos_ids : &eos;
+    m.n_eos = info ? info->n_eos : eos >= 0;
+    TRY(server_defaults_read(c->model, &m.defaults, err));
+    strbuf text = {0};
+    if (info) {
+        strbuf_addz(&text, "\"family\":");
+        strbuf_add_json(&text, str_z(info->family));
+        strbuf_addf(&text, ",\"parameters\":%lld,\"weight_dtype\":\"%s\",\"kv_dtype\":\"%s\"",
+                    (long long)info->n_params, dtype_name(info->weight_dt),
+                    dtype_name(info->kv_dt));
+    } else {
+        strbuf_addz(&text, "\"family\":\"mock\"");
+    }
+    m.info_json = text.p;
+    server_attach(r->srv, &m, r->sched);
+    strbuf_done(&text);
+    return OK;
+}
+
+static char *model_name(const conf *c) {
+    if (c->served_model_name) return mem_strdup(c->served_model_name);
+    str base = path_base(c->model);
+    strbuf name = {0};
+    strbuf_add(&name, base.n ? base : STR("model"));
+    return strbuf_take(&name);
+}
+
+static status open_all(runtime *r, const conf *c, const char *unix_socket, const runtime_hooks *h,
+                       error *err) {
+    const char *keys[1];
+    server_options so = options(c, unix_socket, keys);
+    TRY(server_new(&so, &r->srv, err));
+    TRY(server_start(r->srv, err));
+    if (h->on_listen) h->on_listen(h->ctx, r->srv);
+    TRY(tokenizer_open(c->model, NULL, &r->tok, err));
+    TRY(chat_open(c->model, c->chat_template, r->tok, &r->chat, err));
+    bool is_mock = strcmp(c->engine, "mock") == 0;
+    TRY(is_mock ? mock_open(r, c, err) : model_open(r, c, h, err));
+    schedule(r, c);
+    return attach(r, c, err);
+}
+
+status runtime_open(const conf *c, const char *unix_socket, const runtime_hooks *hooks,
+                    runtime **ret, error *err) {
+    static const runtime_hooks none = {0};
+    runtime *r = mem_calloc(1, sizeof *r);
+    r->name = model_name(c);
+    status st = open_all(r, c, unix_socket, hooks ? hooks : &none, err);
+    if (st == OK)
+        *ret = r;
+    else
+        runtime_close(r, 0, NULL, NULL);
+    return st;
+}
+
+void runtime_close(runtime *r, uint64_t grace_us, bool (*stop_now)(void *ctx), void *ctx) {
+    if (!r) return;
+    if (r->sched) {
+        server_drain(r->srv);
+        uint64_t end = clock_us() + grace_us;
+        while (server_in_flight(r->srv) > 0 && clock_us() < end && !(stop_now && stop_now(ctx)))
+            nap(DRAIN_POLL_US);
+        scheduler_stop(r->sched);
+    }
+    if (r->srv) server_stop(r->srv);
+    server_free(r->srv);
+    scheduler_free(r->sched);
+    engine_free(r->engine);
+    mock_free(r->mock);
+    chat_free(r->chat);
+    tokenizer_free(r->tok);
+    mem_free(r->name);
+    mem_free(r);
+}
+
+server *runtime_server(runtime *r) {
+    return r->srv;
+}
+
+scheduler *runtime_scheduler(runtime *r) {
+    return r->sched;
+}
+
+const char *runtime_model_name(const runtime *r) {
+    return r->name;
+}
