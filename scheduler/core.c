@@ -97,7 +97,7 @@ void core_add(core *c, request *r) {
     tenant_enter(c, r->tenant);
     if (r->deadline_us) c->due_us = MIN(c->due_us, r->deadline_us);
     g->seqs[0].state = SEQ_WAITING;
-    waitq_add(&c->wait, &g->seqs[0], false);
+    waitq_add(&c->wait, &g->seqs[0]);
 }
 
 /* --- ends from outside --- */

@@ -23,7 +23,8 @@ request *request_new(size_t arena_bytes_max) {
 
 int32_t request_ring_cap(const request *r) {
     int64_t all = (int64_t)r->n * ((int64_t)r->max_tokens + 1);
-    return (int32_t)MAX(MIN(all, RING_EVENTS_MAX), 2 * (int64_t)r->n);
+    int64_t bound = r->ring_max > 0 ? r->ring_max : RING_EVENTS_MAX;
+    return (int32_t)MAX(MIN(all, bound), 2 * (int64_t)r->n);
 }
 
 void request_arm(request *r) {

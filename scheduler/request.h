@@ -64,6 +64,7 @@ typedef struct request {
     uint64_t cache_salt[2]; /* part of every page hash: tenants with other salts share nothing */
     uint64_t arrival_us;
     uint64_t deadline_us;   /* 0: none; not finished by then -> cancelled with ERR_TIMEOUT */
+    int32_t ring_max;       /* most events kept for the reader, 0: 4096; never under 2n */
     bool stream;            /* wake the reader at every step, not only at the end */
     sample_out *prompt_out; /* [n_prompt] when prompt logprobs are wanted, else NULL; filled
                              * before the first event is pushed, never touched after it */

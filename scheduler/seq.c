@@ -66,7 +66,7 @@ void seq_preempt(core *c, seq *s) {
     seq_halt(c, s);
     s->state = SEQ_WAITING;
     s->is_returning = true;
-    waitq_add(&c->wait, s, true);
+    waitq_add(&c->wait, s);
     s->g->r->times.n_preempted++;
     c->stats.n_preemptions++;
 }
@@ -138,7 +138,7 @@ static void seq_wait(core *c, seq *s) {
         memcpy(s->hashes, lead->hashes, (size_t)s->n_hashed * sizeof *s->hashes);
     }
     s->state = SEQ_WAITING;
-    waitq_add(&c->wait, s, true);
+    waitq_add(&c->wait, s);
 }
 
 /* Ends go from the last choice to the first and leads advance from the first to the last, so the

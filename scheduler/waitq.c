@@ -1,7 +1,8 @@
 /* Lanes are few (tenants with something waiting), so a sorted array and a scan beat a heap whose
  * keys (virtual times) change at every step.
  *
- * Invariant: a sequence is in exactly the lane of lane_of(); lanes[i] < lanes[i+1]. */
+ * Invariant: a sequence is in exactly the lane of lane_of(); lanes[i] < lanes[i+1]; within a lane
+ * seq_cmp ascends. */
 #include "scheduler/waitq.h"
 
 #include <string.h>
@@ -65,14 +66,16 @@ static void lane_insert(wait_lane *l, seq *s, seq *at) {
     *(at ? &at->prev : &l->tail) = s;
 }
 
-void waitq_add(waitq *q, seq *s, bool front) {
+/* New arrivals belong at the end, what already began near the head: look from there. */
+void waitq_add(waitq *q, seq *s) {
     wait_lane *l = lane_make(q, s);
     seq *at = NULL;
-    if (s->is_returning) {
+    if (s->g->is_started) {
         at = l->head;
         while (at && seq_cmp(at, s) < 0) at = at->next;
-    } else if (front) {
-        at = l->head;
+    } else {
+        for (seq *before = l->tail; before && seq_cmp(before, s) > 0; before = before->prev)
+            at = before;
     }
     lane_insert(l, s, at);
     q->n++;

@@ -28,9 +28,10 @@ typedef struct waitq {
 
 void waitq_init(waitq *q);
 void waitq_done(waitq *q);
-/* Returning sequences go to the returning lane by arrival; others to the back of their tenant's,
- * or, `front`, before all of it (choices of a request that already began). */
-void waitq_add(waitq *q, struct seq *s, bool front);
+/* A lane is in order of arrival, the choices of one request in their order: so a fork of a request
+ * that began goes before what came later, and a choice that takes over for another keeps its place.
+ */
+void waitq_add(waitq *q, struct seq *s);
 void waitq_remove(waitq *q, struct seq *s);
 
 /* A walk in order: rewind, then next() shows the best (NULL: none left) until it is removed or

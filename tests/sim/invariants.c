@@ -1,0 +1,200 @@
+/* What must hold after every step, checked on the core's own records; and, from before to after,
+ * who may be passed over and who must have moved. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/mem.h"
+#include "tests/sim/sim.h"
+
+/* --- pages --- */
+
+static void check_seq(sim *s, const seq *q, int32_t *holders) {
+    const core *c = s->core;
+    int32_t S = c->step.page_tokens;
+    bool runs = q->state == SEQ_RUNNING;
+    if (q->n_computed > q->n_known || q->n_known > q->g->len_max || q->n_hashed * S > q->n_known)
+        SIM_FAIL(s, "sequence: computed %d, known %d, most %d, hashed %d pages", q->n_computed,
+                 q->n_known, q->g->len_max, q->n_hashed);
+    if (runs ? q->n_computed > q->n_pages * S : q->n_pages || q->n_computed)
+        SIM_FAIL(s, "state %d: %d tokens in %d pages", q->state, q->n_computed, q->n_pages);
+    if (q->n_deferred > 32) SIM_FAIL(s, "passed over %d times for a prefix", q->n_deferred);
+    for (int32_t i = 0; i < q->n_pages; i++) {
+        const page *p = &c->pages.p[q->pages[i]];
+        holders[q->pages[i]]++;
+        bool full = (i + 1) * S <= q->n_computed;
+        if (p->refs > 1 && !full) SIM_FAIL(s, "page %d is shared and not full", q->pages[i]);
+        if (p->state == PAGE_READY && !full) SIM_FAIL(s, "page %d: ready, not full", q->pages[i]);
+        if (p->state == PAGE_PENDING && full) SIM_FAIL(s, "page %d: full, pending", q->pages[i]);
+    }
+}
+
+static void check_pages(sim *s) {
+    const core *c = s->core;
+    int32_t holders[1024] = {0}, n_used = 0;
+    int64_t reserved = 0;
+    for (const group *g = c->groups; g; g = g->next)
+        for (int32_t k = 0; k < g->r->n; k++) {
+            check_seq(s, &g->seqs[k], holders);
+            if (g->seqs[k].state == SEQ_RUNNING) reserved += g->n_pages_max - g->seqs[k].n_pages;
+        }
+    for (int32_t i = 0; i < c->pages.n; i++) {
+        n_used += holders[i] > 0;
+        if (c->pages.p[i].refs != holders[i])
+            SIM_FAIL(s, "page %d has %d references and %d holders", i, c->pages.p[i].refs,
+                     holders[i]);
+    }
+    if (!pages_consistent(&c->pages)) SIM_FAIL(s, "free list, map and counts disagree");
+    if (n_used + c->pages.n_free != c->pages.n)
+        SIM_FAIL(s, "%d used + %d free != %d", n_used, c->pages.n_free, c->pages.n);
+    if (reserved != c->n_reserved)
+        SIM_FAIL(s, "reserved %lld != %lld", (long long)c->n_reserved, (long long)reserved);
+    if (c->o.admit == ADMIT_RESERVE && reserved > c->pages.n_free)
+        SIM_FAIL(s, "reserved %lld of %d free pages", (long long)reserved, c->pages.n_free);
+    if (c->o.admit == ADMIT_RESERVE && c->stats.n_preemptions)
+        SIM_FAIL(s, "preempted in reserve mode");
+}
+
+/* --- queues --- */
+
+static void check_queues(sim *s) {
+    const core *c = s->core;
+    int32_t n_run = 0, n_wait = 0, n_open_groups = 0;
+    for (const group *g = c->groups; g; g = g->next) {
+        int32_t n_open = 0;
+        for (int32_t k = 0; k < g->r->n; k++) {
+            n_run += g->seqs[k].state == SEQ_RUNNING;
+            n_wait += g->seqs[k].state == SEQ_WAITING;
+            n_open += g->seqs[k].state != SEQ_DONE;
+        }
+        n_open_groups++;
+        if (n_open != g->n_open || n_open == 0 || g->is_ended)
+            SIM_FAIL(s, "group with %d open choices counts %d", n_open, g->n_open);
+        if (g->ring_promised) SIM_FAIL(s, "%d ring slots stay promised", g->ring_promised);
+        int32_t room = g->ring_cap - (int32_t)spsc_count(g->r->events);
+        if (room < g->n_open || g->ring_room > room)
+            SIM_FAIL(s, "ring has %d slots, %d thought, %d choices open", room, g->ring_room,
+                     g->n_open);
+    }
+    if (n_run != c->n_running || n_wait != c->wait.n || n_open_groups != c->n_groups)
+        SIM_FAIL(s, "%d running (%d), %d waiting (%d)", n_run, c->n_running, n_wait, c->wait.n);
+    for (int32_t i = 1; i < c->n_running; i++)
+        if (seq_cmp(c->running[i - 1], c->running[i]) >= 0) SIM_FAIL(s, "running out of order");
+    int32_t listed = 0;
+    for (size_t l = 0; l < c->wait.lanes.n; l++)
+        for (const seq *q = c->wait.lanes.p[l].head; q; q = q->next) {
+            listed++;
+            if (q->prev && seq_cmp(q->prev, q) >= 0) SIM_FAIL(s, "lane out of order");
+        }
+    if (listed != n_wait) SIM_FAIL(s, "%d in lanes, %d waiting", listed, n_wait);
+}
+
+static void check_plan(sim *s) {
+    const core *c = s->core;
+    if (c->plan.n_tokens > c->o.token_budget)
+        SIM_FAIL(s, "%d tokens in a step, the budget is %d", c->plan.n_tokens, c->o.token_budget);
+    if (c->plan.n_seqs > c->o.max_running) SIM_FAIL(s, "%d sequences in a step", c->plan.n_seqs);
+    for (int32_t i = 0; i < c->plan.n_seqs; i++)
+        if (c->plan.seqs[i].n_tokens > c->o.prefill_chunk)
+            SIM_FAIL(s, "a chunk of %d tokens", c->plan.seqs[i].n_tokens);
+}
+
+/* --- from one step to the next --- */
+
+void invariants_before(sim *s) {
+    s->n_was = 0;
+    for (int32_t i = 0; i < CLIENTS_MAX; i++) {
+        client *cl = &s->clients[i];
+        const group *g = cl->r ? cl->r->sched : NULL;
+        for (int32_t k = 0; g && k < g->r->n; k++) {
+            const seq *q = &g->seqs[k];
+            cl->c[k].done_due = cl->c[k].done_set;
+            if (q->state == SEQ_WAITING || q->state == SEQ_RUNNING)
+                s->was[s->n_was++] = (before){
+                    cl, cl->id, k, q->n_computed, q->n_deferred, q->state, q->is_returning};
+        }
+    }
+}
+
+/* Its group if the request is still there. */
+static const group *still(const before *b) {
+    return b->cl->r && b->cl->id == b->id ? b->cl->r->sched : NULL;
+}
+
+/* Runs on: it must have computed something, unless its reader is behind. */
+static void check_moved(sim *s) {
+    for (int32_t i = 0; i < s->n_was; i++) {
+        const before *b = &s->was[i];
+        const group *g = still(b);
+        if (!g || b->state != SEQ_RUNNING || g->stalled_us) continue;
+        const seq *q = &g->seqs[b->choice];
+        if (q->state == SEQ_RUNNING && q->n_computed <= b->n_computed)
+            SIM_FAIL(s, "request %llu choice %d runs, but computed nothing",
+                     (unsigned long long)b->id, b->choice);
+    }
+}
+
+/* Of one lane, who came first goes first; only a wait for a prefix or for the reader lets a later
+ * one pass. */
+static void check_passed(sim *s) {
+    for (int32_t i = 0; i < s->n_was; i++) {
+        const before *b = &s->was[i];
+        const group *g = still(b);
+        if (!g || b->state != SEQ_WAITING || g->seqs[b->choice].state != SEQ_WAITING) continue;
+        if (g->stalled_us || g->seqs[b->choice].n_deferred > b->n_deferred) continue;
+        for (int32_t j = 0; j < s->n_was; j++) {
+            const before *o = &s->was[j];
+            const group *og = still(o);
+            if (!og || o->state != SEQ_WAITING || og->seqs[o->choice].state != SEQ_RUNNING)
+                continue;
+            bool lane = o->is_returning == b->is_returning && og->r->priority == g->r->priority &&
+                        (b->is_returning || og->r->tenant == g->r->tenant);
+            if ((lane && og->order > g->order) || og->r->priority > g->r->priority)
+                SIM_FAIL(s, "request %llu was admitted before %llu", (unsigned long long)o->id,
+                         (unsigned long long)b->id);
+        }
+    }
+}
+
+/* A flag that was set before the step is obeyed after it; so is a deadline. */
+static void check_obeyed(sim *s) {
+    for (int32_t i = 0; i < CLIENTS_MAX; i++) {
+        const client *cl = &s->clients[i];
+        const group *g = cl->r ? cl->r->sched : NULL;
+        if (!g) continue;
+        if (cl->cancel_set)
+            SIM_FAIL(s, "request %llu goes on after its cancel", (unsigned long long)cl->id);
+        if (cl->r->deadline_us && s->core->due_us > cl->r->deadline_us)
+            SIM_FAIL(s, "request %llu: its deadline is forgotten", (unsigned long long)cl->id);
+        for (int32_t k = 0; k < cl->r->n; k++)
+            if (cl->c[k].done_due && g->seqs[k].state != SEQ_DONE)
+                SIM_FAIL(s, "request %llu choice %d goes on after it was done",
+                         (unsigned long long)cl->id, k);
+    }
+}
+
+void invariants_after(sim *s) {
+    if (s->fake.problem[0]) SIM_FAIL(s, "%s", s->fake.problem);
+    check_pages(s);
+    check_queues(s);
+    check_plan(s);
+    check_obeyed(s);
+    if (s->device_failed) return;
+    check_moved(s);
+    check_passed(s);
+}
+
+void invariants_end(sim *s) {
+    const core *c = s->core;
+    scheduler_stats st;
+    core_stats(c, &st);
+    if (c->groups || c->n_running || c->wait.n || c->n_reserved || c->wait.lanes.n)
+        SIM_FAIL(s, "drained, but %d run and %d wait", c->n_running, c->wait.n);
+    if (st.pages_used || c->pages.n_free != c->pages.n)
+        SIM_FAIL(s, "drained, but %d pages are used", st.pages_used);
+    for (int32_t t = 0; t < c->n_tenants; t++)
+        if (c->n_active[t]) SIM_FAIL(s, "tenant %d has %d requests left", t, c->n_active[t]);
+    if (core_n_ended(c) != core_n_unqueued(c) || core_n_ended(c) != c->n_order)
+        SIM_FAIL(s, "%llu came, %llu left the queue, %llu ended", (unsigned long long)c->n_order,
+                 (unsigned long long)core_n_unqueued(c), (unsigned long long)core_n_ended(c));
+}
