@@ -14,7 +14,7 @@ typedef enum cpu_isa { ISA_REF, ISA_AVX2, ISA_AVX512, ISA_AVX512BF16, ISA_COUNT 
 const char *isa_name(cpu_isa isa); /* "ref", "avx2", "avx512", "avx512bf16" */
 /* Built into this program and present on this CPU. ISA_REF always is. */
 bool isa_usable(cpu_isa isa);
-cpu_isa isa_best(void);
+cpu_isa isa_best(void); /* the fastest usable one; a later level may be slower on some CPUs */
 /* NULL and "auto" give the best. ERR_INVALID names the usable ones. */
 NODISCARD status isa_parse(const char *name, cpu_isa *ret_isa, error *err);
 

@@ -3,7 +3,7 @@
 #define KERNELS_CPU_CPU_H
 
 #include "kernels/backend.h"
-#include "kernels/cpu/rows.h"
+#include "kernels/ref/rows.h"
 #include "kernels/cpu/team.h"
 
 typedef struct cpu_backend {

@@ -2,7 +2,7 @@
 #ifndef KERNELS_CPU_PACK_H
 #define KERNELS_CPU_PACK_H
 
-#include "kernels/cpu/rows.h"
+#include "kernels/ref/rows.h"
 
 size_t pack_bytes(wmat_layout layout, int32_t n, int32_t k, dtype dt);
 /* Bytes of one panel of PANEL_COLS columns. */

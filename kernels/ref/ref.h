@@ -2,7 +2,7 @@
 #ifndef KERNELS_REF_REF_H
 #define KERNELS_REF_REF_H
 
-#include "kernels/cpu/rows.h"
+#include "kernels/ref/rows.h"
 
 extern const embed_row ref_embed;
 extern const norm_row ref_norm;

@@ -3,6 +3,6 @@
 
 const cpu_rows rows_ref = {
 #define ROW(slot, type, op, dtypes) .slot = &ref_##slot,
-#include "kernels/cpu/rows.def"
+#include "kernels/ref/rows.def"
 #undef ROW
 };

@@ -3,8 +3,8 @@
  *
  * Every range split gives the same bits: a row computes each output element by one fixed sequence
  * of operations that does not depend on the range it is part of. */
-#ifndef KERNELS_CPU_ROWS_H
-#define KERNELS_CPU_ROWS_H
+#ifndef KERNELS_REF_ROWS_H
+#define KERNELS_REF_ROWS_H
 
 #include "kernels/ops.h"
 #include "kernels/select.h"
@@ -111,12 +111,12 @@ typedef struct attention_row {
 
 typedef struct cpu_rows {
 #define ROW(slot, type, op, dtypes) const type *slot;
-#include "kernels/cpu/rows.def"
+#include "kernels/ref/rows.def"
 #undef ROW
 } cpu_rows;
 
 extern const cpu_rows rows_ref;
-#if defined(__x86_64__) && defined(PAGODA_X86_ROWS)
+#if defined(__x86_64__)
 extern const cpu_rows rows_avx2, rows_avx512, rows_avx512bf16;
 #endif
 

@@ -1,0 +1,93 @@
+/* Each probe runs its loop on every member for the given time, in rounds short enough to stop in
+ * time, and takes the best round: interference can only make a limit look too low. */
+#include "kernels/cpu/probe.h"
+
+#include "engine/base/clock.h"
+#include "engine/base/mem.h"
+
+#define LANES 8
+
+static float ref_read(const float *p, int64_t n) {
+    float s[LANES] = {0};
+    for (int64_t i = 0; i + LANES <= n; i += LANES)
+        for (int l = 0; l < LANES; l++) s[l] += p[i + l];
+    return s[0] + s[1] + s[2] + s[3] + s[4] + s[5] + s[6] + s[7];
+}
+
+static float ref_f32(int64_t rounds) {
+    float x[32];
+    for (int i = 0; i < 32; i++) x[i] = (float)i;
+    for (int64_t r = 0; r < rounds; r++)
+        for (int i = 0; i < 32; i++) x[i] = x[i] * 0.999f + 0.5f;
+    float s = 0;
+    for (int i = 0; i < 32; i++) s += x[i];
+    return s;
+}
+
+const probe_level probe_ref = {ref_read, ref_f32, 64, NULL, 0};
+
+static const probe_level *level_of(cpu_isa isa) {
+#if defined(__x86_64__)
+    static const probe_level *const levels[ISA_COUNT] = {&probe_ref, &probe_avx2, &probe_avx512,
+                                                         &probe_avx512bf16};
+    return levels[isa];
+#else
+    return &probe_ref;
+#endif
+}
+
+typedef struct probe_job {
+    team *t;
+    const float *buffer;
+    int64_t n; /* floats */
+    float (*loop)(int64_t rounds);
+    int64_t rounds;
+    const probe_level *level;
+    float sink[TEAM_MAX][16]; /* a line each */
+} probe_job;
+
+static void read_member(void *ctx, int member) {
+    probe_job *j = ctx;
+    int64_t from, to;
+    team_range(j->n, 1024, member, team_size(j->t), &from, &to);
+    j->sink[member][0] = j->level->read(j->buffer + from, to - from);
+}
+
+static void loop_member(void *ctx, int member) {
+    probe_job *j = ctx;
+    j->sink[member][0] = j->loop(j->rounds);
+}
+
+/* Best of the rounds that fit in ms (at least two): units of work per nanosecond. */
+static double best_rate(probe_job *j, team_fn fn, double work, int ms) {
+    uint64_t end = clock_ns() + (uint64_t)ms * 1000000, now = 0;
+    double best = 0;
+    for (int i = 0; i < 2 || now < end; i++) {
+        uint64_t start = clock_ns();
+        team_run(j->t, fn, j);
+        now = clock_ns();
+        best = MAX(best, work / (double)(now - start));
+    }
+    return best;
+}
+
+static double best_flops(probe_job *j, float (*loop)(int64_t), int32_t flops, int ms) {
+    j->loop = loop;
+    j->rounds = 20000;
+    return best_rate(j, loop_member, (double)j->rounds * flops * team_size(j->t), ms);
+}
+
+probe_limits probe_run(team *t, cpu_isa isa, const void *buffer, size_t bytes, int ms) {
+    const probe_level *l = level_of(isa);
+    probe_job *j = mem_calloc(1, sizeof *j);
+    j->t = t;
+    j->buffer = buffer;
+    j->n = (int64_t)(bytes / sizeof(float));
+    j->level = l;
+    probe_limits p;
+    p.f32_gflops = best_flops(j, l->f32, l->f32_flops, ms / 2);
+    p.bf16_gflops = l->bf16 ? best_flops(j, l->bf16, l->bf16_flops, ms / 2) : p.f32_gflops;
+    p.read_gbs = best_rate(j, read_member, (double)bytes, ms);
+    mem_free(j);
+    return p;
+}

@@ -1,0 +1,32 @@
+/* What this machine can do right now: the limits that a kernel's speed is a fraction of. Shared
+ * machines change from second to second, so a bench probes before each line. */
+#ifndef KERNELS_CPU_PROBE_H
+#define KERNELS_CPU_PROBE_H
+
+#include "kernels/cpu/team.h"
+#include "kernels/select.h"
+
+typedef struct probe_limits {
+    double read_gbs;    /* reading a buffer far larger than the caches of one core, GB/s */
+    double f32_gflops;  /* multiply-adds in registers, 2 flops each */
+    double bf16_gflops; /* the same by bf16 dot products; equals f32 where there are none */
+} probe_limits;
+
+/* Straight-line loops of one level. Results are returned so that nothing is optimised away. */
+typedef struct probe_level {
+    float (*read)(const float *p, int64_t n);
+    float (*f32)(int64_t rounds);
+    int32_t f32_flops;             /* per round */
+    float (*bf16)(int64_t rounds); /* NULL: no bf16 dot product */
+    int32_t bf16_flops;
+} probe_level;
+extern const probe_level probe_ref;
+#if defined(__x86_64__)
+extern const probe_level probe_avx2, probe_avx512, probe_avx512bf16;
+#endif
+
+/* Probe all members of the team together, about 2 x `ms` milliseconds. `buffer`: [bytes], touched
+ * before; each member reads its part once or more. */
+probe_limits probe_run(team *t, cpu_isa isa, const void *buffer, size_t bytes, int ms);
+
+#endif

@@ -1,0 +1,229 @@
+/* checkkern: every row of every usable level against the reference rows.
+ *
+ *   checkkern [--isa LEVEL] [--op gemm|attention|ops] [--seed N] [--full]
+ *   checkkern --bench [--isa LEVEL] [--op NAME] [--threads N]
+ *
+ * Inputs are random, outputs poisoned and guarded; NaN and infinities are compared by place before
+ * any number is. Batch invariance is compared by bits. The seed is printed and accepted. */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/clock.h"
+#include "engine/base/rng.h"
+#include "kernels/bench.h"
+#include "kernels/select.h"
+#include "tests/kernels/checkkern.h"
+
+#define GUARD  64
+#define POISON 0x7FC5A5A5u
+
+static float poison(void) {
+    uint32_t u = POISON;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+
+mat mat_new(int32_t rows, int32_t width, int64_t stride) {
+    mat m = {rows, width, stride, NULL, NULL, 0};
+    m.n = (size_t)(rows * stride) + 2 * GUARD;
+    m.base = mem_alloc(m.n * sizeof(float));
+    for (size_t i = 0; i < m.n; i++) m.base[i] = poison();
+    m.p = m.base + GUARD;
+    return m;
+}
+
+void mat_free(mat *m) {
+    mem_free(m->base);
+    *m = (mat){0};
+}
+
+double check_uniform(check_ctx *c) {
+    static uint64_t position;
+    return rng_uniform(c->seed, position++, 0);
+}
+
+int32_t check_int(check_ctx *c, int32_t from, int32_t to) {
+    return from + (int32_t)(check_uniform(c) * (to - from + 1));
+}
+
+/* A sum of three uniforms: normal enough, cheap, bounded. Drawn from a small generator seeded by
+ * the run's, since large matrices need many. */
+void mat_random(check_ctx *c, mat *m, float scale) {
+    uint64_t s = (uint64_t)(check_uniform(c) * 0x1p53) | 1;
+    for (int32_t r = 0; r < m->rows; r++)
+        for (int32_t i = 0; i < m->width; i++) {
+            float sum = 0;
+            for (int j = 0; j < 3; j++) {
+                s = s * 6364136223846793005u + 1442695040888963407u;
+                sum += (float)(s >> 40) * 0x1p-23f - 1;
+            }
+            m->p[r * m->stride + i] = sum * scale;
+        }
+}
+
+void mat_copy(mat *to, const mat *from) {
+    for (int32_t r = 0; r < to->rows; r++)
+        memcpy(to->p + r * to->stride, from->p + r * from->stride, (size_t)to->width * 4);
+}
+
+bool mat_guards_ok(const mat *m) {
+    float want = poison();
+    for (size_t i = 0; i < m->n; i++) {
+        int64_t at = (int64_t)i - GUARD;
+        bool inside = at >= 0 && at / m->stride < m->rows && at % m->stride < m->width;
+        if (!inside && memcmp(&m->base[i], &want, 4) != 0) return false;
+    }
+    return true;
+}
+
+static bool report(check_ctx *c, bool ok, const char *what, const char *fmt, va_list ap) {
+    if (ok) {
+        c->n_passed++;
+        return true;
+    }
+    char name[256];
+    vsnprintf(name, sizeof name, fmt, ap);
+    printf("FAIL %s %s: %s\n", c->isa, name, what);
+    c->n_failed++;
+    return false;
+}
+
+bool check_that(check_ctx *c, bool ok, const char *what, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    report(c, ok, what, fmt, ap);
+    va_end(ap);
+    return ok;
+}
+
+bool check_close(check_ctx *c, const mat *want, const mat *got, double tol, const char *fmt, ...) {
+    char what[200] = "";
+    double diff = 0, norm = 0;
+    for (int32_t r = 0; r < want->rows && !what[0]; r++)
+        for (int32_t i = 0; i < want->width && !what[0]; i++) {
+            float w = want->p[r * want->stride + i], g = got->p[r * got->stride + i];
+            if (isnan(w) != isnan(g) || isinf(w) != isinf(g) || (isinf(w) && w != g))
+                snprintf(what, sizeof what, "row %d col %d is %g, expected %g", r, i, g, w);
+            if (!isfinite(w)) continue;
+            diff += ((double)g - w) * ((double)g - w);
+            norm += (double)w * w;
+        }
+    if (!what[0] && !(sqrt(diff) <= tol * sqrt(norm)))
+        snprintf(what, sizeof what, "relative error %.3g, allowed %.3g", sqrt(diff / norm), tol);
+    if (!what[0] && !mat_guards_ok(got)) snprintf(what, sizeof what, "wrote outside its rows");
+    va_list ap;
+    va_start(ap, fmt);
+    bool ok = report(c, !what[0], what, fmt, ap);
+    va_end(ap);
+    return ok;
+}
+
+bool check_same(check_ctx *c, const mat *want, int32_t row0, const mat *got, const char *fmt, ...) {
+    char what[200] = "";
+    for (int32_t r = 0; r < got->rows && !what[0]; r++) {
+        const float *w = want->p + (row0 + r) * want->stride, *g = got->p + r * got->stride;
+        for (int32_t i = 0; i < got->width && !what[0]; i++)
+            if (memcmp(&w[i], &g[i], 4) != 0)
+                snprintf(what, sizeof what, "row %d col %d is %.9g, in the larger batch %.9g", r, i,
+                         g[i], w[i]);
+    }
+    va_list ap;
+    va_start(ap, fmt);
+    bool ok = report(c, !what[0], what, fmt, ap);
+    va_end(ap);
+    return ok;
+}
+
+double check_tol(const char *op, bool narrow) {
+#define OP(name, tol32, tol16, what)                                                               \
+    if (strcmp(op, #name) == 0) return narrow ? tol16 : tol32;
+#include "kernels/ops.def"
+#undef OP
+    return 0;
+}
+
+static backend *open_or_die(const char *isa, int n_threads) {
+    cpu_options o = {n_threads, isa};
+    backend *b;
+    error err;
+    if (backend_cpu_open(&o, &b, &err) == OK) return b;
+    fprintf(stderr, "checkkern: %s\n", err.text);
+    exit(2);
+}
+
+static void check_level(check_ctx *c, const char *op) {
+    uint64_t start = clock_us();
+    int passed = c->n_passed, failed = c->n_failed;
+    c->ref = open_or_die("ref", 1);
+    for (int i = 0; i < 3; i++) c->be[i] = open_or_die(c->isa, i + 1);
+    if (!op || strcmp(op, "gemm") == 0) check_gemm(c);
+    if (!op || strcmp(op, "attention") == 0) check_attention(c);
+    if (!op || strcmp(op, "ops") == 0) check_ops(c);
+    backend_close(c->ref);
+    for (int i = 0; i < 3; i++) backend_close(c->be[i]);
+    printf("%-10s %d passed, %d failed, %.1f s\n", c->isa, c->n_passed - passed,
+           c->n_failed - failed, (double)(clock_us() - start) * 1e-6);
+}
+
+typedef struct args {
+    const char *isa, *op;
+    uint64_t seed;
+    int threads;
+    bool full, bench;
+} args;
+
+static args parse(int argc, char **argv) {
+    args a = {.seed = 1};
+    for (int i = 1; i < argc; i++) {
+        const char *value = i + 1 < argc ? argv[i + 1] : NULL;
+        if (strcmp(argv[i], "--full") == 0)
+            a.full = true;
+        else if (strcmp(argv[i], "--bench") == 0)
+            a.bench = true;
+        else if (strcmp(argv[i], "--isa") == 0 && value)
+            a.isa = value, i++;
+        else if (strcmp(argv[i], "--op") == 0 && value)
+            a.op = value, i++;
+        else if (strcmp(argv[i], "--seed") == 0 && value)
+            a.seed = strtoull(value, NULL, 10), i++;
+        else if (strcmp(argv[i], "--threads") == 0 && value)
+            a.threads = atoi(value), i++;
+        else {
+            fprintf(stderr,
+                    "checkkern: %s is not an option: --isa, --op, --seed, --full, --bench, "
+                    "--threads\n",
+                    argv[i]);
+            exit(2);
+        }
+    }
+    return a;
+}
+
+int main(int argc, char **argv) {
+    args a = parse(argc, argv);
+    if (a.bench) {
+        bench_options o = {.isa = a.isa, .n_threads = a.threads, .op = a.op};
+        error err;
+        if (bench_kernels(&o, stdout, &err) == OK) return 0;
+        fprintf(stderr, "checkkern: %s\n", err.text);
+        return 1;
+    }
+    check_ctx c = {.seed = a.seed, .full = a.full};
+    int n_skipped = 0;
+    printf("seed %llu\n", (unsigned long long)a.seed);
+    for (cpu_isa isa = 0; isa < ISA_COUNT; isa++) {
+        c.isa = isa_name(isa);
+        if (a.isa && strcmp(a.isa, c.isa) != 0) continue;
+        if (isa_usable(isa))
+            check_level(&c, a.op);
+        else {
+            printf("%-10s skipped: this CPU or build does not have it\n", c.isa);
+            n_skipped++;
+        }
+    }
+    printf("%d passed, %d failed, %d skipped\n", c.n_passed, c.n_failed, n_skipped);
+    return c.n_failed ? 1 : 0;
+}

@@ -1,0 +1,56 @@
+/* Comparing rows with the reference: matrices with guards and poison, comparison, reporting.
+ * A check prints one line when it fails and goes on; the program ends with the counts. */
+#ifndef TESTS_KERNELS_CHECKKERN_H
+#define TESTS_KERNELS_CHECKKERN_H
+
+#include <stdbool.h>
+#include <stdint.h>
+
+#include "engine/base/mem.h"
+#include "kernels/backend.h"
+
+typedef struct check_ctx {
+    backend *ref;    /* isa ref, one thread */
+    backend *be[3];  /* the level under test with 1, 2 and 3 threads */
+    const char *isa; /* its name */
+    uint64_t seed;
+    bool full; /* more shapes, slower */
+    int n_passed, n_failed;
+} check_ctx;
+
+/* f32 rows inside a larger buffer: everything that is not an element of a row is a guard. */
+typedef struct mat {
+    int32_t rows, width;
+    int64_t stride;
+    float *p;    /* row 0 */
+    float *base; /* the buffer */
+    size_t n;    /* its floats */
+} mat;
+mat mat_new(int32_t rows, int32_t width, int64_t stride); /* all poison: a NaN of known bits */
+void mat_free(mat *m);
+void mat_random(check_ctx *c, mat *m, float scale); /* roughly normal */
+void mat_copy(mat *to, const mat *from);            /* elements of the rows */
+bool mat_guards_ok(const mat *m);
+
+/* Next random numbers of the run. */
+double check_uniform(check_ctx *c);
+int32_t check_int(check_ctx *c, int32_t from, int32_t to); /* inclusive */
+
+/* Count one case; on failure print what was compared. Format as printf: the case's name. */
+bool check_that(check_ctx *c, bool ok, const char *what, const char *fmt, ...)
+    __attribute__((format(printf, 4, 5)));
+/* NaN and infinities at the same places, then ||got-want|| / ||want|| <= tol; guards of got. */
+bool check_close(check_ctx *c, const mat *want, const mat *got, double tol, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+/* Rows [row0, row0+got->rows) of want are the rows of got, bit for bit. */
+bool check_same(check_ctx *c, const mat *want, int32_t row0, const mat *got, const char *fmt, ...)
+    __attribute__((format(printf, 5, 6)));
+
+/* Tolerance of an op from ops.def: narrow where a 16-bit type takes part. */
+double check_tol(const char *op, bool narrow);
+
+void check_gemm(check_ctx *c);
+void check_attention(check_ctx *c);
+void check_ops(check_ctx *c);
+
+#endif
