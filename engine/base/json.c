@@ -25,17 +25,26 @@ static bool too_deep(str s) {
     return false;
 }
 
-status js_parse(str text, json_t **ret, error *err) {
+static status parse(str text, size_t flags, json_t **ret, error *err) {
     if (too_deep(text))
         return error_set(err, ERR_INVALID, "JSON is nested deeper than %d levels",
                          LIMIT_JSON_DEPTH);
     json_error_t e;
-    json_t *v = json_loadb(text.p ? text.p : "", text.n, JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
+    json_t *v =
+        json_loadb(text.p ? text.p : "", text.n, flags | JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
     if (!v)
         return error_set(err, ERR_INVALID, "not valid JSON: %s (line %d, column %d)", e.text,
                          e.line, e.column);
     *ret = v;
     return OK;
+}
+
+status js_parse(str text, json_t **ret, error *err) {
+    return parse(text, 0, ret, err);
+}
+
+status js_parse_unique(str text, json_t **ret, error *err) {
+    return parse(text, JSON_REJECT_DUPLICATES, ret, err);
 }
 
 status js_parse_file(const char *path, size_t bytes_max, json_t **ret, error *err) {

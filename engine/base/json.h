@@ -13,6 +13,8 @@
  * bounded by LIMIT_JSON_DEPTH of conf/limits.h (checked before parsing). The caller owns *ret
  * (json_decref). Errors say line and column. */
 NODISCARD status js_parse(str text, json_t **ret, error *err);
+/* The same, but a duplicate key is an error: for files where the last one winning hides damage. */
+NODISCARD status js_parse_unique(str text, json_t **ret, error *err);
 /* A file; errors name the path. */
 NODISCARD status js_parse_file(const char *path, size_t bytes_max, json_t **ret, error *err);
 

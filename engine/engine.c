@@ -1,0 +1,290 @@
+/* Opening a model: read what is small (config, headers), decide everything, say it (on_plan),
+ * refuse or allocate, then load. */
+#include "engine/engine.h"
+
+#include <math.h>
+#include <stdio.h>
+
+#include "conf/limits.h"
+#include "engine/base/check.h"
+#include "engine/base/file.h"
+#include "engine/base/mem.h"
+#include "engine/base/thread.h"
+#include "engine/engine_internal.h"
+#include "engine/loader.h"
+
+/* Headroom for what the plan does not count: program, tokenizer, requests. */
+#define OTHER_BYTES ((size_t)64 << 20)
+
+static status parse_dtype(const char *what, const char *s, bool allow_f16, dtype *ret, error *err) {
+    if (!s || strcmp(s, "auto") == 0)
+        *ret = DT_COUNT;
+    else if (strcmp(s, "f32") == 0)
+        *ret = DT_F32;
+    else if (strcmp(s, "bf16") == 0)
+        *ret = DT_BF16;
+    else if (allow_f16 && strcmp(s, "f16") == 0)
+        *ret = DT_F16;
+    else
+        return error_set(err, ERR_INVALID, "%s: \"%s\" is not one of auto, f32, bf16%s", what, s,
+                         allow_f16 ? ", f16" : "");
+    return OK;
+}
+
+/* Ids that end a text: those of config.json and of generation_config.json. */
+static void add_eos(model_info *m, const json_t *v) {
+    if (json_is_array(v)) {
+        for (size_t i = 0; i < json_array_size(v); i++) add_eos(m, json_array_get(v, i));
+        return;
+    }
+    if (!json_is_integer(v) || m->n_eos == (int32_t)ARRAY_LEN(m->eos_ids)) return;
+    json_int_t id = json_integer_value(v);
+    if (id < 0 || id >= m->vocab) return;
+    for (int32_t i = 0; i < m->n_eos; i++)
+        if (m->eos_ids[i] == id) return;
+    m->eos_ids[m->n_eos++] = (int32_t)id;
+}
+
+static status read_special_ids(model_info *m, const char *dir, const json_t *config, error *err) {
+    char *path = path_join(dir, "generation_config.json");
+    json_t *gen = NULL;
+    status st = file_exists(path) ? js_parse_file(path, LIMIT_CONFIG_BYTES, &gen, err) : OK;
+    mem_free(path);
+    TRY(st);
+    add_eos(m, js_get(config, "eos_token_id"));
+    add_eos(m, js_get(gen, "eos_token_id"));
+    int64_t bos = js_get_int(config, "bos_token_id", js_get_int(gen, "bos_token_id", -1));
+    m->bos_id = bos >= 0 && bos < m->vocab ? (int32_t)bos : -1;
+    json_decref(gen);
+    return OK;
+}
+
+static void fill_info(engine *e) {
+    model_info *m = &e->info;
+    const arch *a = e->a;
+    snprintf(m->family, sizeof m->family, "%s", a->family);
+    snprintf(m->architecture, sizeof m->architecture, "%s", a->architecture);
+    m->n_layers = a->n_layers;
+    m->hidden = a->hidden;
+    m->n_heads = a->n_heads;
+    m->n_kv_heads = a->n_kv_heads;
+    m->head_dim = a->head_dim;
+    m->ffn = a->ffn;
+    m->vocab = a->vocab;
+    m->ctx_max = a->ctx_max;
+    m->tied = a->tied;
+}
+
+static bool has_tensor(void *ctx, const char *name) {
+    return checkpoint_find(ctx, name) != NULL;
+}
+
+static status resolve(engine *e, const engine_options *o, error *err) {
+    char *path = path_join(o->model_dir, "config.json");
+    json_t *config = NULL;
+    const family *f;
+    status st = OK;
+    if (!dir_exists(o->model_dir))
+        st = error_set(err, ERR_NOT_FOUND, "%s: no such model directory", o->model_dir);
+    if (st == OK) st = js_parse_file(path, LIMIT_CONFIG_BYTES, &config, err);
+    if (st == OK && !json_is_object(config))
+        st = error_set(err, ERR_FORMAT, "%s: not a JSON object", path);
+    if (st == OK) st = family_set_load(o->register_path, &e->families, err);
+    if (st == OK) st = family_match(&e->families, config, path, &f, err);
+    if (st == OK) st = checkpoint_open(o->model_dir, &e->ckpt, err);
+    if (st == OK)
+        st = arch_resolve(f, config, path, (tensor_names){has_tensor, &e->ckpt}, &e->a, err);
+    if (st == OK) {
+        fill_info(e);
+        st = read_special_ids(&e->info, o->model_dir, config, err);
+    }
+    json_decref(config);
+    mem_free(path);
+    return st;
+}
+
+static status plan_weights(engine *e, const engine_options *o, error *err) {
+    cpu_options cpu = {.n_threads = o->n_threads, .isa = o->isa};
+    dtype want = DT_COUNT, kv = DT_COUNT;
+    TRY(parse_dtype("dtype", o->dtype, true, &want, err));
+    TRY(parse_dtype("kv_dtype", o->kv_dtype, false, &kv, err));
+    TRY(backend_cpu_open(&cpu, &e->b, err));
+    TRY(weights_plan(e->a, &e->ckpt, e->b, want, &e->w, err));
+    model_info *m = &e->info;
+    m->n_params = e->w.n_params;
+    m->weight_dt = e->w.dt;
+    m->kv_dt = kv != DT_COUNT ? kv : e->w.dt == DT_F32 ? DT_F32 : DT_BF16;
+    snprintf(m->backend, sizeof m->backend, "%s: %.80s", e->b->name, e->b->device);
+    return OK;
+}
+
+static void plan_memory(engine *e, const engine_options *o) {
+    memplan *p = &e->plan;
+    e->max_tokens = o->max_batched_tokens > 0 ? o->max_batched_tokens : 512;
+    e->max_seqs = MIN(o->max_seqs > 0 ? o->max_seqs : 64, e->max_tokens);
+    e->n_tasks_max = e->max_tokens + e->max_seqs;
+    *p = (memplan){
+        .weights = e->w.bytes,
+        .staging = loader_staging_bytes(&e->w, e->b->n_threads),
+        .page_bytes =
+            kvcache_page_bytes(e->a->n_layers, e->a->n_kv_heads, e->a->head_dim, e->info.kv_dt),
+        .page_tokens = KV_PAGE_TOKENS,
+        .ctx_max = e->a->ctx_max,
+        .max_model_len = o->max_model_len,
+        .max_seqs = e->max_seqs,
+        .kv_wanted = o->kv_bytes,
+    };
+    forward_bytes(e->a, e->max_tokens, e->max_seqs, &p->activations_fixed, &p->activations_per_len);
+    p->activations_fixed +=
+        sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof *e->tasks + OTHER_BYTES;
+    memplan_available(&p->available, &p->limited_by);
+    e->plan_status = memplan_decide(p, &e->plan_error);
+    e->info.weight_bytes = p->weights;
+    e->info.kv_bytes = p->kv;
+    e->info.activation_bytes = p->activations;
+    e->info.total_bytes = p->total;
+}
+
+static status check_len(const engine *e, const engine_options *o, error *err) {
+    if (o->max_model_len > e->a->ctx_max)
+        return error_set(err, ERR_INVALID,
+                         "max_model_len %d is over the model's %d positions (config.json)",
+                         o->max_model_len, e->a->ctx_max);
+    return OK;
+}
+
+static status allocate(engine *e, error *err) {
+    TRY(weights_alloc(&e->w, err));
+    e->kv = (kvcache){.b = e->b,
+                      .n_layers = e->a->n_layers,
+                      .n_kv_heads = e->a->n_kv_heads,
+                      .head_dim = e->a->head_dim,
+                      .n_pages = e->plan.n_pages,
+                      .dt = e->info.kv_dt};
+    TRY(kvcache_alloc(&e->kv, MAX(64, e->max_seqs), err));
+    e->f = (forward){.a = e->a,
+                     .w = &e->w,
+                     .b = e->b,
+                     .kv = &e->kv,
+                     .max_tokens = e->max_tokens,
+                     .max_seqs = e->max_seqs,
+                     .max_model_len = e->plan.len};
+    TRY(forward_alloc(&e->f, err));
+    e->sampler = sampler_new(e->a->vocab);
+    e->tasks = mem_calloc((size_t)e->n_tasks_max, sizeof *e->tasks);
+    return OK;
+}
+
+static status open_all(engine *e, const engine_options *o, error *err) {
+    TRY(resolve(e, o, err));
+    TRY(plan_weights(e, o, err));
+    TRY(check_len(e, o, err));
+    plan_memory(e, o);
+    if (o->on_plan) {
+        strbuf text = {0};
+        memplan_print(&e->plan, &text);
+        o->on_plan(o->ctx, strbuf_str(&text));
+        strbuf_done(&text);
+    }
+    if (o->plan_only) return OK;
+    if (e->plan_status != OK) {
+        if (err) *err = e->plan_error;
+        return e->plan_status;
+    }
+    TRY(allocate(e, err));
+    loader_options l = {.n_threads = e->b->n_threads, .progress = o->progress, .ctx = o->ctx};
+    TRY(loader_run(&e->w, &e->ckpt, &l, err));
+    e->loaded = true;
+    return OK;
+}
+
+status engine_open(const engine_options *o, engine **ret, error *err) {
+    engine *e = mem_calloc(1, sizeof *e);
+    status st = open_all(e, o, err);
+    if (st == OK)
+        *ret = e;
+    else
+        engine_free(e);
+    return st;
+}
+
+void engine_free(engine *e) {
+    if (!e) return;
+    mem_free(e->tasks);
+    sampler_free(e->sampler);
+    forward_done(&e->f);
+    kvcache_done(&e->kv);
+    weights_done(&e->w);
+    backend_close(e->b);
+    checkpoint_done(&e->ckpt);
+    arch_free(e->a);
+    family_set_done(&e->families);
+    mem_free(e);
+}
+
+const model_info *engine_info(const engine *e) {
+    return &e->info;
+}
+
+stepper engine_stepper(engine *e) {
+    CHECK(e->loaded);
+    return (stepper){.self = e,
+                     .step = engine_step,
+                     .page_tokens = e->kv.page_tokens,
+                     .n_pages = e->kv.n_pages,
+                     .max_tokens = e->max_tokens,
+                     .max_seqs = e->max_seqs,
+                     .max_model_len = e->plan.len,
+                     .vocab = e->a->vocab};
+}
+
+static status check_ids(const engine *e, const int32_t *ids, int32_t n, error *err) {
+    if (n < 1 || n > e->plan.len)
+        return error_set(err, ERR_INVALID, "%d ids: expected 1 to %d", n, e->plan.len);
+    for (int32_t i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= e->a->vocab)
+            return error_set(err, ERR_INVALID, "id %d at position %d is not in [0, %d)", ids[i], i,
+                             e->a->vocab);
+    return OK;
+}
+
+/* Logits of the rows of one chunk, all of them or the last. */
+static void chunk_logits(engine *e, int32_t n_rows, bool all, float *ret) {
+    size_t v = (size_t)e->a->vocab;
+    int32_t rows[64];
+    for (int32_t r = all ? 0 : n_rows - 1; r < n_rows;) {
+        int32_t m = MIN(n_rows - r, e->f.n_rows);
+        for (int32_t i = 0; i < m; i++) rows[i] = r + i;
+        forward_logits(&e->f, rows, m);
+        memcpy(ret, e->f.logits, (size_t)m * v * sizeof *ret);
+        ret += (size_t)m * v;
+        r += m;
+    }
+}
+
+status engine_logits(engine *e, const int32_t *ids, int32_t n, bool all, int32_t chunk, float *ret,
+                     error *err) {
+    CHECK(e->loaded);
+    TRY(check_ids(e, ids, n, err));
+    int32_t n_pages = CEIL_DIV(n, KV_PAGE_TOKENS), step = e->max_tokens;
+    int32_t *pages = mem_alloc((size_t)n_pages * sizeof *pages);
+    for (int32_t i = 0; i < n_pages; i++) pages[i] = i;
+    if (chunk > 0) step = MIN(step, chunk);
+    for (int32_t at = 0; at < n; at += step) {
+        batch_seq s = {.ids = ids,
+                       .n_known = n,
+                       .n_prompt = n,
+                       .pos = at,
+                       .n_tokens = MIN(step, n - at),
+                       .pages = pages,
+                       .max_len = n};
+        batch_plan plan = {.n_seqs = 1, .n_tokens = s.n_tokens, .seqs = &s};
+        forward_run(&e->f, &plan);
+        if (all)
+            chunk_logits(e, s.n_tokens, true, ret + (size_t)at * (size_t)e->a->vocab);
+        else if (at + s.n_tokens == n)
+            chunk_logits(e, s.n_tokens, false, ret);
+    }
+    mem_free(pages);
+    return OK;
+}

@@ -1,0 +1,38 @@
+/* What engine.c, step.c and describe.c share. */
+#ifndef ENGINE_ENGINE_INTERNAL_H
+#define ENGINE_ENGINE_INTERNAL_H
+
+#include "engine/engine.h"
+#include "engine/forward.h"
+#include "engine/memplan.h"
+
+struct engine {
+    model_info info;
+    family_set families;
+    arch *a;
+    checkpoint ckpt;
+    backend *b;
+    weights w;
+    memplan plan;
+    status plan_status; /* with plan_only: would it fit? */
+    error plan_error;
+    kvcache kv;
+    forward f;
+    sampler *sampler;
+    int32_t max_tokens, max_seqs;
+    bool loaded;
+    /* step.c: rows of the step whose logits are needed */
+    struct row_task *tasks; /* [n_tasks_max] */
+    int32_t n_tasks_max;
+};
+
+/* One row of a step to turn into logits, and what for. */
+typedef struct row_task {
+    int32_t row;    /* of f.x */
+    int32_t seq;    /* of the plan */
+    int32_t prompt; /* >= 0: describe this prompt token; -1: sample */
+} row_task;
+
+status engine_step(void *self, const batch_plan *plan, step_result *ret, error *err);
+
+#endif

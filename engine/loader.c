@@ -1,0 +1,341 @@
+/* The checkpoint is cut into blocks of whole rows, sorted by file and offset, so the disk sees one
+ * forward sweep. Workers take blocks from a shared counter. A block's bytes go to the worker's
+ * staging buffer and from there, packed or converted, to their place; embedding rows of the right
+ * type are read straight into the table.
+ *
+ * A matrix whose parts do not begin at multiples of pack_rows (tiny models) is packed under a lock,
+ * because two parts then share a packed row group.
+ *
+ * Tried in thought and left out: O_DIRECT. It loses on every warm page cache, which is the usual
+ * restart, and cannot read rows that begin at odd offsets without a second copy. */
+#include "engine/loader.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+#ifdef HAVE_URING
+#include <liburing.h>
+#endif
+
+#include "engine/base/mem.h"
+#include "engine/base/thread.h"
+
+#define BLOCK_BYTES ((size_t)2 << 20)
+#define DEPTH       4
+#define N_LOCKS     64
+
+typedef struct block {
+    int32_t file;
+    uint64_t off;
+    size_t bytes;
+    weight *to;
+    weight_slot slot;
+    dtype dt;           /* in the file */
+    int32_t row0, rows; /* of the slot */
+    int32_t cols;       /* 1 for vectors */
+    bool locked;
+    void *direct; /* not NULL: read here, nothing else to do */
+} block;
+
+typedef struct load {
+    weights *w;
+    const checkpoint *c;
+    const loader_options *o;
+    block *blocks;
+    int32_t n_blocks, cap;
+    size_t block_bytes; /* of the largest staged block */
+    size_t bytes_total;
+    int *fds;
+    pthread_mutex_t locks[N_LOCKS];
+    _Atomic int32_t next;
+    _Atomic size_t bytes_done;
+    _Atomic int n_running;
+    _Atomic int32_t failed; /* file index + 1 */
+    _Atomic int failed_errno;
+    waker done;
+} load;
+
+typedef struct flight {
+    const block *b;
+    char *p; /* where the bytes go */
+    size_t got;
+} flight;
+
+typedef struct worker {
+    load *l;
+    char *staging;
+    size_t staging_bytes;
+    flight f[DEPTH];
+    pthread_t thread;
+#ifdef HAVE_URING
+    struct io_uring ring;
+#endif
+} worker;
+
+static size_t row_bytes_max(const weights *w) {
+    size_t most = 0;
+    for (int32_t i = 0; i < (w->a->n_layers + 1) * W_SLOT_COUNT; i++)
+        most = MAX(most, (size_t)MAX(w->slots[i].m.k, 1) * 4);
+    return most;
+}
+
+static size_t block_bytes_of(const weights *w) {
+    return ALIGN_UP(MAX(BLOCK_BYTES, row_bytes_max(w) * (size_t)w->b->v->pack_rows), (size_t)4096);
+}
+
+static int thread_count(int n) {
+    return MAX(1, MIN(n, LOADER_THREADS_MAX));
+}
+
+size_t loader_staging_bytes(const weights *w, int n_threads) {
+    return (size_t)thread_count(n_threads) * DEPTH * block_bytes_of(w);
+}
+
+static void push_block(load *l, block b) {
+    if (l->n_blocks == l->cap) {
+        l->cap = MAX(1024, 2 * l->cap);
+        l->blocks = mem_realloc(l->blocks, (size_t)l->cap * sizeof *l->blocks);
+    }
+    l->bytes_total += b.bytes;
+    l->blocks[l->n_blocks++] = b;
+}
+
+/* Rows of one block: whole packed groups, so that blocks of a matrix are independent. */
+static int32_t rows_per_block(const load *l, size_t row_bytes) {
+    int32_t group = l->w->b->v->pack_rows, rows = (int32_t)(l->block_bytes / row_bytes);
+    return MAX(group, rows / group * group);
+}
+
+static void cut_tensor(load *l, const arch_tensor *t) {
+    const st_tensor *s = checkpoint_find(l->c, t->name);
+    weight *to = weights_at(l->w, t->layer, t->slot);
+    int32_t cols = MAX(t->cols, 1);
+    size_t row_bytes = (size_t)cols * dtype_bytes(s->dt);
+    int32_t step = rows_per_block(l, row_bytes);
+    for (int32_t r = 0; r < t->rows; r += step) {
+        block b = {.file = s->file,
+                   .off = s->off + (uint64_t)r * row_bytes,
+                   .to = to,
+                   .slot = t->slot,
+                   .dt = s->dt,
+                   .row0 = t->row0 + r,
+                   .rows = MIN(step, t->rows - r),
+                   .cols = cols,
+                   .locked = to->shares_groups};
+        b.bytes = (size_t)b.rows * row_bytes;
+        if (t->slot == W_EMBED && s->dt == to->m.dt)
+            b.direct = (char *)l->w->embed + (size_t)b.row0 * row_bytes;
+        push_block(l, b);
+    }
+}
+
+static int by_place(const void *x, const void *y) {
+    const block *a = x, *b = y;
+    if (a->file != b->file) return a->file - b->file;
+    return a->off < b->off ? -1 : a->off > b->off;
+}
+
+static float to_f32(const void *p, dtype dt, size_t i) {
+    if (dt == DT_F32) {
+        float x;
+        memcpy(&x, (const char *)p + 4 * i, 4);
+        return x;
+    }
+    uint16_t h;
+    memcpy(&h, (const char *)p + 2 * i, 2);
+    return dt == DT_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
+}
+
+/* Embedding rows of another type than the table's. */
+static void convert_embed(const weights *w, const block *b, const char *src) {
+    size_t n = (size_t)b->rows * (size_t)b->cols, at = (size_t)b->row0 * (size_t)b->cols;
+    for (size_t i = 0; i < n; i++) {
+        float x = to_f32(src, b->dt, i);
+        if (w->embed_dt == DT_F32)
+            ((float *)w->embed)[at + i] = x;
+        else
+            ((uint16_t *)w->embed)[at + i] =
+                w->embed_dt == DT_BF16 ? f32_to_bf16(x) : f32_to_f16(x);
+    }
+}
+
+static void put_block(load *l, const block *b, const char *src) {
+    if (b->direct) return;
+    if (b->slot == W_EMBED) {
+        convert_embed(l->w, b, src);
+    } else if (b->to->vec) {
+        for (int32_t i = 0; i < b->rows; i++)
+            b->to->vec[b->row0 + i] = to_f32(src, b->dt, (size_t)i);
+    } else {
+        pthread_mutex_t *m = &l->locks[(uintptr_t)b->to / sizeof *b->to % N_LOCKS];
+        if (b->locked) pthread_mutex_lock(m);
+        l->w->b->v->wmat_pack(l->w->b, &b->to->m, b->row0, b->rows, src, b->dt, b->cols);
+        if (b->locked) pthread_mutex_unlock(m);
+    }
+}
+
+static void fail_load(load *l, const block *b, int error_number) {
+    int32_t none = 0;
+    if (atomic_compare_exchange_strong(&l->failed, &none, b->file + 1))
+        l->failed_errno = error_number;
+}
+
+static bool take_block(worker *k, int slot) {
+    load *l = k->l;
+    int32_t i = atomic_fetch_add(&l->next, 1);
+    if (i >= l->n_blocks || l->failed) return false;
+    const block *b = &l->blocks[i];
+    k->f[slot] = (flight){b, b->direct ? b->direct : k->staging + (size_t)slot * l->block_bytes, 0};
+    return true;
+}
+
+static void finish_block(worker *k, flight *f) {
+    put_block(k->l, f->b, f->p);
+    atomic_fetch_add(&k->l->bytes_done, f->b->bytes);
+}
+
+static void run_pread(worker *k) {
+    while (take_block(k, 0)) {
+        flight *f = &k->f[0];
+        while (f->got < f->b->bytes) {
+            ssize_t r = pread(k->l->fds[f->b->file], f->p + f->got, f->b->bytes - f->got,
+                              (off_t)(f->b->off + f->got));
+            if (r < 0 && errno == EINTR) continue;
+            if (r <= 0) {
+                fail_load(k->l, f->b, r < 0 ? errno : 0);
+                return;
+            }
+            f->got += (size_t)r;
+        }
+        finish_block(k, f);
+    }
+}
+
+#ifdef HAVE_URING
+static void submit_read(worker *k, flight *f) {
+    struct io_uring_sqe *e = io_uring_get_sqe(&k->ring);
+    io_uring_prep_read(e, k->l->fds[f->b->file], f->p + f->got, (unsigned)(f->b->bytes - f->got),
+                       f->b->off + f->got);
+    io_uring_sqe_set_data(e, f);
+    io_uring_submit(&k->ring);
+}
+
+/* One completion: a short read goes on, a whole block is put away and the next one asked for.
+ * Returns how many fewer reads are in flight. */
+static int reap_read(worker *k, flight *f, int result) {
+    if (result == -EINTR || result == -EAGAIN) {
+        submit_read(k, f);
+        return 0;
+    }
+    if (result <= 0) {
+        fail_load(k->l, f->b, -result);
+        return 1;
+    }
+    f->got += (size_t)result;
+    if (f->got == f->b->bytes) {
+        finish_block(k, f);
+        if (!take_block(k, (int)(f - k->f))) return 1;
+    }
+    submit_read(k, f);
+    return 0;
+}
+
+static bool run_uring(worker *k) {
+    if (k->l->o->no_uring || io_uring_queue_init(DEPTH, &k->ring, 0) < 0) return false;
+    int n = 0;
+    while (n < DEPTH && take_block(k, n)) submit_read(k, &k->f[n++]);
+    while (n > 0) {
+        struct io_uring_cqe *c;
+        int rc = io_uring_wait_cqe(&k->ring, &c);
+        if (rc == -EINTR) continue;
+        if (rc < 0) {
+            fail_load(k->l, k->f[0].b, -rc);
+            break;
+        }
+        flight *f = io_uring_cqe_get_data(c);
+        int result = c->res;
+        io_uring_cqe_seen(&k->ring, c);
+        n -= reap_read(k, f, result);
+    }
+    io_uring_queue_exit(&k->ring);
+    return true;
+}
+#else
+static bool run_uring(worker *k) {
+    return false;
+}
+#endif
+
+static void *worker_main(void *arg) {
+    worker *k = arg;
+    if (!run_uring(k)) run_pread(k);
+    atomic_fetch_sub(&k->l->n_running, 1);
+    waker_signal(&k->l->done);
+    return NULL;
+}
+
+static status open_files(load *l, error *err) {
+    l->fds = mem_alloc((size_t)l->c->n_files * sizeof *l->fds);
+    for (int32_t i = 0; i < l->c->n_files; i++) l->fds[i] = -1;
+    for (int32_t i = 0; i < l->c->n_files; i++) {
+        l->fds[i] = open(l->c->files[i], O_RDONLY | O_CLOEXEC);
+        if (l->fds[i] < 0)
+            return error_set(err, ERR_IO, "%s: cannot open: %s", l->c->files[i], strerror(errno));
+    }
+    return OK;
+}
+
+static status run_workers(load *l, int n, error *err) {
+    worker *k = mem_calloc((size_t)n, sizeof *k);
+    size_t bytes = DEPTH * l->block_bytes;
+    status st = OK;
+    int started = 0;
+    waker_init(&l->done);
+    for (int i = 0; i < n && st == OK; i++) {
+        k[i] = (worker){.l = l, .staging = mem_map(bytes), .staging_bytes = bytes};
+        if (!k[i].staging) st = error_set(err, ERR_NOMEM, "no memory for staging buffers");
+    }
+    l->n_running = st == OK ? n : 0;
+    for (; st == OK && started < n; started++)
+        k[started].thread = thread_start("pagoda-load", worker_main, &k[started]);
+    while (l->n_running > 0) {
+        waker_wait(&l->done, 100000);
+        if (l->o->progress) l->o->progress(l->o->ctx, l->bytes_done, l->bytes_total);
+    }
+    for (int i = 0; i < started; i++) pthread_join(k[i].thread, NULL);
+    for (int i = 0; i < n; i++)
+        if (k[i].staging) mem_unmap(k[i].staging, bytes);
+    waker_done(&l->done);
+    mem_free(k);
+    return st;
+}
+
+status loader_run(weights *w, const checkpoint *c, const loader_options *o, error *err) {
+    load *l = mem_calloc(1, sizeof *l);
+    *l = (load){.w = w, .c = c, .o = o, .block_bytes = block_bytes_of(w)};
+    for (int i = 0; i < N_LOCKS; i++) pthread_mutex_init(&l->locks[i], NULL);
+    for (int32_t i = 0; i < w->a->n_tensors; i++) cut_tensor(l, &w->a->tensors[i]);
+    qsort(l->blocks, (size_t)l->n_blocks, sizeof *l->blocks, by_place);
+    status st = open_files(l, err);
+    if (st == OK) st = run_workers(l, MIN(thread_count(o->n_threads), l->n_blocks), err);
+    if (st == OK && l->failed) {
+        const char *path = c->files[l->failed - 1];
+        st = l->failed_errno
+                 ? error_set(err, ERR_IO, "%s: cannot read: %s", path, strerror(l->failed_errno))
+                 : error_set(err, ERR_IO, "%s: ended while being read", path);
+    }
+    if (st == OK && o->progress) o->progress(o->ctx, l->bytes_total, l->bytes_total);
+    for (int32_t i = 0; l->fds && i < c->n_files; i++)
+        if (l->fds[i] >= 0) close(l->fds[i]);
+    for (int i = 0; i < N_LOCKS; i++) pthread_mutex_destroy(&l->locks[i]);
+    mem_free(l->fds);
+    mem_free(l->blocks);
+    mem_free(l);
+    return st;
+}

@@ -1,0 +1,40 @@
+/* The memory plan: what engine_open will allocate, decided and printed before it does. */
+#ifndef ENGINE_MEMPLAN_H
+#define ENGINE_MEMPLAN_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine/base/status.h"
+#include "engine/base/str.h"
+
+typedef struct memplan {
+    /* in: what is fixed */
+    size_t weights, staging;                       /* staging is freed after loading */
+    size_t activations_fixed, activations_per_len; /* + per_len * max_model_len (rope tables) */
+    size_t page_bytes;
+    int32_t page_tokens;
+    int32_t ctx_max;       /* what the model can do */
+    int32_t max_model_len; /* wanted; 0: ctx_max, reduced to what fits */
+    int32_t max_seqs;
+    size_t kv_wanted;       /* 0: chosen */
+    size_t available;       /* free for this process; SIZE_MAX: unknown */
+    const char *limited_by; /* "free memory" or "the control group's limit" */
+    /* out */
+    int32_t len; /* most tokens of one sequence */
+    int32_t n_pages;
+    size_t kv, activations, total; /* total: the largest sum at any time */
+} memplan;
+
+/* Memory that this process may still take: MemAvailable, less where a control group allows less. */
+void memplan_available(size_t *ret_bytes, const char **ret_limited_by);
+/* Fill the out fields. ERR_NOMEM with the numbers when it does not fit; the out fields are then
+ * what would be needed. */
+NODISCARD status memplan_decide(memplan *m, error *err);
+/* A table for people. */
+void memplan_print(const memplan *m, strbuf *out);
+/* "1.5 GiB" */
+void memplan_size(size_t bytes, char *out, size_t n);
+
+#endif

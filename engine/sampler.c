@@ -1,0 +1,401 @@
+/* Three parts: edits (penalties, biases and bans change a few logits in place and are undone
+ * afterwards), candidates (the ids that top_k, top_p, min_p and typical_p leave, with their
+ * weights), and the draw (inverse CDF over the candidates in the order of their ids).
+ *
+ * The vocabulary is never sorted. top_k finds its bar by a bounded heap. top_p looks only at ids
+ * with weight >= (1-p)/V of the mass: all others together weigh less than 1-p, so the nucleus is
+ * complete without them; a weighted quickselect finds its edge. Ties at the edge go to the lower
+ * id, so the result is a function of the row alone. */
+#include "engine/sampler.h"
+
+#include <math.h>
+#include <string.h>
+
+#include "conf/limits.h"
+#include "engine/base/check.h"
+#include "engine/base/mem.h"
+#include "engine/base/rng.h"
+#include "engine/sampler_scan.h"
+
+typedef struct saved_logit {
+    int32_t id;
+    float x;
+} saved_logit;
+
+typedef struct weighted {
+    float key, weight;
+} weighted;
+
+struct sampler {
+    int32_t vocab;
+    uint32_t epoch;     /* of touched and seen */
+    uint32_t *touched;  /* [V] epoch of the last edit */
+    uint32_t *seen;     /* [V] epoch of the last sighting in a pass over the ids */
+    int32_t *count;     /* [V] zero between calls */
+    saved_logit *saved; /* [V] */
+    int32_t n_saved;
+    int32_t *ids;   /* [V] candidates, ascending unless given by allowed_ids */
+    float *x, *w;   /* [V] their logits and weights */
+    weighted *sort; /* [V] */
+    int32_t n;
+};
+
+static const size_t bytes_per_id = 3 * sizeof(uint32_t) + sizeof(saved_logit) + sizeof(int32_t) +
+                                   2 * sizeof(float) + sizeof(weighted);
+
+size_t sampler_bytes(int32_t vocab) {
+    return sizeof(sampler) + (size_t)vocab * bytes_per_id;
+}
+
+sampler *sampler_new(int32_t vocab) {
+    size_t v = (size_t)vocab;
+    sampler *s = mem_calloc(1, sizeof *s);
+    s->vocab = vocab;
+    s->touched = mem_calloc(v, sizeof *s->touched);
+    s->seen = mem_calloc(v, sizeof *s->seen);
+    s->count = mem_calloc(v, sizeof *s->count);
+    s->saved = mem_calloc(v, sizeof *s->saved);
+    s->ids = mem_calloc(v, sizeof *s->ids);
+    s->x = mem_calloc(v, sizeof *s->x);
+    s->w = mem_calloc(v, sizeof *s->w);
+    s->sort = mem_calloc(v, sizeof *s->sort);
+    return s;
+}
+
+void sampler_free(sampler *s) {
+    if (!s) return;
+    mem_free(s->touched);
+    mem_free(s->seen);
+    mem_free(s->count);
+    mem_free(s->saved);
+    mem_free(s->ids);
+    mem_free(s->x);
+    mem_free(s->w);
+    mem_free(s->sort);
+    mem_free(s);
+}
+
+/* Edits */
+
+static void next_epoch(sampler *s) {
+    if (++s->epoch != 0) return;
+    memset(s->touched, 0, (size_t)s->vocab * sizeof *s->touched);
+    memset(s->seen, 0, (size_t)s->vocab * sizeof *s->seen);
+    s->epoch = 1;
+}
+
+static bool in_vocab(const sampler *s, int32_t id) {
+    return id >= 0 && id < s->vocab;
+}
+
+static void edit(sampler *s, float *x, int32_t id, float value) {
+    if (s->touched[id] != s->epoch) {
+        s->touched[id] = s->epoch;
+        s->saved[s->n_saved++] = (saved_logit){id, x[id]};
+    }
+    x[id] = value;
+}
+
+static void undo_edits(sampler *s, float *x) {
+    for (int32_t i = 0; i < s->n_saved; i++) x[s->saved[i].id] = s->saved[i].x;
+    s->n_saved = 0;
+}
+
+static void repetition(sampler *s, const batch_seq *q, float *x) {
+    float penalty = q->params->repetition_penalty;
+    for (int32_t i = 0; i < q->n_known; i++) {
+        int32_t id = q->ids[i];
+        if (!in_vocab(s, id) || s->seen[id] == s->epoch) continue;
+        s->seen[id] = s->epoch;
+        edit(s, x, id, x[id] < 0 ? x[id] * penalty : x[id] / penalty);
+    }
+}
+
+static void frequency(sampler *s, const batch_seq *q, float *x) {
+    const sample_params *p = q->params;
+    for (int32_t i = q->n_prompt; i < q->n_known; i++)
+        if (in_vocab(s, q->ids[i])) s->count[q->ids[i]]++;
+    for (int32_t i = q->n_prompt; i < q->n_known; i++) {
+        int32_t id = q->ids[i];
+        if (!in_vocab(s, id) || s->count[id] == 0) continue;
+        edit(s, x, id, x[id] - p->frequency_penalty * (float)s->count[id] - p->presence_penalty);
+        s->count[id] = 0;
+    }
+}
+
+/* Ban every id that would complete an n-gram that is already there. */
+static void no_repeat(sampler *s, const batch_seq *q, float *x) {
+    int32_t n = q->params->no_repeat_ngram, len = q->n_known;
+    const int32_t *tail = q->ids + len - (n - 1);
+    for (int32_t i = 0; i + n <= len; i++)
+        if (memcmp(q->ids + i, tail, (size_t)(n - 1) * sizeof *tail) == 0 &&
+            in_vocab(s, q->ids[i + n - 1]))
+            edit(s, x, q->ids[i + n - 1], -INFINITY);
+}
+
+static void edit_all(sampler *s, const batch_seq *q, float *x) {
+    const sample_params *p = q->params;
+    next_epoch(s);
+    for (int32_t i = 0; i < p->n_bias; i++)
+        if (in_vocab(s, p->bias[i].id))
+            edit(s, x, p->bias[i].id, x[p->bias[i].id] + p->bias[i].bias);
+    if (p->repetition_penalty != 1 && p->repetition_penalty > 0) repetition(s, q, x);
+    if (p->frequency_penalty != 0 || p->presence_penalty != 0) frequency(s, q, x);
+    if (p->no_repeat_ngram > 0 && q->n_known >= p->no_repeat_ngram) no_repeat(s, q, x);
+    if (q->n_known - q->n_prompt < p->min_tokens)
+        for (int32_t i = 0; i < p->n_stop_ids; i++)
+            if (in_vocab(s, p->stop_ids[i])) edit(s, x, p->stop_ids[i], -INFINITY);
+}
+
+/* Greedy */
+
+static int32_t first_equal(const float *x, int32_t n, float value) {
+    for (int32_t i = 0; i < n; i++)
+        if (x[i] == value) return i;
+    return 0;
+}
+
+static status choose_greedy(sampler *s, const sample_params *p, const logits_row *row,
+                            int32_t *ret) {
+    if (p->allowed_ids) {
+        int32_t best = -1;
+        for (int32_t i = 0; i < p->n_allowed; i++) {
+            int32_t id = p->allowed_ids[i];
+            if (!in_vocab(s, id) || row->x[id] == -INFINITY) continue;
+            if (best < 0 || row->x[id] > row->x[best] || (row->x[id] == row->x[best] && id < best))
+                best = id;
+        }
+        *ret = best;
+        return best < 0 ? ERR_INVALID : OK;
+    }
+    if (s->n_saved == 0) {
+        *ret = row->argmax;
+        return OK;
+    }
+    float max = scan_max(row->x, s->vocab);
+    *ret = first_equal(row->x, s->vocab, max);
+    return isfinite(max) ? OK : ERR_INVALID;
+}
+
+/* Candidates */
+
+/* The set of largest keys whose weights reach `mass`: all with key > *ret_key, and the first
+ * *ret_equal of those with key == *ret_key. Reorders a. Everything when the mass is not reached. */
+static void weighted_edge(weighted *a, int32_t n, double mass, float *ret_key, int32_t *ret_equal) {
+    int32_t lo = 0, hi = n;
+    double above = 0;
+    *ret_key = -INFINITY;
+    *ret_equal = n;
+    while (lo < hi) {
+        float x = a[lo].key, y = a[lo + (hi - lo) / 2].key, z = a[hi - 1].key;
+        float pivot = MAX(MIN(x, y), MIN(MAX(x, y), z));
+        double greater = 0, equal = 0;
+        int32_t g = lo, i = lo, l = hi;
+        while (i < l) { /* greater | equal | less */
+            weighted e = a[i];
+            if (e.key > pivot) {
+                greater += e.weight;
+                a[i++] = a[g];
+                a[g++] = e;
+            } else if (e.key < pivot) {
+                a[i] = a[--l];
+                a[l] = e;
+            } else {
+                equal += e.weight;
+                i++;
+            }
+        }
+        if (above + greater >= mass && g > lo) {
+            hi = g;
+        } else if (above + greater + equal >= mass) {
+            double each = equal / (l - g), need = ceil((mass - above - greater) / each);
+            *ret_key = pivot;
+            *ret_equal = (int32_t)MIN(MAX(need, 1.0), (double)(l - g));
+            return;
+        } else {
+            above += greater + equal;
+            lo = l;
+        }
+    }
+}
+
+/* Keep candidate i where keep says so; order stays. */
+#define RETAIN(s, keep)                                                                            \
+    do {                                                                                           \
+        int32_t kept_ = 0;                                                                         \
+        for (int32_t i = 0; i < (s)->n; i++)                                                       \
+            if (keep) {                                                                            \
+                (s)->ids[kept_] = (s)->ids[i];                                                     \
+                (s)->x[kept_] = (s)->x[i];                                                         \
+                (s)->w[kept_++] = (s)->w[i];                                                       \
+            }                                                                                      \
+        (s)->n = kept_;                                                                            \
+    } while (0)
+
+static double total_weight(const sampler *s) {
+    double sum = 0;
+    for (int32_t i = 0; i < s->n; i++) sum += s->w[i];
+    return sum;
+}
+
+static void keep_top_p(sampler *s, float top_p, double total) {
+    float edge;
+    int32_t n_equal;
+    for (int32_t i = 0; i < s->n; i++) s->sort[i] = (weighted){s->w[i], s->w[i]};
+    weighted_edge(s->sort, s->n, top_p * total, &edge, &n_equal);
+    RETAIN(s, s->w[i] > edge || (s->w[i] == edge && n_equal-- > 0));
+}
+
+/* Locally typical sampling (Meister et al. 2022): those whose surprise is nearest the entropy. */
+static void keep_typical(sampler *s, float mass) {
+    double total = total_weight(s), entropy = 0;
+    float edge;
+    int32_t n_equal;
+    for (int32_t i = 0; i < s->n; i++) {
+        double p = s->w[i] / total;
+        if (p > 0) entropy -= p * log(p);
+    }
+    for (int32_t i = 0; i < s->n; i++) {
+        double p = s->w[i] / total;
+        s->sort[i] = (weighted){p > 0 ? (float)-fabs(-log(p) - entropy) : -INFINITY, (float)p};
+        s->x[i] = s->sort[i].key;
+    }
+    weighted_edge(s->sort, s->n, mass, &edge, &n_equal);
+    RETAIN(s, s->x[i] >= edge);
+}
+
+static void gather(sampler *s, const float *from, float *to) {
+    for (int32_t i = 0; i < s->n; i++) to[i] = from[s->ids[i]];
+}
+
+/* ids and x of what top_k leaves. */
+static void collect_top_k(sampler *s, const sample_params *p, const float *x) {
+    if (!p->allowed_ids) {
+        s->n = scan_at_least(x, s->vocab, scan_kth(x, s->vocab, p->top_k, s->w), s->ids);
+        gather(s, x, s->x);
+        return;
+    }
+    s->n = 0;
+    for (int32_t i = 0; i < p->n_allowed; i++) {
+        int32_t id = p->allowed_ids[i];
+        if (!in_vocab(s, id) || s->count[id] || x[id] == -INFINITY) continue;
+        s->count[id] = 1; /* a list may repeat an id */
+        s->ids[s->n++] = id;
+    }
+    for (int32_t i = 0; i < s->n; i++) s->count[s->ids[i]] = 0;
+    gather(s, x, s->x);
+    if (p->top_k > 0 && p->top_k < s->n) {
+        float bar = scan_kth(s->x, s->n, p->top_k, s->w);
+        RETAIN(s, s->x[i] >= bar);
+    }
+}
+
+/* All ids with their weights, less those that no later filter can keep; the mass of all. */
+static double collect_all(sampler *s, const sample_params *p, const float *x, float max) {
+    double total = scan_exp(x, s->vocab, max, 1 / p->temperature, s->w);
+    double least = p->min_p > 0 ? p->min_p * 0.999 : 0;
+    if (p->top_p < 1) least = MAX(least, (1 - p->top_p) * total / s->vocab * 0.999);
+    if (p->typical_p < 1 && p->top_p >= 1) least = 0;
+    float *w = (float *)s->sort; /* free until the filters sort */
+    memcpy(w, s->w, (size_t)s->vocab * sizeof *w);
+    s->n = scan_at_least(w, s->vocab, (float)MAX(least, 1e-37), s->ids);
+    gather(s, w, s->w);
+    return total;
+}
+
+static int32_t draw(const sampler *s, double u) {
+    double at = u * total_weight(s), sum = 0;
+    for (int32_t i = 0; i < s->n; i++) {
+        sum += s->w[i];
+        if (sum > at) return s->ids[i];
+    }
+    for (int32_t i = s->n; i-- > 0;)
+        if (s->w[i] > 0) return s->ids[i];
+    return -1;
+}
+
+/* No filter at all: the weights of the whole row, walked by blocks. */
+static int32_t draw_unfiltered(sampler *s, const float *x, float max, float temperature, double u) {
+    double at = u * scan_exp(x, s->vocab, max, 1 / temperature, s->w), sum = 0;
+    for (int32_t b = 0; b < s->vocab; b += SCAN_BLOCK) {
+        int32_t end = MIN(s->vocab, b + SCAN_BLOCK);
+        double block = scan_sum(s->w + b, end - b), inside = sum;
+        sum += block;
+        for (int32_t i = b; sum > at && i < end; i++) {
+            inside += s->w[i];
+            if (inside > at) return i;
+        }
+    }
+    for (int32_t i = s->vocab; i-- > 0;) /* rounding at the very end */
+        if (s->w[i] > 0) return i;
+    return -1;
+}
+
+static status choose_random(sampler *s, const batch_seq *q, const logits_row *row, int32_t *ret) {
+    const sample_params *p = q->params;
+    double u = rng_uniform(p->seed, (uint64_t)q->n_known, (uint32_t)q->choice);
+    bool top_k = p->allowed_ids || (p->top_k > 0 && p->top_k < s->vocab);
+    bool top_p = p->top_p < 1, typical = p->typical_p < 1;
+    float max = s->n_saved == 0 ? row->x[row->argmax] : scan_max(row->x, s->vocab);
+    double total;
+    *ret = -1;
+    if (!isfinite(max)) return ERR_INVALID;
+    if (!top_k && !top_p && !typical && p->min_p <= 0) {
+        *ret = draw_unfiltered(s, row->x, max, p->temperature, u);
+        return *ret < 0 ? ERR_INVALID : OK;
+    }
+    if (top_k) {
+        collect_top_k(s, p, row->x);
+        if (s->n == 0) return ERR_INVALID;
+        total = scan_exp(s->x, s->n, scan_max(s->x, s->n), 1 / p->temperature, s->w);
+    } else
+        total = collect_all(s, p, row->x, max);
+    if (top_p) keep_top_p(s, p->top_p, total);
+    if (p->min_p > 0) RETAIN(s, s->w[i] >= p->min_p); /* the best weighs 1 */
+    if (typical) keep_typical(s, p->typical_p);
+    *ret = draw(s, u);
+    return *ret < 0 ? ERR_INVALID : OK;
+}
+
+/* Logprobs */
+
+static void best_of(sampler *s, const float *x, int32_t n, float lse, sample_out *ret) {
+    int32_t k = MIN(n, MIN(s->vocab, LIMIT_TOP_LOGPROBS));
+    float bar = scan_kth(x, s->vocab, k, s->w);
+    int32_t found = scan_at_least(x, s->vocab, bar, s->ids), m = 0;
+    for (int32_t i = 0; i < found; i++) {
+        int32_t id = s->ids[i], at = m < k ? m++ : k;
+        if (at == k && !(x[id] > x[ret->top[k - 1].id])) continue;
+        if (at == k) at = k - 1;
+        for (; at > 0 && x[ret->top[at - 1].id] < x[id]; at--) ret->top[at] = ret->top[at - 1];
+        ret->top[at].id = id;
+    }
+    for (int32_t i = 0; i < k; i++) ret->top[i].logprob = x[ret->top[i].id] - lse;
+    ret->n_top = k;
+}
+
+status sampler_describe(sampler *s, const logits_row *row, int32_t token, int32_t n_logprobs,
+                        sample_out *ret) {
+    ret->token = token;
+    ret->logprob = 0;
+    ret->rank = 0;
+    ret->n_top = 0;
+    if (!isfinite(row->lse)) return ERR_INTERNAL;
+    if (n_logprobs < 0 || !in_vocab(s, token)) return OK;
+    ret->logprob = row->x[token] - row->lse;
+    ret->rank = 1 + scan_count_above(row->x, s->vocab, row->x[token]);
+    if (n_logprobs > 0) best_of(s, row->x, n_logprobs, row->lse, ret);
+    return OK;
+}
+
+status sampler_choose(sampler *s, const batch_seq *q, const logits_row *row, sample_out *ret) {
+    const sample_params *p = q->params;
+    int32_t token;
+    CHECK(p);
+    if (!isfinite(row->lse)) return ERR_INTERNAL;
+    edit_all(s, q, row->x);
+    status st =
+        p->temperature > 0 ? choose_random(s, q, row, &token) : choose_greedy(s, p, row, &token);
+    undo_edits(s, row->x);
+    return st == OK ? sampler_describe(s, row, token, p->n_logprobs, ret) : st;
+}

@@ -1,0 +1,216 @@
+/* Rows are walked in blocks: a block whose maximum is below the bar is skipped, so a scan for the
+ * few best of 152k logits is one vector compare per lane and almost no branches.
+ *
+ * exp: e^y = 2^n * e^r with n = round(y/ln 2) by the 1.5*2^23 trick (SSE2 has no rounding
+ * instruction), e^r by a degree-6 polynomial on |r| <= ln2/2. */
+#include "engine/sampler_scan.h"
+
+#include <math.h>
+#include <stdbool.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/mem.h"
+
+#define BLOCK      64
+#define LANES      16
+#define HEAP_K_MAX 512
+
+#if defined(__x86_64__)
+#define FOR_AVX2 __attribute__((target("avx2")))
+#define FOR_AVX512                                                                                 \
+    __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512")))
+#else
+#define FOR_AVX2
+#define FOR_AVX512
+#endif
+#define INLINE static inline __attribute__((always_inline))
+
+INLINE float block_max(const float *x, int32_t n) {
+    float m[LANES];
+    int32_t i = 0;
+    for (int k = 0; k < LANES; k++) m[k] = -INFINITY;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) m[k] = x[i + k] > m[k] ? x[i + k] : m[k];
+    for (; i < n; i++) m[0] = x[i] > m[0] ? x[i] : m[0];
+    for (int w = LANES / 2; w; w /= 2)
+        for (int k = 0; k < w; k++) m[k] = m[k + w] > m[k] ? m[k + w] : m[k];
+    return m[0];
+}
+
+INLINE int32_t at_least(const float *x, int32_t n, float least, int32_t *ret) {
+    int32_t found = 0;
+    for (int32_t i = 0; i < n; i += BLOCK) {
+        int32_t m = MIN(BLOCK, n - i);
+        if (!(block_max(x + i, m) >= least)) continue;
+        for (int32_t k = 0; k < m; k++) {
+            ret[found] = i + k;
+            found += x[i + k] >= least;
+        }
+    }
+    return found;
+}
+
+INLINE int32_t count_above(const float *x, int32_t n, float value) {
+    int32_t c[LANES] = {0}, i = 0, sum = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) c[k] += x[i + k] > value;
+    for (; i < n; i++) sum += x[i] > value;
+    for (int k = 0; k < LANES; k++) sum += c[k];
+    return sum;
+}
+
+INLINE float exp_one(float y) {
+    const float magic = 12582912.0f; /* 1.5 * 2^23 */
+    float clamped = y > -87.0f ? y : -87.0f;
+    float n = (clamped * 1.44269504f + magic) - magic;
+    float r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
+    float p = 1.3888889e-3f;
+    p = p * r + 8.3333333e-3f;
+    p = p * r + 4.1666668e-2f;
+    p = p * r + 1.6666667e-1f;
+    p = p * r + 0.5f;
+    p = p * r + 1.0f;
+    p = p * r + 1.0f;
+    int32_t bits;
+    memcpy(&bits, &p, 4);
+    bits += (int32_t)n * (1 << 23);
+    memcpy(&p, &bits, 4);
+    return y > -87.0f ? p : 0.0f;
+}
+
+INLINE double sum_block(const float *x, int32_t n) {
+    float sum[LANES] = {0};
+    double total = 0;
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES)
+        for (int k = 0; k < LANES; k++) sum[k] += x[i + k];
+    for (; i < n; i++) sum[0] += x[i];
+    for (int k = 0; k < LANES; k++) total += sum[k];
+    return total;
+}
+
+INLINE double exp_all(const float *x, int32_t n, float max, float inv_t, float *ret) {
+    double total = 0;
+    for (int32_t at = 0; at < n; at += SCAN_BLOCK) {
+        int32_t end = MIN(n, at + SCAN_BLOCK);
+        for (int32_t i = at; i < end; i++) ret[i] = exp_one((x[i] - max) * inv_t);
+        total += sum_block(ret + at, end - at);
+    }
+    return total;
+}
+
+typedef struct scans {
+    float (*max)(const float *, int32_t);
+    int32_t (*at_least)(const float *, int32_t, float, int32_t *);
+    int32_t (*count_above)(const float *, int32_t, float);
+    double (*exp_all)(const float *, int32_t, float, float, float *);
+    double (*sum)(const float *, int32_t);
+} scans;
+
+#define VARIANT(name, attribute)                                                                   \
+    attribute static float name##_max(const float *x, int32_t n) {                                 \
+        return block_max(x, n);                                                                    \
+    }                                                                                              \
+    attribute static int32_t name##_at_least(const float *x, int32_t n, float v, int32_t *r) {     \
+        return at_least(x, n, v, r);                                                               \
+    }                                                                                              \
+    attribute static int32_t name##_count(const float *x, int32_t n, float v) {                    \
+        return count_above(x, n, v);                                                               \
+    }                                                                                              \
+    attribute static double name##_exp(const float *x, int32_t n, float m, float t, float *r) {    \
+        return exp_all(x, n, m, t, r);                                                             \
+    }                                                                                              \
+    attribute static double name##_sum(const float *x, int32_t n) {                                \
+        return sum_block(x, n);                                                                    \
+    }                                                                                              \
+    static const scans name = {name##_max, name##_at_least, name##_count, name##_exp, name##_sum};
+
+VARIANT(portable, )
+#if defined(__x86_64__)
+VARIANT(avx2, FOR_AVX2)
+VARIANT(avx512, FOR_AVX512)
+#endif
+
+static const scans *best(void) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl"))
+        return &avx512;
+    if (__builtin_cpu_supports("avx2")) return &avx2;
+#endif
+    return &portable;
+}
+
+float scan_max(const float *x, int32_t n) {
+    return best()->max(x, n);
+}
+
+int32_t scan_at_least(const float *x, int32_t n, float least, int32_t *ret) {
+    return best()->at_least(x, n, least, ret);
+}
+
+int32_t scan_count_above(const float *x, int32_t n, float value) {
+    return best()->count_above(x, n, value);
+}
+
+double scan_exp(const float *x, int32_t n, float max, float inv_t, float *ret) {
+    return best()->exp_all(x, n, max, inv_t, ret);
+}
+
+double scan_sum(const float *x, int32_t n) {
+    return best()->sum(x, n);
+}
+
+/* Put v at the root of a min-heap of k and let it sink. */
+static void heap_replace_min(float *h, int32_t k, float v) {
+    int32_t i = 0;
+    for (int32_t c; (c = 2 * i + 1) < k; i = c) {
+        if (c + 1 < k && h[c + 1] < h[c]) c++;
+        if (h[c] >= v) break;
+        h[i] = h[c];
+    }
+    h[i] = v;
+}
+
+static float kth_by_heap(const float *x, int32_t n, int32_t k, float *h) {
+    for (int32_t i = 0; i < k; i++) h[i] = -INFINITY;
+    for (int32_t i = 0; i < n; i += BLOCK) {
+        int32_t m = MIN(BLOCK, n - i);
+        if (!(scan_max(x + i, m) > h[0])) continue;
+        for (int32_t j = 0; j < m; j++)
+            if (x[i + j] > h[0]) heap_replace_min(h, k, x[i + j]);
+    }
+    return h[0];
+}
+
+/* Hoare's selection, descending, pivot by median of three. */
+static float kth_by_select(float *x, int32_t n, int32_t k) {
+    int32_t lo = 0, hi = n - 1, want = k - 1;
+    while (lo < hi) {
+        float a = x[lo], b = x[lo + (hi - lo) / 2], c = x[hi];
+        float pivot = MAX(MIN(a, b), MIN(MAX(a, b), c));
+        int32_t i = lo, j = hi;
+        while (i <= j) {
+            while (x[i] > pivot) i++;
+            while (x[j] < pivot) j--;
+            if (i > j) break;
+            float t = x[i];
+            x[i++] = x[j];
+            x[j--] = t;
+        }
+        if (want <= j)
+            hi = j;
+        else if (want >= i)
+            lo = i;
+        else
+            break;
+    }
+    return x[want];
+}
+
+float scan_kth(const float *x, int32_t n, int32_t k, float *scratch) {
+    if (k <= HEAP_K_MAX) return kth_by_heap(x, n, k, scratch);
+    memcpy(scratch, x, (size_t)n * sizeof *x);
+    return kth_by_select(scratch, n, k);
+}

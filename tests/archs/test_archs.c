@@ -1,0 +1,171 @@
+/* Every tiny checkpoint of this folder against what transformers computed (golden.json): logits,
+ * prompt logprobs, greedy ids; and bit equality of every way to cut the same work: chunks, batches,
+ * permuted pages. With --table prints the Markdown table of engine/README.md. */
+#include <dirent.h>
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "engine/base/file.h"
+#include "engine/base/mem.h"
+#include "tests/golden/model_run.h"
+
+#define ROOT         "tests/archs"
+#define LOGITS_LIMIT 2e-5 /* relative, f32 */
+#define N_GREEDY     32
+
+static int n_failed;
+static bool table;
+
+#define EXPECT(cond, ...)                                                                          \
+    do {                                                                                           \
+        if (!(cond)) {                                                                             \
+            n_failed++;                                                                            \
+            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                             \
+            fprintf(stderr, __VA_ARGS__);                                                          \
+            fprintf(stderr, "\n");                                                                 \
+        }                                                                                          \
+    } while (0)
+
+typedef struct result {
+    double logits, logprobs; /* worst relative, worst absolute error */
+} result;
+
+static const sample_params greedy = {
+    .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .n_logprobs = 0};
+
+static void check_logits(engine *e, const char *name, const json_t *c, const int32_t *ids,
+                         int32_t n, result *worst) {
+    size_t v = (size_t)engine_info(e)->vocab;
+    const json_t *all = js_get(c, "logits");
+    float *got = mem_alloc((size_t)n * v * sizeof *got);
+    float *again = mem_alloc((size_t)n * v * sizeof *again);
+    error err;
+    int32_t m;
+    status st = engine_logits(e, ids, n, true, 0, got, &err);
+    EXPECT(st == OK, "%s: %s", name, err.text);
+    for (int32_t i = 0; st == OK && i < n; i++) {
+        const json_t *want = all ? json_array_get(all, (size_t)i) : js_get(c, "logits_last");
+        if (!all && i != n - 1) continue;
+        float *w = read_floats(want, &m);
+        double r = relative_error(got + (size_t)i * v, w, v);
+        EXPECT((size_t)m == v && r <= LOGITS_LIMIT, "%s: position %d: relative error %g", name, i,
+               r);
+        worst->logits = fmax(worst->logits, r);
+        mem_free(w);
+    }
+    static const int32_t chunks[] = {1, 3, 7, 16};
+    for (size_t k = 0; k < ARRAY_LEN(chunks); k++) {
+        st = engine_logits(e, ids, n, true, chunks[k], again, &err);
+        EXPECT(st == OK && memcmp(got, again, (size_t)n * v * sizeof *got) == 0,
+               "%s: prefill in chunks of %d gives other bits", name, chunks[k]);
+    }
+    mem_free(got);
+    mem_free(again);
+}
+
+static void check_logprobs(engine *e, const char *name, const json_t *c, const int32_t *ids,
+                           int32_t n, int32_t n_new, result *worst) {
+    int32_t m, made[N_GREEDY];
+    float *want = read_floats(js_get(c, "prompt_logprobs"), &m);
+    sample_out *out = mem_calloc((size_t)n, sizeof *out);
+    error err;
+    run_seq q = {.prompt = ids,
+                 .n_prompt = n,
+                 .n_new = n_new,
+                 .params = &greedy,
+                 .prompt_out = out,
+                 .ret_ids = made};
+    status st = run_batch(e, &q, 1, (run_options){.chunk = 5}, &err);
+    EXPECT(st == OK, "%s: %s", name, err.text);
+    for (int32_t i = 0; st == OK && i < m; i++) {
+        double d = fabs((double)out[i + 1].logprob - want[i]);
+        EXPECT(d < 1e-4, "%s: logprob of prompt token %d: %g, expected %g", name, i + 1,
+               out[i + 1].logprob, want[i]);
+        worst->logprobs = fmax(worst->logprobs, d);
+    }
+    mem_free(out);
+    mem_free(want);
+}
+
+static void check_greedy(engine *e, const char *name, const json_t *c, const int32_t *ids,
+                         int32_t n) {
+    int32_t m, got[N_GREEDY];
+    int32_t *want = read_ids(js_get(c, "greedy"), &m);
+    error err;
+    static const run_options ways[] = {{0, 0}, {3, 0}, {0, 77}, {16, 5}};
+    for (size_t k = 0; k < ARRAY_LEN(ways); k++) {
+        run_seq q = {.prompt = ids, .n_prompt = n, .n_new = m, .params = &greedy, .ret_ids = got};
+        status st = run_batch(e, &q, 1, ways[k], &err);
+        EXPECT(st == OK && m == N_GREEDY, "%s: %s", name, err.text);
+        for (int32_t i = 0; st == OK && i < m; i++)
+            EXPECT(got[i] == want[i], "%s: greedy token %d is %d, expected %d", name, i, got[i],
+                   want[i]);
+    }
+    mem_free(want);
+}
+
+static void check_case(engine *e, const char *name, const json_t *c, result *worst) {
+    int32_t n, total = (int32_t)js_get_int(c, "rope_total_len", 0);
+    int32_t *ids = read_ids(js_get(c, "prompt"), &n);
+    if (js_get(c, "logits_last") && (total == 0 || total == n))
+        check_logits(e, name, c, ids, n, worst);
+    if (js_get(c, "prompt_logprobs"))
+        check_logprobs(e, name, c, ids, n, total ? total - n : 0, worst);
+    if (js_get(c, "greedy")) check_greedy(e, name, c, ids, n);
+    mem_free(ids);
+}
+
+static void check_model(const char *name, const char *isa) {
+    char *dir = path_join(ROOT, name), *path = path_join(dir, "golden.json");
+    json_t *golden = NULL;
+    engine *e = NULL;
+    error err;
+    result worst = {0};
+    status st = js_parse_file(path, (size_t)64 << 20, &golden, &err);
+    if (st == OK) st = model_open(dir, "f32", isa, &e, &err);
+    EXPECT(st == OK, "%s: %s", name, err.text);
+    const json_t *cases = js_get(golden, "cases");
+    for (size_t i = 0; st == OK && i < json_array_size(cases); i++)
+        check_case(e, name, json_array_get(cases, i), &worst);
+    if (table)
+        printf("| %s | %s | %s | %.1e | %.1e |\n", js_get_str(golden, "family").p, name,
+               js_get_str(golden, "dtype").p, worst.logits, worst.logprobs);
+    else
+        printf("%-24s %-5s logits %.1e, logprobs %.1e\n", name, isa ? isa : "best", worst.logits,
+               worst.logprobs);
+    engine_free(e);
+    json_decref(golden);
+    mem_free(path);
+    mem_free(dir);
+}
+
+static int is_model(const struct dirent *d) {
+    char *dir = path_join(ROOT, d->d_name), *path = path_join(dir, "golden.json");
+    bool yes = file_exists(path);
+    mem_free(path);
+    mem_free(dir);
+    return yes;
+}
+
+int main(int argc, char **argv) {
+    struct dirent **list = NULL;
+    table = argc > 1 && strcmp(argv[1], "--table") == 0;
+    const char *only = argc > 1 && !table ? argv[1] : NULL;
+    int n = scandir(ROOT, &list, is_model, alphasort), n_run = 0;
+    if (table)
+        printf("| family | checkpoint | stored | logits, worst relative error | logprobs, worst "
+               "difference |\n|---|---|---|---|---|\n");
+    for (int i = 0; i < n; i++) {
+        if (!only || strstr(list[i]->d_name, only)) {
+            check_model(list[i]->d_name, NULL);
+            if (!table) check_model(list[i]->d_name, "ref");
+            n_run++;
+        }
+        free(list[i]);
+    }
+    free(list);
+    EXPECT(n_run > 0, "no checkpoints under " ROOT " (run from the project's root)");
+    if (n_failed) fprintf(stderr, "%d checks failed\n", n_failed);
+    return n_failed ? 1 : 0;
+}

@@ -1,0 +1,40 @@
+/* What the tests with real forward passes share: driving the engine's stepper as a scheduler
+ * would, and comparing rows. */
+#ifndef TESTS_GOLDEN_MODEL_RUN_H
+#define TESTS_GOLDEN_MODEL_RUN_H
+
+#include "engine/base/json.h"
+#include "engine/engine.h"
+
+/* Open a model for a test (small cache, 2 threads). want (dtype) and isa as in engine_options. */
+NODISCARD status model_open(const char *dir, const char *want, const char *isa, engine **ret,
+                            error *err);
+
+/* One sequence in a run. */
+typedef struct run_seq {
+    const int32_t *prompt;
+    int32_t n_prompt, n_new; /* generate n_new tokens */
+    const sample_params *params;
+    sample_out *prompt_out; /* [n_prompt] or NULL */
+    int32_t choice;
+    int32_t start_step;  /* joins the batch at this step */
+    int32_t *ret_ids;    /* [n_new] */
+    sample_out *ret_out; /* [n_new] or NULL */
+} run_seq;
+
+typedef struct run_options {
+    int32_t chunk;      /* prompt tokens a step, 0: whole */
+    uint64_t page_seed; /* 0: pages in order; else a random permutation */
+} run_options;
+
+/* Run all sequences to their end in one batch, each with its own pages. CHECKs what must hold. */
+NODISCARD status run_batch(engine *e, run_seq *seqs, int32_t n, run_options o, error *err);
+
+/* ||a - b|| / ||b|| */
+double relative_error(const float *a, const float *b, size_t n);
+
+/* JSON lists into fresh arrays (mem_free). */
+int32_t *read_ids(const json_t *list, int32_t *ret_n);
+float *read_floats(const json_t *list, int32_t *ret_n);
+
+#endif
