@@ -1,0 +1,228 @@
+/* The loop of a front-end thread:
+ *
+ *     wait for: the daemon's sockets | a wake-up from the engine | a hang-up | the next sweep
+ *     take the ready stack: requests with news          (all of an engine step at once)
+ *     resume their connections, then run the daemon once
+ *
+ * libmicrohttpd 0.9.75 walks its list of suspended connections in every run after a resume. Because
+ * resumes are collected here and the daemon runs after them on the same thread, that walk happens
+ * once per engine step, not once per stream.
+ *
+ * Time limits are a sweep over the reactor's connections a few times a second: one pass over a
+ * list costs less than a timer per connection, and no limit here needs to be sharper. */
+#include "server/reactor.h"
+
+#include <errno.h>
+#include <sys/epoll.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "engine/base/clock.h"
+#include "engine/base/mem.h"
+#include "server/call.h"
+#include "server/http.h"
+
+enum { EVENTS_MAX = 256, SWEEP_MS = 200, STOP_US = 2000000 };
+
+static void hangup(conn *c) {
+    exchange *x = c->x;
+    reactor_unwatch(c);
+    if (!x || !x->call) return;
+    call_abandon(x->call);
+    x->phase = PHASE_DROP;
+    reactor_resume(x);
+}
+
+static void take_ready(reactor *re) {
+    ticket *l = atomic_exchange_explicit(&re->ready, NULL, memory_order_acquire);
+    ticket *oldest = NULL;
+    while (l) { /* the stack has the newest on top */
+        ticket *next = l->next;
+        l->next = oldest;
+        oldest = l;
+        l = next;
+    }
+    while (oldest) {
+        ticket *next = oldest->next;
+        request *r = oldest->r;
+        atomic_store(&oldest->queued, false); /* before the ring is read: later news queue again */
+        if (oldest->call) call_news(oldest->call);
+        request_unref(r);
+        oldest = next;
+    }
+}
+
+static bool over(uint64_t now, uint64_t since, int64_t limit_ms) {
+    return limit_ms > 0 && now - since > (uint64_t)limit_ms * 1000;
+}
+
+static void cut(conn *c) {
+    if (c->x && c->x->call) {
+        call_abandon(c->x->call);
+        c->x->phase = PHASE_DROP;
+    }
+    shutdown(c->fd, SHUT_RDWR);
+}
+
+static void sweep_busy(conn *c, uint64_t now) {
+    exchange *x = c->x;
+    const server_options *o = &c->re->srv->o;
+    if (x->phase == PHASE_STREAM && x->suspended) {
+        if (over(now, c->since_us, o->keepalive_ms)) {
+            call_keepalive(x->call);
+            reactor_resume(x);
+        }
+    } else if (x->phase == PHASE_STREAM) {
+        if (over(now, c->since_us, o->stall_timeout_ms)) cut(c);
+    } else if (x->phase == PHASE_SENT && over(now, c->since_us, o->body_timeout_ms)) {
+        cut(c);
+    }
+}
+
+static void sweep_conn(conn *c, uint64_t now) {
+    const server_options *o = &c->re->srv->o;
+    switch (c->state) {
+    case CONN_HEADERS:
+        if (over(now, c->since_us, o->header_timeout_ms)) cut(c);
+        break;
+    case CONN_BODY:
+        if (over(now, c->since_us, o->body_timeout_ms)) {
+            http_refuse_raw(c->x, ERR_TIMEOUT, "the request body did not arrive in time");
+            cut(c);
+        }
+        break;
+    case CONN_BUSY: sweep_busy(c, now); break;
+    case CONN_IDLE:
+        if (over(now, c->since_us, o->idle_timeout_ms)) cut(c);
+        break;
+    }
+}
+
+static void sweep(reactor *re) {
+    uint64_t now = clock_us();
+    if (now < re->sweep_at_us) return;
+    re->sweep_at_us = now + SWEEP_MS * 1000;
+    for (conn *c = re->conns; c; c = c->next) sweep_conn(c, now);
+}
+
+static int wait_ms(reactor *re) {
+    MHD_UNSIGNED_LONG_LONG ms;
+    if (MHD_get_timeout(re->daemon, &ms) == MHD_YES && ms < SWEEP_MS) return (int)ms;
+    return SWEEP_MS;
+}
+
+static void turn(reactor *re) {
+    struct epoll_event ev[EVENTS_MAX];
+    int n = epoll_wait(re->epoll_fd, ev, EVENTS_MAX, wait_ms(re));
+    for (int i = 0; i < n; i++) {
+        if (ev[i].data.ptr == &re->wake)
+            waker_wait(&re->wake, 0);
+        else if (ev[i].data.ptr != re)
+            hangup(ev[i].data.ptr);
+    }
+    take_ready(re);
+    sweep(re);
+    MHD_run(re->daemon);
+}
+
+static bool busy(const reactor *re) {
+    for (const conn *c = re->conns; c; c = c->next)
+        if (c->x) return true;
+    return false;
+}
+
+static void *reactor_run(void *arg) {
+    reactor *re = arg;
+    while (!atomic_load(&re->srv->stopping)) turn(re);
+    /* What the scheduler ended last still goes out, within a bound. */
+    uint64_t until = clock_us() + STOP_US;
+    while (busy(re) && clock_us() < until) turn(re);
+    return NULL;
+}
+
+static bool epoll_add(reactor *re, int fd, uint32_t events, void *tag) {
+    struct epoll_event ev = {.events = events, .data.ptr = tag};
+    return epoll_ctl(re->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0;
+}
+
+status reactor_new(server *s, int index, int listen_fd, reactor **ret, error *err) {
+    reactor *re = mem_calloc(1, sizeof *re);
+    re->srv = s;
+    re->index = index;
+    re->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
+    waker_init(&re->wake);
+    re->daemon = http_daemon(re, listen_fd);
+    if (!re->daemon || re->epoll_fd < 0) {
+        reactor_free(re);
+        return error_set(err, ERR_IO, "cannot start the HTTP daemon: out of file descriptors?");
+    }
+    const union MHD_DaemonInfo *info = MHD_get_daemon_info(re->daemon, MHD_DAEMON_INFO_EPOLL_FD);
+    if (!info || !epoll_add(re, info->epoll_fd, EPOLLIN, re) ||
+        !epoll_add(re, re->wake.fd, EPOLLIN, &re->wake)) {
+        reactor_free(re);
+        return error_set(err, ERR_IO, "cannot watch the HTTP daemon's sockets");
+    }
+    *ret = re;
+    return OK;
+}
+
+void reactor_start(reactor *re) {
+    char name[16];
+    snprintf(name, sizeof name, "http-%d", re->index);
+    re->thread = thread_start(name, reactor_run, re);
+    re->started = true;
+}
+
+void reactor_join(reactor *re) {
+    if (re->started) pthread_join(re->thread, NULL);
+    re->started = false;
+}
+
+void reactor_free(reactor *re) {
+    if (!re) return;
+    for (conn *c = re->conns; c; c = c->next) {
+        if (!c->x) continue;
+        if (c->x->call) call_abandon(c->x->call);
+        c->x->phase = PHASE_DROP;
+        reactor_resume(c->x); /* the library refuses to stop with suspended connections */
+    }
+    take_ready(re);
+    if (re->daemon) MHD_stop_daemon(re->daemon);
+    take_ready(re);
+    http_exchanges_free(re);
+    if (re->epoll_fd >= 0) close(re->epoll_fd);
+    waker_done(&re->wake);
+    strbuf_done(&re->scratch);
+    mem_free(re);
+}
+
+void reactor_wake(reactor *re) {
+    waker_signal(&re->wake);
+}
+
+void reactor_push(ticket *l) {
+    if (atomic_exchange(&l->queued, true)) return;
+    request_ref(l->r);
+    l->next = atomic_load_explicit(&l->re->ready, memory_order_relaxed);
+    while (!atomic_compare_exchange_weak_explicit(&l->re->ready, &l->next, l, memory_order_release,
+                                                  memory_order_relaxed)) {
+    }
+}
+
+void reactor_resume(exchange *x) {
+    if (!x->suspended) return;
+    x->suspended = false;
+    MHD_resume_connection(x->mhd);
+}
+
+void reactor_watch(exchange *x) {
+    conn *c = x->cn;
+    if (c->watched) return;
+    c->watched = epoll_add(c->re, c->fd, EPOLLRDHUP | EPOLLET, c);
+}
+
+void reactor_unwatch(conn *c) {
+    if (!c->watched) return;
+    epoll_ctl(c->re->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
+    c->watched = false;
+}

@@ -1,0 +1,78 @@
+/* A reactor: one thread, one libmicrohttpd daemon, its connections and their exchanges.
+ *
+ * The daemon is driven from outside: the reactor's own epoll set holds the daemon's epoll
+ * descriptor, a wake-up, and the sockets of connections that wait for a generation. So everything
+ * of a connection happens on one thread and needs no lock; the only thing other threads touch is
+ * the stack of ready requests. */
+#ifndef SERVER_REACTOR_H
+#define SERVER_REACTOR_H
+
+#include <microhttpd.h>
+
+#include "engine/base/thread.h"
+#include "server/exchange.h"
+
+typedef enum conn_state {
+    CONN_HEADERS, /* accepted, no whole request yet */
+    CONN_BODY,    /* a request's body comes in */
+    CONN_BUSY,    /* a request is being answered */
+    CONN_IDLE,    /* kept alive, between requests */
+} conn_state;
+
+/* One TCP connection. */
+struct conn {
+    conn *prev, *next; /* the reactor's list */
+    reactor *re;
+    int fd;
+    conn_state state;
+    uint64_t since_us; /* of the state, or of the last progress of a stream */
+    exchange *x;       /* the request being served, or NULL */
+    bool watched;      /* in the reactor's epoll set, for hang-ups */
+    bool counted;      /* in the per-address table */
+};
+
+/* Ties a request (engine side) to its call (reactor side). Lives in the request's arena, so it is
+ * there as long as anybody may still report news of the request. */
+typedef struct ticket ticket;
+struct ticket {
+    request *r;
+    reactor *re;
+    call *call;           /* reactor thread only; NULL once the call is gone */
+    int32_t first_choice; /* of the call's choices */
+    ticket *next;
+    _Atomic bool queued; /* on the reactor's ready stack */
+};
+
+struct reactor {
+    server *srv;
+    int index;
+    struct MHD_Daemon *daemon;
+    pthread_t thread;
+    bool started;
+    int epoll_fd;
+    waker wake;
+    _Atomic(ticket *) ready; /* pushed by the engine thread, taken whole by the reactor */
+    conn *conns;
+    exchange *free_exchanges;
+    int n_free;
+    uint64_t sweep_at_us;
+    strbuf scratch;
+};
+
+/* `listen_fd` is taken over (each reactor gets a duplicate of the server's). */
+NODISCARD status reactor_new(server *s, int index, int listen_fd, reactor **ret, error *err);
+void reactor_start(reactor *re);
+void reactor_join(reactor *re); /* after server.stopping is set and reactor_wake */
+void reactor_free(reactor *re); /* takes NULL */
+void reactor_wake(reactor *re);
+/* Any thread. Does not wake: the caller does, once per reactor. */
+void reactor_push(ticket *l);
+
+/* Let the library go on with a suspended exchange. */
+void reactor_resume(exchange *x);
+/* Tell the reactor when the client of a waiting exchange hangs up: the library does not look at
+ * the socket of a suspended connection. */
+void reactor_watch(exchange *x);
+void reactor_unwatch(conn *c);
+
+#endif
