@@ -18,8 +18,7 @@ static finish_reason ended_by(const seq *s, int32_t token) {
     int32_t n_out = s->n_known - r->n_prompt;
     if (!r->ignore_eos && n_out > r->params.min_tokens && is_stop_id(&r->params, token))
         return FINISH_STOP;
-    if (n_out >= r->max_tokens || s->n_known >= s->g->len_max) return FINISH_LENGTH;
-    return FINISH_NONE;
+    return s->n_known < s->g->len_max ? FINISH_NONE : FINISH_LENGTH;
 }
 
 static void take_token(core *c, seq *s, const sample_out *out) {

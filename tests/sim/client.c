@@ -20,10 +20,15 @@ static int32_t *make_prompt(sim *s, arena *mem, int32_t *ret_n) {
     return p;
 }
 
+static uint64_t first_history(const sim *s, const request *r) {
+    int64_t len = MIN((int64_t)r->n_prompt + r->max_tokens, s->st.max_model_len);
+    return fake_start(&s->fake, (int32_t)len);
+}
+
 /* A stop id that choice 0 will meet, where it does not stop before. */
 static void make_stop(sim *s, request *r) {
     int32_t at = rnd_in(&s->rnd, 1, MAX(1, r->max_tokens)), token = 0;
-    uint64_t h = 0;
+    uint64_t h = first_history(s, r);
     for (int32_t i = 0; i < r->n_prompt; i++) h = fake_history(h, r->prompt[i]);
     for (int32_t i = 0; i < at; i++) {
         token = fake_next(&s->fake, h, &r->params, 0);
@@ -71,6 +76,7 @@ static void make_client(sim *s, client *c, request *r) {
     c->leaves = rnd_one_in(&s->rnd, 2);
     for (int32_t k = 0; k < r->n; k++) {
         choice *ch = &c->c[k];
+        ch->history = first_history(s, r);
         for (int32_t i = 0; i < r->n_prompt; i++)
             ch->history = fake_history(ch->history, r->prompt[i]);
         ch->done_at = rnd_one_in(&s->rnd, s->dones) ? rnd_in(&s->rnd, 0, r->max_tokens) : -1;
@@ -157,6 +163,8 @@ static void check_event(sim *s, client *c, const token_event *e) {
     if (c->r->prompt_out && (e->token >= 0 || e->finish == FINISH_LENGTH)) check_prompt_out(s, c);
     if (e->token >= 0)
         check_token(s, c, e);
+    else if (s->fake.problem[0])
+        SIM_FAIL(s, "%s", s->fake.problem);
     else if (!end_is_explained(s, c, e))
         SIM_FAIL(s, "request %llu choice %d: finish %d without cause (error %s)",
                  (unsigned long long)c->id, e->choice, e->finish, status_name(c->r->err.code));

@@ -16,6 +16,15 @@ void fake_done(fake *f) {
     mem_free(f->slots);
 }
 
+static uint64_t kv_class(void *self, int32_t max_len) {
+    const fake *f = self;
+    return f->class_len > 0 && max_len > f->class_len;
+}
+
+uint64_t fake_start(const fake *f, int32_t max_len) {
+    return kv_class((void *)f, max_len);
+}
+
 uint64_t fake_history(uint64_t before, int32_t token) {
     uint64_t x = (before ^ (uint64_t)(uint32_t)(token + 1)) * 0x9E3779B97F4A7C15u;
     return (x ^ x >> 29) + 1;
@@ -56,7 +65,7 @@ static uint64_t *slot(fake *f, const batch_seq *b, int32_t p) {
 
 /* Write the new positions; all sequences write before any reads, as layers do. */
 static void write_seq(fake *f, const batch_seq *b) {
-    uint64_t h = 0;
+    uint64_t h = fake_start(f, b->max_len);
     for (int32_t p = 0; p < b->pos + b->n_tokens; p++) {
         h = fake_history(h, b->ids[p]);
         if (p < b->pos) continue;
@@ -68,7 +77,7 @@ static void write_seq(fake *f, const batch_seq *b) {
 }
 
 static uint64_t read_seq(fake *f, const batch_seq *b) {
-    uint64_t h = 0;
+    uint64_t h = fake_start(f, b->max_len);
     for (int32_t p = 0; p < b->pos + b->n_tokens; p++) {
         h = fake_history(h, b->ids[p]);
         if (*slot(f, b, p) != h)
@@ -108,6 +117,7 @@ static status fake_step(void *self, const batch_plan *plan, step_result *ret, er
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *b = &plan->seqs[i];
         n_tokens += b->n_tokens;
+        if (b->n_tokens < 1) WRONG(f, "sequence %d has %d tokens to compute", i, b->n_tokens);
         uint64_t h = read_seq(f, b);
         if (b->sample != (b->pos + b->n_tokens == b->n_known && b->max_len > b->n_prompt))
             WRONG(f, "sequence %d: sample is %d at %d+%d of %d", i, b->sample, b->pos, b->n_tokens,
@@ -130,5 +140,6 @@ stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_
                      .max_tokens = max_tokens,
                      .max_seqs = max_seqs,
                      .max_model_len = max_model_len,
-                     .vocab = f->vocab};
+                     .vocab = f->vocab,
+                     .kv_class = kv_class};
 }

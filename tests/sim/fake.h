@@ -11,7 +11,8 @@
 
 typedef struct fake {
     int32_t page_tokens, n_pages, vocab;
-    uint64_t *slots;                          /* [n_pages * page_tokens] */
+    int32_t class_len; /* > 0: longer sequences have other keys and values (stepper.kv_class) */
+    uint64_t *slots;   /* [n_pages * page_tokens] */
     int32_t (*refs)(void *ctx, int32_t page); /* NULL: writes are not checked */
     void *ctx;
     uint64_t n_steps, n_tokens, n_copies;
@@ -26,7 +27,9 @@ void fake_init(fake *f, int32_t page_tokens, int32_t n_pages, int32_t vocab);
 void fake_done(fake *f);
 stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_model_len);
 
-/* History after one more token; start with 0. */
+/* The empty history of a sequence that may get max_len long. */
+uint64_t fake_start(const fake *f, int32_t max_len);
+/* History after one more token. */
 uint64_t fake_history(uint64_t before, int32_t token);
 /* The token that follows a history. */
 int32_t fake_next(const fake *f, uint64_t history, const sample_params *p, int32_t choice);

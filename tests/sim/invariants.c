@@ -103,6 +103,7 @@ static void check_plan(sim *s) {
 
 void invariants_before(sim *s) {
     s->n_was = 0;
+    s->n_preemptions_was = s->core->stats.n_preemptions;
     for (int32_t i = 0; i < CLIENTS_MAX; i++) {
         client *cl = &s->clients[i];
         const group *g = cl->r ? cl->r->sched : NULL;
@@ -173,6 +174,18 @@ static void check_obeyed(sim *s) {
     }
 }
 
+/* A step that threw someone back admits nobody. */
+static void check_admitted(sim *s) {
+    if (s->core->stats.n_preemptions == s->n_preemptions_was) return;
+    for (int32_t i = 0; i < s->n_was; i++) {
+        const before *b = &s->was[i];
+        const group *g = still(b);
+        if (g && b->state == SEQ_WAITING && g->seqs[b->choice].state == SEQ_RUNNING)
+            SIM_FAIL(s, "request %llu was admitted while another was thrown back",
+                     (unsigned long long)b->id);
+    }
+}
+
 void invariants_after(sim *s) {
     if (s->fake.problem[0]) SIM_FAIL(s, "%s", s->fake.problem);
     check_pages(s);
@@ -182,6 +195,7 @@ void invariants_after(sim *s) {
     if (s->device_failed) return;
     check_moved(s);
     check_passed(s);
+    check_admitted(s);
 }
 
 void invariants_end(sim *s) {
