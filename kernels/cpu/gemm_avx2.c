@@ -5,6 +5,7 @@
 #include "engine/base/mem.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/simd_avx2.h"
+#include "kernels/cpu/mac.inc"
 
 #define GEMM_LEVEL "avx2"
 #define GEMM_MR    6

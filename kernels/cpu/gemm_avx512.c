@@ -4,6 +4,7 @@
 #include "engine/base/mem.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/simd_avx512.h"
+#include "kernels/cpu/mac.inc"
 
 #define GEMM_LEVEL "avx512"
 #define GEMM_MR    12

@@ -8,4 +8,15 @@ extern const gemm_row avx2_gemm_f32, avx2_gemm_f16, avx2_gemm_bf16;       /* gem
 extern const gemm_row avx512_gemm_f32, avx512_gemm_f16, avx512_gemm_bf16; /* gemm_avx512.c */
 extern const gemm_row avx512bf16_gemm_bf16;                               /* gemm_avx512bf16.c */
 
+extern const attention_row avx2_attention_f32, avx2_attention_bf16;     /* attention_avx2.c */
+extern const attention_row avx512_attention_f32, avx512_attention_bf16; /* attention_avx512.c */
+
+/* ops_avx2.c, ops_avx512.c */
+extern const embed_row avx2_embed, avx512_embed;
+extern const norm_row avx2_norm, avx512_norm;
+extern const act_row avx2_act, avx512_act;
+extern const add_row avx2_add, avx512_add;
+extern const logsumexp_row avx2_logsumexp, avx512_logsumexp;
+extern const rope_kv_row avx2_rope_kv, avx512_rope_kv;
+
 #endif

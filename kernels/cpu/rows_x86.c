@@ -5,12 +5,28 @@ const cpu_rows rows_avx2 = {
     .gemm_f32 = &avx2_gemm_f32,
     .gemm_f16 = &avx2_gemm_f16,
     .gemm_bf16 = &avx2_gemm_bf16,
+    .attention_f32 = &avx2_attention_f32,
+    .attention_bf16 = &avx2_attention_bf16,
+    .rope_kv = &avx2_rope_kv,
+    .embed = &avx2_embed,
+    .norm = &avx2_norm,
+    .act = &avx2_act,
+    .add = &avx2_add,
+    .logsumexp = &avx2_logsumexp,
 };
 
 const cpu_rows rows_avx512 = {
     .gemm_f32 = &avx512_gemm_f32,
     .gemm_f16 = &avx512_gemm_f16,
     .gemm_bf16 = &avx512_gemm_bf16,
+    .attention_f32 = &avx512_attention_f32,
+    .attention_bf16 = &avx512_attention_bf16,
+    .rope_kv = &avx512_rope_kv,
+    .embed = &avx512_embed,
+    .norm = &avx512_norm,
+    .act = &avx512_act,
+    .add = &avx512_add,
+    .logsumexp = &avx512_logsumexp,
 };
 
 const cpu_rows rows_avx512bf16 = {

@@ -33,6 +33,7 @@ SIMD_FN vmask vm_first(int n) {
     return _mm256_castsi256_ps(vm_first_i(n));
 }
 SIMD_FN vf vf_load_n(const float *p, int n) {
+    if (__builtin_constant_p(n) && n == VW) return vf_load(p);
     return _mm256_maskload_ps(p, vm_first_i(n));
 }
 SIMD_FN void vf_store_n(float *p, int n, vf v) {
@@ -115,6 +116,17 @@ SIMD_FN vf vf_load_even(const void *p) {
 SIMD_FN vf vf_load_odd(const void *p) {
     __m256i high = _mm256_set1_epi32((int)0xFFFF0000u);
     return _mm256_castsi256_ps(_mm256_and_si256(_mm256_loadu_si256((const __m256i *)p), high));
+}
+SIMD_FN vf vf_load_even_n(const void *p, int n) {
+    if (__builtin_constant_p(n) && n == VW) return vf_load_even(p);
+    return _mm256_castsi256_ps(
+        _mm256_slli_epi32(_mm256_maskload_epi32((const int *)p, vm_first_i(n)), 16));
+}
+SIMD_FN vf vf_load_odd_n(const void *p, int n) {
+    if (__builtin_constant_p(n) && n == VW) return vf_load_odd(p);
+    __m256i high = _mm256_set1_epi32((int)0xFFFF0000u);
+    return _mm256_castsi256_ps(
+        _mm256_and_si256(_mm256_maskload_epi32((const int *)p, vm_first_i(n)), high));
 }
 #define SIMD_RELOAD() __asm__ volatile("" ::: "memory")
 

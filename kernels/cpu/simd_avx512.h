@@ -32,6 +32,7 @@ SIMD_FN vmask vm_first(int n) {
     return (vmask)((1u << n) - 1);
 }
 SIMD_FN vf vf_load_n(const float *p, int n) {
+    if (__builtin_constant_p(n) && n == VW) return vf_load(p);
     return _mm512_maskz_loadu_ps(vm_first(n), p);
 }
 SIMD_FN void vf_store_n(float *p, int n, vf v) {
@@ -114,6 +115,16 @@ SIMD_FN vf vf_load_even(const void *p) {
 SIMD_FN vf vf_load_odd(const void *p) {
     __m512i high = _mm512_set1_epi32((int)0xFFFF0000u);
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_loadu_si512(p), high));
+}
+/* The first n lanes of them; the others are zero and not read. */
+SIMD_FN vf vf_load_even_n(const void *p, int n) {
+    if (__builtin_constant_p(n) && n == VW) return vf_load_even(p);
+    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_maskz_loadu_epi32(vm_first(n), p), 16));
+}
+SIMD_FN vf vf_load_odd_n(const void *p, int n) {
+    if (__builtin_constant_p(n) && n == VW) return vf_load_odd(p);
+    __m512i high = _mm512_set1_epi32((int)0xFFFF0000u);
+    return _mm512_castsi512_ps(_mm512_and_si512(_mm512_maskz_loadu_epi32(vm_first(n), p), high));
 }
 /* With few registers: forget what was loaded, so that it is loaded again instead of spilled. */
 #define SIMD_RELOAD() ((void)0)

@@ -44,13 +44,14 @@ static void attend(const op_attention *a, const attn_seq *s, int32_t g, int32_t 
         float score = a->scale * dot(q, kv_row(a->k_pages, a->kv_dt, at, d, buf), d);
         if (a->softcap > 0) score = a->softcap * tanhf(score / a->softcap);
         if (a->alibi_slopes) score -= a->alibi_slopes[head] * (float)(pos - j);
+        if (score == -INFINITY) continue;
         if (score > max) {
             double down = exp((double)max - score);
             sum *= down;
             for (int32_t i = 0; i < d; i++) acc[i] *= down;
             max = score;
         }
-        double p = score == max ? 1.0 : exp((double)score - max);
+        double p = exp((double)score - max);
         sum += p;
         const float *v = kv_row(a->v_pages, a->kv_dt, at, d, buf);
         for (int32_t i = 0; i < d; i++) acc[i] += p * v[i];

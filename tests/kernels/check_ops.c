@@ -1,6 +1,193 @@
-/* The small ops. */
+/* The small ops: widths around the lanes of every level, strides, in place, special values, and
+ * the same bits whatever the number of rows and threads. */
+#include <math.h>
+#include <string.h>
+
 #include "tests/kernels/checkkern.h"
 
+static const int32_t widths[] = {1, 2, 7, 8, 15, 16, 17, 31, 33, 64, 100, 896, 5000};
+
+/* Runs an op on rows [row0, row0+n) of its inputs; `seed_case` selects variants. */
+typedef struct op_case {
+    const char *name;
+    int32_t rows, width, variant;
+    mat x, y; /* inputs */
+    mat w;    /* 2 rows of parameters: weight, bias */
+} op_case;
+typedef mat (*op_fn)(backend *b, const op_case *o, int32_t row0, int32_t n);
+
+static mat run_embed(backend *b, const op_case *o, int32_t row0, int32_t n) {
+    static const dtype types[] = {DT_F32, DT_F16, DT_BF16};
+    dtype dt = types[o->variant];
+    size_t cells = (size_t)o->rows * (size_t)o->width;
+    uint16_t *half = mem_alloc(cells * 4);
+    for (int32_t r = 0; r < o->rows; r++)
+        for (int32_t i = 0; i < o->width; i++) {
+            float v = o->x.p[r * o->x.stride + i];
+            if (dt == DT_F32)
+                ((float *)half)[r * o->width + i] = v;
+            else
+                half[r * o->width + i] = dt == DT_F16 ? f32_to_f16(v) : f32_to_bf16(v);
+        }
+    int32_t ids[64];
+    for (int32_t r = 0; r < n; r++) ids[r] = (row0 + r) * 7 % o->rows;
+    mat out = mat_new(n, o->width, o->width);
+    op_embed a = {ids, n, o->width, o->rows, half, dt, 1.7f, out.p};
+    b->v->embed(b, &a);
+    mem_free(half);
+    return out;
+}
+
+/* Variants: bit 0 layer norm, bit 1 add, bit 2 no weight, bit 3 in place. */
+static mat run_norm(backend *b, const op_case *o, int32_t row0, int32_t n) {
+    mat x = mat_new(n, o->width, o->x.stride), out = mat_new(n, o->width, o->width + 9);
+    for (int32_t r = 0; r < n; r++)
+        memcpy(x.p + r * x.stride, o->x.p + (row0 + r) * o->x.stride, (size_t)o->width * 4);
+    bool in_place = (o->variant & 8) != 0;
+    op_norm a = {o->variant & 1 ? NORM_LAYER : NORM_RMS,
+                 n,
+                 1,
+                 o->width,
+                 x.p,
+                 x.stride,
+                 o->variant & 2 ? o->y.p + row0 * o->y.stride : NULL,
+                 o->y.stride,
+                 o->variant & 4 ? NULL : o->w.p,
+                 o->variant & 1 ? o->w.p + o->w.stride : NULL,
+                 1e-5f,
+                 in_place ? x.p : out.p,
+                 in_place ? x.stride : out.stride};
+    b->v->norm(b, &a);
+    mat_free(in_place ? &out : &x);
+    return in_place ? x : out;
+}
+
+/* Heads of one row normalised apart: the width is cut into groups of 4. */
+static mat run_qk_norm(backend *b, const op_case *o, int32_t row0, int32_t n) {
+    mat x = mat_new(n, o->width, o->x.stride);
+    for (int32_t r = 0; r < n; r++)
+        memcpy(x.p + r * x.stride, o->x.p + (row0 + r) * o->x.stride, (size_t)o->width * 4);
+    op_norm a = {NORM_RMS, n,      o->width / 4, 4,     x.p, x.stride, NULL,
+                 0,        o->w.p, NULL,         1e-6f, x.p, x.stride};
+    b->v->norm(b, &a);
+    return x;
+}
+
+/* Variants: kind + 4 * gated. */
+static mat run_act(backend *b, const op_case *o, int32_t row0, int32_t n) {
+    bool gated = o->variant >= 4;
+    mat in = mat_new(n, gated ? 2 * o->width : o->width, 2 * o->width + 3);
+    mat out = mat_new(n, o->width, o->width + 2);
+    for (int32_t r = 0; r < n; r++) {
+        const float *x = o->x.p + (row0 + r) * o->x.stride, *y = o->y.p + (row0 + r) * o->y.stride;
+        memcpy(in.p + r * in.stride, x, (size_t)o->width * 4);
+        if (gated) memcpy(in.p + r * in.stride + o->width, y, (size_t)o->width * 4);
+    }
+    op_act a = {o->variant % 4, gated, n, o->width, in.p, in.stride, out.p, out.stride};
+    b->v->act(b, &a);
+    mat_free(&in);
+    return out;
+}
+
+static mat run_add(backend *b, const op_case *o, int32_t row0, int32_t n) {
+    mat x = mat_new(n, o->width, o->width + 1);
+    for (int32_t r = 0; r < n; r++)
+        memcpy(x.p + r * x.stride, o->x.p + (row0 + r) * o->x.stride, (size_t)o->width * 4);
+    op_add a = {n, o->width, x.p, x.stride, o->y.p + row0 * o->y.stride, o->y.stride};
+    b->v->add(b, &a);
+    return x;
+}
+
+static mat run_logsumexp(backend *b, const op_case *o, int32_t row0, int32_t n) {
+    mat out = mat_new(n, 3, 3);
+    float max[64], lse[64];
+    int32_t arg[64];
+    op_logsumexp a = {n, o->width, o->x.p + row0 * o->x.stride, o->x.stride, max, lse, arg};
+    b->v->logsumexp(b, &a);
+    for (int32_t r = 0; r < n; r++) {
+        out.p[r * 3] = max[r];
+        out.p[r * 3 + 1] = lse[r];
+        out.p[r * 3 + 2] = (float)arg[r];
+    }
+    return out;
+}
+
+static void check_op(check_ctx *c, const char *name, op_fn run, int32_t width, int32_t variant,
+                     int special) {
+    op_case o = {name,
+                 40,
+                 width,
+                 variant,
+                 mat_new(40, width, width + 5),
+                 mat_new(40, width, width + 6),
+                 mat_new(2, width, width)};
+    mat_random(c, &o.x, 3);
+    mat_random(c, &o.y, 2);
+    mat_random(c, &o.w, 1);
+    if (special) {
+        o.x.p[width / 2] = NAN;
+        o.x.p[3 * o.x.stride] = INFINITY;
+        o.x.p[4 * o.x.stride + width - 1] = -INFINITY;
+        for (int32_t i = 0; i < width; i++) {
+            o.x.p[5 * o.x.stride + i] = 0;
+            o.x.p[6 * o.x.stride + i] = i % 2 ? 200.0f : -200.0f;
+            o.x.p[7 * o.x.stride + i] = 1.5f; /* ties */
+        }
+    }
+    mat want = run(c->ref, &o, 0, o.rows), base = run(c->be[0], &o, 0, o.rows);
+    const char *op = strcmp(name, "qk_norm") == 0 ? "norm" : name;
+    check_close(c, &want, &base, check_tol(op, false), "%s width=%d variant=%d special=%d", name,
+                width, variant, special);
+    for (int t = 0; t < 3; t++) {
+        static const int32_t counts[] = {1, 2, 7, 40};
+        for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
+            int32_t row0 = check_int(c, 0, 40 - counts[i]);
+            mat part = run(c->be[t], &o, row0, counts[i]);
+            check_same(c, &base, row0, &part, "%s bits width=%d variant=%d rows=%d threads=%d",
+                       name, width, variant, counts[i], t + 1);
+            mat_free(&part);
+        }
+    }
+    mat_free(&want), mat_free(&base), mat_free(&o.x), mat_free(&o.y), mat_free(&o.w);
+}
+
+static void check_copy_pages(check_ctx *c) {
+    enum { PAGES = 9, BYTES = 1000, BUFFERS = 5 };
+    static const int32_t src[] = {0, 3, 8, 8}, dst[] = {3, 8, 1, 8};
+    uint8_t *want = mem_alloc(BUFFERS * PAGES * BYTES), *got = mem_alloc(BUFFERS * PAGES * BYTES);
+    for (int t = 0; t < 3; t++) {
+        void *buffers[BUFFERS];
+        for (int i = 0; i < BUFFERS; i++) buffers[i] = got + i * PAGES * BYTES;
+        for (int i = 0; i < BUFFERS * PAGES * BYTES; i++)
+            want[i] = got[i] = (uint8_t)check_int(c, 0, 255);
+        for (int i = 0; i < BUFFERS; i++)
+            for (int j = 0; j < 4; j++)
+                memmove(want + (i * PAGES + dst[j]) * BYTES, want + (i * PAGES + src[j]) * BYTES,
+                        BYTES);
+        op_copy_pages a = {4, src, dst, BUFFERS, buffers, BYTES};
+        c->be[t]->v->copy_pages(c->be[t], &a);
+        check_that(c, memcmp(want, got, BUFFERS * PAGES * BYTES) == 0, "bytes differ",
+                   "copy_pages threads=%d", t + 1);
+    }
+    mem_free(want), mem_free(got);
+}
+
 void check_ops(check_ctx *c) {
-    (void)c;
+    for (size_t i = 0; i < ARRAY_LEN(widths); i++) {
+        int32_t w = widths[i];
+        for (int special = 0; special < 2; special++) {
+            for (int v = 0; v < 3; v++) check_op(c, "embed", run_embed, w, v, special);
+            for (int v = 0; v < 16; v++) check_op(c, "norm", run_norm, w, v, special);
+            if (w % 4 == 0) check_op(c, "qk_norm", run_qk_norm, w, 0, special);
+            for (int v = 0; v < 8; v++) check_op(c, "act", run_act, w, v, special);
+            check_op(c, "add", run_add, w, 0, special);
+            check_op(c, "logsumexp", run_logsumexp, w, 0, special);
+        }
+    }
+    for (int special = 0; special < 2; special++) {
+        check_op(c, "logsumexp", run_logsumexp, 8192, 0, special);
+        check_op(c, "logsumexp", run_logsumexp, 20000, 0, special);
+        check_op(c, "act", run_act, 9000, 4, special);
+    }
+    check_copy_pages(c);
 }

@@ -1,0 +1,28 @@
+/* Attention of the avx2 level: products in f32, KV pages in f32 or bf16. */
+#include <math.h>
+#include <string.h>
+
+#include "engine/base/mem.h"
+#include "kernels/cpu/levels.h"
+#include "kernels/cpu/simd_avx2.h"
+#include "kernels/cpu/mac.inc"
+#include "kernels/cpu/simd_math.inc"
+
+#define AT_MR 6
+/* clang-format off */
+#define AT_MRS(M) M(1) M(2) M(3) M(4) M(5) M(6)
+/* clang-format on */
+
+#define AT_NAME(x)  avx2_attention_f32_##x
+#define AT_ROW      avx2_attention_f32
+#define AT_ROW_NAME "avx2_attention_f32"
+#define AT_BF16     0
+#define at_kv_t     float
+#include "kernels/cpu/attention_body.inc"
+
+#define AT_NAME(x)  avx2_attention_bf16_##x
+#define AT_ROW      avx2_attention_bf16
+#define AT_ROW_NAME "avx2_attention_bf16"
+#define AT_BF16     1
+#define at_kv_t     uint16_t
+#include "kernels/cpu/attention_body.inc"

@@ -1,0 +1,7 @@
+/* The small ops of the avx512 level. */
+#include <string.h>
+
+#include "kernels/cpu/simd_avx512.h"
+
+#define OPS_LEVEL "avx512"
+#include "kernels/cpu/ops_body.inc"
