@@ -2,10 +2,10 @@
  * afterwards), candidates (the ids that top_k, top_p, min_p and typical_p leave, with their
  * weights), and the draw (inverse CDF over the candidates in the order of their ids).
  *
- * The vocabulary is never sorted. top_k finds its bar by a bounded heap. top_p looks only at ids
- * with weight >= (1-p)/V of the mass: all others together weigh less than 1-p, so the nucleus is
- * complete without them; a weighted quickselect finds its edge. Ties at the edge go to the lower
- * id, so the result is a function of the row alone. */
+ * The vocabulary is never sorted. top_k finds its bar from block maxima (sampler_scan.c). top_p
+ * looks only at ids with weight >= (1-p)/V of the mass: all others together weigh less than 1-p,
+ * so the nucleus is complete without them; bins and a weighted quickselect find its edge. Ties at
+ * the edge go to the lower id, so the result is a function of the row alone. */
 #include "engine/sampler.h"
 
 #include <math.h>
@@ -26,7 +26,10 @@ typedef struct weighted {
     float key, weight;
 } weighted;
 
+#define BINS 8192 /* 64 to an octave */
+
 struct sampler {
+    double bins[BINS];
     int32_t vocab;
     uint32_t epoch;     /* of touched and seen */
     uint32_t *touched;  /* [V] epoch of the last edit */
@@ -238,29 +241,48 @@ static double total_weight(const sampler *s) {
     return sum;
 }
 
+/* Bins of weights in [0, 1] by their leading bits. */
+static int32_t bin_of(float w) {
+    uint32_t bits;
+    memcpy(&bits, &w, 4);
+    return (int32_t)(bits >> 17 & (BINS - 1));
+}
+
+/* The edge of the nucleus: weights are first summed by bin, then only the bin with the edge is
+ * put in order. */
+static void nucleus_edge(sampler *s, double mass, float *ret_edge, int32_t *ret_equal) {
+    double *bins = s->bins;
+    int32_t b = BINS, m = 0;
+    memset(bins, 0, BINS * sizeof *bins);
+    for (int32_t i = 0; i < s->n; i++) bins[bin_of(s->w[i])] += s->w[i];
+    while (b > 1 && mass > bins[b - 1]) mass -= bins[--b];
+    for (int32_t i = 0; i < s->n; i++)
+        if (bin_of(s->w[i]) == b - 1) s->sort[m++] = (weighted){s->w[i], s->w[i]};
+    weighted_edge(s->sort, m, mass, ret_edge, ret_equal);
+}
+
 static void keep_top_p(sampler *s, float top_p, double total) {
     float edge;
     int32_t n_equal;
-    for (int32_t i = 0; i < s->n; i++) s->sort[i] = (weighted){s->w[i], s->w[i]};
-    weighted_edge(s->sort, s->n, top_p * total, &edge, &n_equal);
+    nucleus_edge(s, top_p * total, &edge, &n_equal);
     RETAIN(s, s->w[i] > edge || (s->w[i] == edge && n_equal-- > 0));
 }
 
 /* Locally typical sampling (Meister et al. 2022): those whose surprise is nearest the entropy. */
-static void keep_typical(sampler *s, float mass) {
-    double total = total_weight(s), entropy = 0;
+static void keep_typical(sampler *s, const float *x, float max, float inv_t, float mass) {
+    double total = total_weight(s), mean = 0;
     float edge;
     int32_t n_equal;
-    for (int32_t i = 0; i < s->n; i++) {
-        double p = s->w[i] / total;
-        if (p > 0) entropy -= p * log(p);
+    for (int32_t i = 0; i < s->n; i++) { /* log of a weight: no logarithm needed */
+        s->x[i] = (x[s->ids[i]] - max) * inv_t;
+        mean += s->w[i] * (double)s->x[i];
     }
+    mean /= total; /* entropy = log(total) - mean */
     for (int32_t i = 0; i < s->n; i++) {
-        double p = s->w[i] / total;
-        s->sort[i] = (weighted){p > 0 ? (float)-fabs(-log(p) - entropy) : -INFINITY, (float)p};
-        s->x[i] = s->sort[i].key;
+        s->x[i] = (float)-fabs(mean - s->x[i]);
+        s->sort[i] = (weighted){s->x[i], s->w[i]};
     }
-    weighted_edge(s->sort, s->n, mass, &edge, &n_equal);
+    weighted_edge(s->sort, s->n, mass * total, &edge, &n_equal);
     RETAIN(s, s->x[i] >= edge);
 }
 
@@ -331,30 +353,60 @@ static int32_t draw_unfiltered(sampler *s, const float *x, float max, float temp
     return -1;
 }
 
+static bool has_top_k(const sampler *s, const sample_params *p) {
+    return p->allowed_ids || (p->top_k > 0 && p->top_k < s->vocab);
+}
+
+/* s->ids and s->w: what all filters leave. */
+static status filter(sampler *s, const sample_params *p, const float *x, float max) {
+    double total;
+    if (has_top_k(s, p)) {
+        collect_top_k(s, p, x);
+        if (s->n == 0) return ERR_INVALID;
+        max = scan_max(s->x, s->n);
+        total = scan_exp(s->x, s->n, max, 1 / p->temperature, s->w);
+    } else
+        total = collect_all(s, p, x, max);
+    if (p->top_p < 1) keep_top_p(s, p->top_p, total);
+    if (p->min_p > 0) RETAIN(s, s->w[i] >= p->min_p); /* the best weighs 1 */
+    if (p->typical_p < 1) keep_typical(s, x, max, 1 / p->temperature, p->typical_p);
+    return OK;
+}
+
+/* The largest logit after the edits; they may have banned everything. */
+static status edited_max(const sampler *s, const logits_row *row, float *ret) {
+    *ret = s->n_saved == 0 ? row->x[row->argmax] : scan_max(row->x, s->vocab);
+    return isfinite(*ret) ? OK : ERR_INVALID;
+}
+
 static status choose_random(sampler *s, const batch_seq *q, const logits_row *row, int32_t *ret) {
     const sample_params *p = q->params;
     double u = rng_uniform(p->seed, (uint64_t)q->n_known, (uint32_t)q->choice);
-    bool top_k = p->allowed_ids || (p->top_k > 0 && p->top_k < s->vocab);
-    bool top_p = p->top_p < 1, typical = p->typical_p < 1;
-    float max = s->n_saved == 0 ? row->x[row->argmax] : scan_max(row->x, s->vocab);
-    double total;
-    *ret = -1;
-    if (!isfinite(max)) return ERR_INVALID;
-    if (!top_k && !top_p && !typical && p->min_p <= 0) {
-        *ret = draw_unfiltered(s, row->x, max, p->temperature, u);
-        return *ret < 0 ? ERR_INVALID : OK;
-    }
-    if (top_k) {
-        collect_top_k(s, p, row->x);
-        if (s->n == 0) return ERR_INVALID;
-        total = scan_exp(s->x, s->n, scan_max(s->x, s->n), 1 / p->temperature, s->w);
+    bool filtered = has_top_k(s, p) || p->top_p < 1 || p->min_p > 0 || p->typical_p < 1;
+    float max;
+    TRY(edited_max(s, row, &max));
+    if (filtered) {
+        TRY(filter(s, p, row->x, max));
+        *ret = draw(s, u);
     } else
-        total = collect_all(s, p, row->x, max);
-    if (top_p) keep_top_p(s, p->top_p, total);
-    if (p->min_p > 0) RETAIN(s, s->w[i] >= p->min_p); /* the best weighs 1 */
-    if (typical) keep_typical(s, p->typical_p);
-    *ret = draw(s, u);
+        *ret = draw_unfiltered(s, row->x, max, p->temperature, u);
     return *ret < 0 ? ERR_INVALID : OK;
+}
+
+status sampler_distribution(sampler *s, const batch_seq *q, const logits_row *row, int32_t *ret_ids,
+                            double *ret_probs, int32_t *ret_n) {
+    float max;
+    edit_all(s, q, row->x);
+    status st = edited_max(s, row, &max);
+    if (st == OK) st = filter(s, q->params, row->x, max);
+    undo_edits(s, row->x);
+    double total = st == OK ? total_weight(s) : 0;
+    for (int32_t i = 0; st == OK && i < s->n; i++) {
+        ret_ids[i] = s->ids[i];
+        ret_probs[i] = s->w[i] / total;
+    }
+    if (st == OK) *ret_n = s->n;
+    return st;
 }
 
 /* Logprobs */
@@ -390,7 +442,7 @@ status sampler_describe(sampler *s, const logits_row *row, int32_t token, int32_
 
 status sampler_choose(sampler *s, const batch_seq *q, const logits_row *row, sample_out *ret) {
     const sample_params *p = q->params;
-    int32_t token;
+    int32_t token = -1;
     CHECK(p);
     if (!isfinite(row->lse)) return ERR_INTERNAL;
     edit_all(s, q, row->x);

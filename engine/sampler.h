@@ -26,6 +26,11 @@ typedef struct logits_row {
 NODISCARD status sampler_choose(sampler *s, const batch_seq *q, const logits_row *row,
                                 sample_out *ret);
 
+/* The distribution that a draw would be made from (temperature > 0): ids and probabilities
+ * [vocab], those above 0 in the order of the ids; how many. For tests and tools. */
+NODISCARD status sampler_distribution(sampler *s, const batch_seq *q, const logits_row *row,
+                                      int32_t *ret_ids, double *ret_probs, int32_t *ret_n);
+
 /* Fill ret for a token that is given: logprob, rank and the n best, of the raw logits. */
 NODISCARD status sampler_describe(sampler *s, const logits_row *row, int32_t token,
                                   int32_t n_logprobs, sample_out *ret);

@@ -12,9 +12,8 @@
 
 #include "engine/base/mem.h"
 
-#define BLOCK      64
-#define LANES      16
-#define HEAP_K_MAX 512
+#define BLOCK 64
+#define LANES 16
 
 #if defined(__x86_64__)
 #define FOR_AVX2 __attribute__((target("avx2")))
@@ -26,12 +25,21 @@
 #endif
 #define INLINE static inline __attribute__((always_inline))
 
+/* 16 lanes; the compiler cuts them to what the CPU has. */
+typedef float v16f __attribute__((vector_size(64)));
+typedef int32_t v16i __attribute__((vector_size(64)));
+
 INLINE float block_max(const float *x, int32_t n) {
     float m[LANES];
     int32_t i = 0;
-    for (int k = 0; k < LANES; k++) m[k] = -INFINITY;
-    for (; i + LANES <= n; i += LANES)
-        for (int k = 0; k < LANES; k++) m[k] = x[i + k] > m[k] ? x[i + k] : m[k];
+    v16f v = (v16f){0} - INFINITY;
+    for (; i + LANES <= n; i += LANES) {
+        v16f y;
+        memcpy(&y, x + i, sizeof y);
+        v16i above = y > v;
+        v = (v16f)(((v16i)y & above) | ((v16i)v & ~above));
+    }
+    memcpy(m, &v, sizeof m);
     for (; i < n; i++) m[0] = x[i] > m[0] ? x[i] : m[0];
     for (int w = LANES / 2; w; w /= 2)
         for (int k = 0; k < w; k++) m[k] = m[k + w] > m[k] ? m[k + w] : m[k];
@@ -47,6 +55,22 @@ INLINE int32_t at_least(const float *x, int32_t n, float least, int32_t *ret) {
             ret[found] = i + k;
             found += x[i + k] >= least;
         }
+    }
+    return found;
+}
+
+/* Maximum of every whole block. */
+INLINE void block_maxima(const float *x, int32_t n, float *ret) {
+    for (int32_t i = 0; i + BLOCK <= n; i += BLOCK) ret[i / BLOCK] = block_max(x + i, BLOCK);
+}
+
+INLINE int32_t values_at_least(const float *x, int32_t n, float least, float *ret) {
+    int32_t found = 0;
+    for (int32_t i = 0; i < n; i += BLOCK) {
+        int32_t m = MIN(BLOCK, n - i);
+        if (!(block_max(x + i, m) >= least)) continue;
+        for (int32_t k = 0; k < m; k++)
+            if (x[i + k] >= least) ret[found++] = x[i + k];
     }
     return found;
 }
@@ -80,11 +104,16 @@ INLINE float exp_one(float y) {
 }
 
 INLINE double sum_block(const float *x, int32_t n) {
-    float sum[LANES] = {0};
+    float sum[LANES];
     double total = 0;
     int32_t i = 0;
-    for (; i + LANES <= n; i += LANES)
-        for (int k = 0; k < LANES; k++) sum[k] += x[i + k];
+    v16f v = {0};
+    for (; i + LANES <= n; i += LANES) {
+        v16f y;
+        memcpy(&y, x + i, sizeof y);
+        v += y;
+    }
+    memcpy(sum, &v, sizeof sum);
     for (; i < n; i++) sum[0] += x[i];
     for (int k = 0; k < LANES; k++) total += sum[k];
     return total;
@@ -106,6 +135,8 @@ typedef struct scans {
     int32_t (*count_above)(const float *, int32_t, float);
     double (*exp_all)(const float *, int32_t, float, float, float *);
     double (*sum)(const float *, int32_t);
+    void (*block_maxima)(const float *, int32_t, float *);
+    int32_t (*values_at_least)(const float *, int32_t, float, float *);
 } scans;
 
 #define VARIANT(name, attribute)                                                                   \
@@ -124,7 +155,14 @@ typedef struct scans {
     attribute static double name##_sum(const float *x, int32_t n) {                                \
         return sum_block(x, n);                                                                    \
     }                                                                                              \
-    static const scans name = {name##_max, name##_at_least, name##_count, name##_exp, name##_sum};
+    attribute static void name##_maxima(const float *x, int32_t n, float *r) {                     \
+        block_maxima(x, n, r);                                                                     \
+    }                                                                                              \
+    attribute static int32_t name##_values(const float *x, int32_t n, float v, float *r) {         \
+        return values_at_least(x, n, v, r);                                                        \
+    }                                                                                              \
+    static const scans name = {name##_max, name##_at_least, name##_count, name##_exp,              \
+                               name##_sum, name##_maxima,   name##_values};
 
 VARIANT(portable, )
 #if defined(__x86_64__)
@@ -162,28 +200,6 @@ double scan_sum(const float *x, int32_t n) {
     return best()->sum(x, n);
 }
 
-/* Put v at the root of a min-heap of k and let it sink. */
-static void heap_replace_min(float *h, int32_t k, float v) {
-    int32_t i = 0;
-    for (int32_t c; (c = 2 * i + 1) < k; i = c) {
-        if (c + 1 < k && h[c + 1] < h[c]) c++;
-        if (h[c] >= v) break;
-        h[i] = h[c];
-    }
-    h[i] = v;
-}
-
-static float kth_by_heap(const float *x, int32_t n, int32_t k, float *h) {
-    for (int32_t i = 0; i < k; i++) h[i] = -INFINITY;
-    for (int32_t i = 0; i < n; i += BLOCK) {
-        int32_t m = MIN(BLOCK, n - i);
-        if (!(scan_max(x + i, m) > h[0])) continue;
-        for (int32_t j = 0; j < m; j++)
-            if (x[i + j] > h[0]) heap_replace_min(h, k, x[i + j]);
-    }
-    return h[0];
-}
-
 /* Hoare's selection, descending, pivot by median of three. */
 static float kth_by_select(float *x, int32_t n, int32_t k) {
     int32_t lo = 0, hi = n - 1, want = k - 1;
@@ -209,8 +225,16 @@ static float kth_by_select(float *x, int32_t n, int32_t k) {
     return x[want];
 }
 
+/* The k-th largest of the block maxima is a bar that at least k values reach; only those that do
+ * are looked at again. */
 float scan_kth(const float *x, int32_t n, int32_t k, float *scratch) {
-    if (k <= HEAP_K_MAX) return kth_by_heap(x, n, k, scratch);
-    memcpy(scratch, x, (size_t)n * sizeof *x);
-    return kth_by_select(scratch, n, k);
+    int32_t n_blocks = n / BLOCK, m = 0;
+    if (k > n_blocks) {
+        memcpy(scratch, x, (size_t)n * sizeof *x);
+        return kth_by_select(scratch, n, k);
+    }
+    best()->block_maxima(x, n, scratch);
+    float bar = kth_by_select(scratch, n_blocks, k);
+    m = best()->values_at_least(x, n, bar, scratch);
+    return kth_by_select(scratch, m, k);
 }
