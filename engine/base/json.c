@@ -25,13 +25,45 @@ static bool too_deep(str s) {
     return false;
 }
 
+/* An integer that does not fit 64 bits (real files hold 10^30 as "no limit") is a real number to
+ * us, an error to jansson: a copy of text in which every integer of 19 digits or more has "e0"
+ * behind it. */
+static void widen_integers(str s, strbuf *out) {
+    bool quoted = false;
+    for (size_t i = 0; i < s.n;) {
+        size_t from = i;
+        char c = s.p[i++];
+        if (quoted && c == '\\' && i < s.n) i++;
+        if (c == '"') quoted = !quoted;
+        if (!quoted && c >= '0' && c <= '9') {
+            while (i < s.n && ((s.p[i] >= '0' && s.p[i] <= '9') || s.p[i] == '.' ||
+                               (s.p[i] | 0x20) == 'e' || s.p[i] == '+' || s.p[i] == '-'))
+                i++;
+        }
+        str run = str_cut(s, from, i);
+        strbuf_add(out, run);
+        bool integer = run.n >= 19 && str_find(run, STR("."), 0) < 0 &&
+                       str_find(run, STR("e"), 0) < 0 && str_find(run, STR("E"), 0) < 0;
+        if (!quoted && integer) strbuf_addz(out, "e0");
+    }
+}
+
+static json_t *load_wide(str text, size_t flags, json_error_t *e) {
+    strbuf wide = {0};
+    widen_integers(text, &wide);
+    json_t *v = json_loadb(wide.p, wide.n, flags, e);
+    strbuf_done(&wide);
+    return v;
+}
+
 static status parse(str text, size_t flags, json_t **ret, error *err) {
     if (too_deep(text))
         return error_set(err, ERR_INVALID, "JSON is nested deeper than %d levels",
                          LIMIT_JSON_DEPTH);
     json_error_t e;
-    json_t *v =
-        json_loadb(text.p ? text.p : "", text.n, flags | JSON_DECODE_ANY | JSON_ALLOW_NUL, &e);
+    flags |= JSON_DECODE_ANY | JSON_ALLOW_NUL;
+    json_t *v = json_loadb(text.p ? text.p : "", text.n, flags, &e);
+    if (!v && json_error_code(&e) == json_error_numeric_overflow) v = load_wide(text, flags, &e);
     if (!v)
         return error_set(err, ERR_INVALID, "not valid JSON: %s (line %d, column %d)", e.text,
                          e.line, e.column);

@@ -10,7 +10,8 @@
 #include "engine/base/str.h"
 
 /* Parse one JSON value. Duplicate keys: the last wins. NULs in strings are allowed. Nesting is
- * bounded by LIMIT_JSON_DEPTH of conf/limits.h (checked before parsing). The caller owns *ret
+ * bounded by LIMIT_JSON_DEPTH of conf/limits.h (checked before parsing). Integers past 64 bits are
+ * read as reals. The caller owns *ret
  * (json_decref). Errors say line and column. */
 NODISCARD status js_parse(str text, json_t **ret, error *err);
 /* The same, but a duplicate key is an error: for files where the last one winning hides damage. */

@@ -150,6 +150,13 @@ START_TEST(json_is_bounded) {
     strbuf_done(&deep);
     ck_assert(js_parse(STR("{\"a\":[1,2],\"b\":\"[[[\\\"[\"}"), &v, &e) == OK);
     ck_assert(str_eqz(js_get_str(v, "b"), "[[[\"["));
+    json_t *wide;
+    ck_assert(
+        js_parse(STR("{\"n\":1000000000000000000000000000000,\"s\":\"1000000000000000000000\"}"),
+                 &wide, &e) == OK);
+    ck_assert(js_get_real(wide, "n", 0) == 1e30);
+    ck_assert(str_eqz(js_get_str(wide, "s"), "1000000000000000000000"));
+    json_decref(wide);
     strbuf b = {0};
     strbuf_add_js(&b, v);
     ck_assert_str_eq(b.p, "{\"a\":[1,2],\"b\":\"[[[\\\"[\"}");

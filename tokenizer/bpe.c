@@ -1,0 +1,402 @@
+/* Short words (nearly all) are merged by scanning an array of ranks, which beats any heap up to
+ * about a hundred symbols. Long ones - a megabyte without a space is possible input - use a heap
+ * of candidate pairs over a linked list: O(n log n). Stale heap entries are recognised by the two
+ * ids they were made for.
+ *
+ * Invariant of both: symbols tile the word, and rank i belongs to (symbol i, its right
+ * neighbour). */
+#include "tokenizer/bpe.h"
+
+#include "engine/base/check.h"
+#include "engine/base/utf8.h"
+
+#define SHORT_MAX 96
+#define NO_RANK   UINT32_MAX
+
+void bpe_init(bpe *b) {
+    *b = (bpe){.unk = -1, .n_ids = INT32_MAX};
+    for (int i = 0; i < 256; i++) b->byte_id[i] = -1;
+    b->cache = wordcache_new();
+}
+
+void bpe_done(bpe *b) {
+    vocab_done(&b->whole);
+    mem_free((void *)b->prefix.p);
+    mem_free((void *)b->suffix.p);
+    mem_free(b->pairs);
+    mem_free(b->chars);
+    mem_free(b->no_break);
+    vec_done(&b->privates);
+    wordcache_free(b->cache);
+}
+
+/* ---- tables ---- */
+
+static inline uint32_t pair_hash(int32_t l, int32_t r) {
+    uint64_t h = ((uint64_t)(uint32_t)l << 32 | (uint32_t)r) * 0x9E3779B97F4A7C15u;
+    return (uint32_t)(h >> 32) ^ (uint32_t)(h >> 49);
+}
+
+static bpe_pair *pair_slot(const bpe *b, int32_t l, int32_t r) {
+    uint32_t mask = b->pair_slots - 1;
+    for (uint32_t at = pair_hash(l, r) & mask;; at = (at + 1) & mask) {
+        bpe_pair *p = &b->pairs[at];
+        if (p->left < 0 || (p->left == l && p->right == r)) return p;
+    }
+}
+
+void bpe_reserve_pairs(bpe *b, size_t n) {
+    uint32_t want = MAX(b->pair_slots, 64);
+    while (want < n * 2) want *= 2;
+    if (want == b->pair_slots) return;
+    bpe_pair *old = b->pairs;
+    uint32_t n_old = b->pair_slots;
+    b->pairs = mem_alloc((size_t)want * sizeof *b->pairs);
+    memset(b->pairs, 0xFF, (size_t)want * sizeof *b->pairs);
+    b->pair_slots = want;
+    for (uint32_t i = 0; i < n_old; i++)
+        if (old[i].left >= 0) *pair_slot(b, old[i].left, old[i].right) = old[i];
+    mem_free(old);
+}
+
+void bpe_add_pair(bpe *b, int32_t left, int32_t right, uint32_t rank, int32_t id) {
+    CHECK(left >= 0 && right >= 0);
+    bpe_reserve_pairs(b, (size_t)b->n_pairs + 1);
+    bpe_pair *p = pair_slot(b, left, right);
+    b->n_pairs += p->left < 0;
+    *p = (bpe_pair){left, right, rank, id};
+}
+
+const bpe_pair *bpe_find_pair(const bpe *b, int32_t left, int32_t right) {
+    if (!b->pair_slots || left < 0 || right < 0) return NULL;
+    const bpe_pair *p = pair_slot(b, left, right);
+    return p->left < 0 ? NULL : p;
+}
+
+static bpe_char *char_slot(const bpe *b, uint32_t cp) {
+    uint32_t mask = b->char_slots - 1;
+    for (uint32_t at = (cp * 0x9E3779B1u) >> 8 & mask;; at = (at + 1) & mask)
+        if (!b->chars[at].cp1 || b->chars[at].cp1 == cp + 1) return &b->chars[at];
+}
+
+void bpe_add_char(bpe *b, uint32_t cp, int32_t id) {
+    if (b->n_chars * 2 >= b->char_slots) {
+        bpe_char *old = b->chars;
+        uint32_t n_old = b->char_slots;
+        b->char_slots = MAX(n_old * 2, 256);
+        b->chars = mem_calloc(b->char_slots, sizeof *b->chars);
+        for (uint32_t i = 0; i < n_old; i++)
+            if (old[i].cp1) *char_slot(b, old[i].cp1 - 1) = old[i];
+        mem_free(old);
+    }
+    bpe_char *c = char_slot(b, cp);
+    b->n_chars += !c->cp1;
+    *c = (bpe_char){cp + 1, id};
+}
+
+int32_t bpe_char_id(const bpe *b, uint32_t cp) {
+    if (!b->char_slots) return -1;
+    const bpe_char *c = char_slot(b, cp);
+    return c->cp1 ? c->id : -1;
+}
+
+static size_t char_len(const bpe *b, str s, size_t at, uint32_t *cp) {
+    size_t k = b->bytes ? 0 : utf8_get(s.p + at, s.n - at, cp);
+    if (!k) *cp = (uint8_t)s.p[at];
+    return k ? k : 1;
+}
+
+/* Id of a part of a piece: a piece, or the private id of a single character (made when new). */
+static int32_t part_id(bpe *b, const vocab *v, str part) {
+    int32_t id = vocab_id(v, part);
+    uint32_t cp;
+    if (id >= 0 || b->bytes || !part.n || utf8_get(part.p, part.n, &cp) != part.n) return id;
+    id = bpe_char_id(b, cp);
+    if (id < 0) {
+        bpe_add_char(b, cp, id = b->n_ids + (int32_t)b->privates.n);
+        vec_push(&b->privates, cp);
+    }
+    return id;
+}
+
+void bpe_pairs_from_pieces(bpe *b, const vocab *v, const uint32_t *rank, int32_t n_ids) {
+    b->n_ids = n_ids;
+    bpe_reserve_pairs(b, (size_t)v->n * 2);
+    for (int32_t id = 0; id < v->n; id++) {
+        str s = vocab_piece(v, id);
+        if (!s.p || rank[id] == NO_RANK || vocab_id(v, s) != id) continue;
+        uint32_t cp;
+        for (size_t at = char_len(b, s, 0, &cp); at < s.n; at += char_len(b, s, at, &cp)) {
+            int32_t l = part_id(b, v, str_cut(s, 0, at));
+            int32_t r = l < 0 ? -1 : part_id(b, v, str_cut(s, at, s.n));
+            if (r >= 0) bpe_add_pair(b, l, r, rank[id], id);
+        }
+    }
+}
+
+static uint32_t bit_of(uint32_t cp) {
+    return (cp * 0x9E3779B1u) >> 16;
+}
+
+void bpe_set_break(bpe *b, const vocab *v, uint32_t cp) {
+    if (b->prefix.n || b->suffix.n || b->bytes || bpe_char_id(b, cp) < 0) return;
+    b->break_before = cp;
+    b->no_break = mem_calloc(1024, sizeof *b->no_break);
+    for (int32_t id = 0; id < v->n; id++) {
+        str s = vocab_piece(v, id);
+        uint32_t c, before = cp;
+        for (size_t at = 0; at < s.n;) {
+            at += char_len(b, s, at, &c);
+            if (c == cp && before != cp)
+                b->no_break[bit_of(before) >> 6] |= 1ull << (bit_of(before) & 63);
+            before = c;
+        }
+    }
+    b->no_break[bit_of(cp) >> 6] |= 1ull << (bit_of(cp) & 63); /* runs of cp stay together */
+}
+
+/* ---- symbols ---- */
+
+/* A character that is no symbol: its bytes, an unknown, or nothing. *unk_pending: an unknown that
+ * is to be written before the next known character (the reference keeps it that long). */
+static void add_unknown(const bpe *b, str ch, vec_i32 *out, bool *unk_pending) {
+    if (b->byte_fallback) {
+        bool all = true;
+        for (size_t i = 0; i < ch.n; i++) all &= b->byte_id[(uint8_t)ch.p[i]] >= 0;
+        if (all) {
+            for (size_t i = 0; i < ch.n; i++) vec_push(out, b->byte_id[(uint8_t)ch.p[i]]);
+            return;
+        }
+    }
+    if (b->unk < 0) return;
+    if (*unk_pending && !b->fuse_unk) vec_push(out, b->unk);
+    *unk_pending = true;
+}
+
+static int32_t affixed_id(const bpe *b, str ch, bool first, bool last) {
+    char buf[64];
+    size_t n = 0;
+    if (b->prefix.n + ch.n + b->suffix.n > sizeof buf) return -1;
+    if (!first) n += b->prefix.n, memcpy(buf, b->prefix.p ? b->prefix.p : "", b->prefix.n);
+    memcpy(buf + n, ch.p, ch.n), n += ch.n;
+    if (last && b->suffix.n) memcpy(buf + n, b->suffix.p, b->suffix.n), n += b->suffix.n;
+    return vocab_id(&b->whole, str_n(buf, n));
+}
+
+static void symbols_of_chars(const bpe *b, str word, vec_i32 *out) {
+    bool affix = b->prefix.n || b->suffix.n, unk_pending = false;
+    for (size_t at = 0, k; at < word.n; at += k) {
+        uint32_t cp;
+        k = char_len(b, word, at, &cp);
+        str ch = str_cut(word, at, at + k);
+        int32_t id = affix ? affixed_id(b, ch, at == 0, at + k == word.n) : bpe_char_id(b, cp);
+        if (id < 0) {
+            add_unknown(b, ch, out, &unk_pending);
+            continue;
+        }
+        if (unk_pending) vec_push(out, b->unk);
+        unk_pending = false;
+        vec_push(out, id);
+    }
+    if (unk_pending) vec_push(out, b->unk);
+}
+
+static void symbols(const bpe *b, str word, vec_i32 *out) {
+    if (!b->bytes || b->prefix.n || b->suffix.n) {
+        symbols_of_chars(b, word, out);
+        return;
+    }
+    vec_reserve(out, out->n + word.n);
+    for (size_t i = 0; i < word.n; i++) {
+        int32_t id = b->byte_id[(uint8_t)word.p[i]];
+        if (id < 0) id = b->unk;
+        if (id >= 0) out->p[out->n++] = id;
+    }
+}
+
+/* ---- merging ---- */
+
+static inline uint32_t rank_of(const bpe *b, int32_t l, int32_t r, int32_t *id) {
+    const bpe_pair *p = pair_slot(b, l, r);
+    *id = p->id;
+    return p->left < 0 ? NO_RANK : p->rank;
+}
+
+/* sym[0..n) in place; returns how many are left. n <= SHORT_MAX. */
+static size_t merge_short(const bpe *b, int32_t *sym, size_t n) {
+    uint32_t rank[SHORT_MAX];
+    int32_t id[SHORT_MAX];
+    for (size_t i = 0; i + 1 < n; i++) rank[i] = rank_of(b, sym[i], sym[i + 1], &id[i]);
+    while (n > 1) {
+        size_t best = 0;
+        for (size_t i = 1; i + 1 < n; i++)
+            if (rank[i] < rank[best]) best = i;
+        if (rank[best] == NO_RANK) break;
+        sym[best] = id[best];
+        n--;
+        size_t tail = n - best - 1;
+        memmove(sym + best + 1, sym + best + 2, tail * sizeof *sym);
+        memmove(rank + best, rank + best + 1, tail * sizeof *rank);
+        memmove(id + best, id + best + 1, tail * sizeof *id);
+        if (best + 1 < n) rank[best] = rank_of(b, sym[best], sym[best + 1], &id[best]);
+        if (best > 0) rank[best - 1] = rank_of(b, sym[best - 1], sym[best], &id[best - 1]);
+    }
+    return n;
+}
+
+typedef struct candidate {
+    uint32_t rank, pos;
+    int32_t left, right;
+} candidate;
+
+typedef VEC(candidate) heap;
+
+static bool before(const candidate *a, const candidate *b) {
+    return a->rank != b->rank ? a->rank < b->rank : a->pos < b->pos;
+}
+
+static void heap_push(heap *h, candidate c) {
+    vec_push(h, c);
+    size_t i = h->n - 1;
+    for (; i && before(&c, &h->p[(i - 1) / 2]); i = (i - 1) / 2) h->p[i] = h->p[(i - 1) / 2];
+    h->p[i] = c;
+}
+
+static candidate heap_pop(heap *h) {
+    candidate top = h->p[0], c = h->p[--h->n];
+    size_t i = 0;
+    for (size_t k; (k = 2 * i + 1) < h->n; i = k) {
+        if (k + 1 < h->n && before(&h->p[k + 1], &h->p[k])) k++;
+        if (!before(&h->p[k], &c)) break;
+        h->p[i] = h->p[k];
+    }
+    if (h->n) h->p[i] = c;
+    return top;
+}
+
+typedef struct node {
+    int32_t id; /* -1: merged into its left neighbour */
+    uint32_t prev, next;
+} node;
+
+#define END UINT32_MAX
+
+static void push_pair(const bpe *b, heap *h, const node *nodes, uint32_t at) {
+    if (at == END || nodes[at].next == END) return;
+    int32_t id, l = nodes[at].id, r = nodes[nodes[at].next].id;
+    uint32_t rank = rank_of(b, l, r, &id);
+    if (rank != NO_RANK) heap_push(h, (candidate){rank, at, l, r});
+}
+
+static size_t merge_long(const bpe *b, int32_t *sym, size_t n) {
+    node *nodes = mem_alloc(n * sizeof *nodes);
+    heap h = {0};
+    for (uint32_t i = 0; i < n; i++)
+        nodes[i] = (node){sym[i], i ? i - 1 : END, i + 1 < n ? i + 1 : END};
+    for (uint32_t i = 0; i < n; i++) push_pair(b, &h, nodes, i);
+    while (h.n) {
+        candidate c = heap_pop(&h);
+        node *l = &nodes[c.pos];
+        if (l->id != c.left || l->next == END || nodes[l->next].id != c.right) continue;
+        node *r = &nodes[l->next];
+        rank_of(b, c.left, c.right, &l->id);
+        r->id = -1;
+        l->next = r->next;
+        if (l->next != END) nodes[l->next].prev = c.pos;
+        push_pair(b, &h, nodes, c.pos);
+        push_pair(b, &h, nodes, l->prev);
+    }
+    size_t left = 0;
+    for (uint32_t i = 0; i != END; i = nodes[i].next) sym[left++] = nodes[i].id;
+    vec_done(&h);
+    mem_free(nodes);
+    return left;
+}
+
+/* Private ids that no merge took in are unknown characters after all: bytes or unk. */
+static void resolve_private(const bpe *b, vec_i32 *ids, size_t from) {
+    size_t i = from;
+    while (i < ids->n && ids->p[i] < b->n_ids) i++;
+    if (i == ids->n) return;
+    vec_i32 in = {0};
+    for (size_t k = i; k < ids->n; k++) vec_push(&in, ids->p[k]);
+    ids->n = i;
+    for (size_t k = 0; k < in.n; k++) {
+        bool unk_pending = false;
+        if (in.p[k] < b->n_ids)
+            vec_push(ids, in.p[k]);
+        else {
+            char ch[4];
+            size_t n = utf8_put(b->privates.p[in.p[k] - b->n_ids], ch);
+            add_unknown(b, str_n(ch, n), ids, &unk_pending);
+            if (unk_pending) vec_push(ids, b->unk);
+        }
+    }
+    vec_done(&in);
+    if (!b->fuse_unk) return;
+    size_t to = i = MAX(i, from + 1);
+    for (; i < ids->n; i++)
+        if (ids->p[i] != b->unk || ids->p[to - 1] != b->unk) ids->p[to++] = ids->p[i];
+    ids->n = MIN(to, ids->n);
+}
+
+/* ---- words ---- */
+
+static void encode_uncached(const bpe *b, str word, vec_i32 *ids) {
+    if (b->ignore_merges) {
+        int32_t id = vocab_id(&b->whole, word);
+        if (id >= 0) {
+            vec_push(ids, id);
+            return;
+        }
+    }
+    size_t from = ids->n;
+    symbols(b, word, ids);
+    size_t n = ids->n - from;
+    if (b->pair_slots && n > 1)
+        n = n <= SHORT_MAX ? merge_short(b, ids->p + from, n) : merge_long(b, ids->p + from, n);
+    ids->n = from + n;
+    resolve_private(b, ids, from);
+}
+
+static void encode_cached(const bpe *b, str word, vec_i32 *ids) {
+    wordkey k;
+    if (!wordcache_key(word, &k)) {
+        encode_uncached(b, word, ids);
+        return;
+    }
+    vec_reserve(ids, ids->n + WORDCACHE_IDS);
+    int n = wordcache_get(b->cache, &k, ids->p + ids->n);
+    if (n >= 0) {
+        ids->n += (size_t)n;
+        return;
+    }
+    size_t from = ids->n;
+    encode_uncached(b, word, ids);
+    wordcache_put(b->cache, &k, ids->p + from, ids->n - from);
+}
+
+/* End of the part of a word that starts at `at`: before the next breaking character that follows
+ * one it never merges with. */
+static size_t part_end(const bpe *b, str word, size_t at) {
+    uint32_t cp, before = b->break_before;
+    for (; at < word.n; before = cp) {
+        size_t k = char_len(b, word, at, &cp);
+        if (cp == b->break_before &&
+            !(b->no_break[bit_of(before) >> 6] >> (bit_of(before) & 63) & 1))
+            break;
+        at += k;
+    }
+    return at;
+}
+
+void bpe_encode(const bpe *b, str word, vec_i32 *ids) {
+    if (!b->break_before || word.n < 4) {
+        encode_cached(b, word, ids);
+        return;
+    }
+    for (size_t at = 0, end; at < word.n; at = end) {
+        end = part_end(b, word, at);
+        encode_cached(b, str_cut(word, at, end), ids);
+    }
+}

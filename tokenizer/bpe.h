@@ -1,0 +1,65 @@
+/* Byte-pair encoding of one word: the lowest-ranked pair of neighbours is merged, leftmost first,
+ * until none is left (Sennrich et al. 2016). One engine for tokenizer.json's BPE (over bytes or
+ * characters), SentencePiece's BPE (rank by score) and tiktoken's (rank by id): they differ only in
+ * where the table of pairs comes from.
+ *
+ * Symbols are ids. A character that has no id of its own but takes part in merges gets a private id
+ * from bpe.n_ids upward; what is left of those at the end is unknown. */
+#ifndef TOKENIZER_BPE_H
+#define TOKENIZER_BPE_H
+
+#include "engine/base/status.h"
+#include "engine/base/str.h"
+#include "engine/base/vec.h"
+#include "tokenizer/vocab.h"
+#include "tokenizer/wordcache.h"
+
+typedef struct bpe_pair {
+    int32_t left, right; /* left < 0: empty */
+    uint32_t rank;
+    int32_t id;
+} bpe_pair;
+
+typedef struct bpe_char {
+    uint32_t cp1; /* code point + 1; 0: empty */
+    int32_t id;
+} bpe_char;
+
+typedef struct bpe {
+    bool bytes; /* a word is bytes, each a symbol; otherwise UTF-8 characters */
+    bool fuse_unk, ignore_merges, byte_fallback;
+    int32_t n_ids;        /* ids at or above are private */
+    int32_t unk;          /* -1: characters that are not there vanish */
+    int32_t byte_id[256]; /* bytes: the symbol; characters: "<0x00>"..., -1: none */
+    str prefix, suffix;   /* continuing_subword_prefix, end_of_word_suffix; owned */
+    vocab whole;          /* word -> id, where ignore_merges, prefix or suffix need it */
+    bpe_pair *pairs;
+    uint32_t n_pairs, pair_slots; /* slots: a power of two or 0 */
+    bpe_char *chars;
+    uint32_t n_chars, char_slots;
+    VEC(uint32_t) privates; /* code points of the private ids */
+    uint32_t break_before; /* a code point before which a word may be cut without changing ids; 0 */
+    uint64_t *no_break;    /* 64 Ki bits by code point hash: not after these */
+    wordcache *cache;
+} bpe;
+
+void bpe_init(bpe *b);
+void bpe_done(bpe *b);
+void bpe_reserve_pairs(bpe *b, size_t n);
+/* A later rank for the same pair replaces the earlier one. */
+void bpe_add_pair(bpe *b, int32_t left, int32_t right, uint32_t rank, int32_t id);
+const bpe_pair *bpe_find_pair(const bpe *b, int32_t left, int32_t right);
+void bpe_add_char(bpe *b, uint32_t cp, int32_t id);
+int32_t bpe_char_id(const bpe *b, uint32_t cp); /* -1: none */
+
+/* Every way to build a piece of v from two pieces of v becomes a pair with rank[id]; single
+ * characters that are no piece themselves get private ids from n_ids (characters only). */
+void bpe_pairs_from_pieces(bpe *b, const vocab *v, const uint32_t *rank, int32_t n_ids);
+/* Allow cutting words before cp where no merge result has another character before it. `v`: the
+ * pieces (as the model sees them). */
+void bpe_set_break(bpe *b, const vocab *v, uint32_t cp);
+
+/* Append the ids of one word (not empty, below 2 GiB). Any thread. */
+void bpe_encode(const bpe *b, str word, vec_i32 *ids);
+
+#endif

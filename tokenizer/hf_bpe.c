@@ -1,0 +1,176 @@
+/* A merge names its two parts and its product by their strings; all three must be in the
+ * vocabulary. The file's order is the rank; of a pair listed twice the later rank counts, as in the
+ * reference. */
+#include "tokenizer/hf_bpe.h"
+
+#include <stdio.h>
+
+#include "conf/limits.h"
+#include "engine/base/mem.h"
+#include "engine/base/utf8.h"
+#include "tokenizer/bytechars.h"
+#include "tokenizer/jscan.h"
+
+status hf_vocab(str raw, vocab *v, error *err) {
+    jscan s;
+    jscan_init(&s, raw);
+    str key;
+    int64_t id;
+    bool range = true, room = true;
+    vocab_reserve(v, (int32_t)MIN(raw.n / 16, (size_t)LIMIT_VOCAB), raw.n / 2);
+    if (jscan_enter(&s, '{'))
+        while (range && room && jscan_more(&s, '}')) {
+            if (!jscan_key(&s, &key)) break;
+            /* the key may lie in the scanner's buffer: numbers do not use it */
+            if (!jscan_int(&s, &id)) break;
+            range = id >= 0 && id < LIMIT_VOCAB;
+            room = range && vocab_put(v, (int32_t)id, key);
+        }
+    status st = jscan_status(&s, "model.vocab", err);
+    jscan_done(&s);
+    if (st == OK && !range)
+        st = error_set(err, ERR_FORMAT, "model.vocab: id %lld is not in 0..%d", (long long)id,
+                       LIMIT_VOCAB - 1);
+    if (st == OK && !room) st = error_set(err, ERR_TOO_LARGE, "model.vocab is too large");
+    return st;
+}
+
+typedef struct merge_ctx {
+    bpe *b;
+    const vocab *v;
+    strbuf joined;
+    uint32_t rank;
+} merge_ctx;
+
+static status add_merge(merge_ctx *c, str l, str r, error *err) {
+    str tail = c->b->prefix.n && str_starts(r, c->b->prefix) ? str_cut(r, c->b->prefix.n, r.n) : r;
+    strbuf_clear(&c->joined);
+    strbuf_add(&c->joined, l);
+    strbuf_add(&c->joined, tail);
+    int32_t a = vocab_id(c->v, l), b = vocab_id(c->v, r),
+            id = vocab_id(c->v, strbuf_str(&c->joined));
+    if (a < 0 || b < 0 || id < 0)
+        return error_set(err, ERR_FORMAT,
+                         "model.merges[%u]: \"" STR_FMT "\" is not in the vocabulary", c->rank,
+                         STR_ARG(str_cut(a < 0   ? l
+                                         : b < 0 ? r
+                                                 : strbuf_str(&c->joined),
+                                         0,
+                                         MIN((size_t)100, a < 0   ? l.n
+                                                          : b < 0 ? r.n
+                                                                  : c->joined.n))));
+    bpe_add_pair(c->b, a, b, c->rank++, id);
+    return OK;
+}
+
+static status merge_line(merge_ctx *c, str line, error *err) {
+    ptrdiff_t space = str_find(line, STR(" "), 0);
+    if (space < 0 || str_find(line, STR(" "), (size_t)space + 1) >= 0)
+        return error_set(err, ERR_FORMAT, "model.merges[%u]: \"" STR_FMT "\" is not two tokens",
+                         c->rank, STR_ARG(str_cut(line, 0, MIN(line.n, (size_t)100))));
+    return add_merge(c, str_cut(line, 0, (size_t)space), str_cut(line, (size_t)space + 1, line.n),
+                     err);
+}
+
+/* ["a", "b"]: the first string is copied, the scanner may use its buffer again. */
+static status merge_pair(merge_ctx *c, jscan *s, strbuf *left, error *err) {
+    str l, r;
+    if (!jscan_enter(s, '[') || !jscan_more(s, ']') || !jscan_string(s, &l)) return OK;
+    strbuf_clear(left);
+    strbuf_add(left, l);
+    if (!jscan_more(s, ']') || !jscan_string(s, &r)) return OK;
+    TRY(add_merge(c, strbuf_str(left), r, err));
+    if (jscan_more(s, ']') && !s->want) s->want = "two tokens of a merge";
+    return OK;
+}
+
+status hf_merges(str raw, const vocab *v, bpe *b, error *err) {
+    jscan s;
+    jscan_init(&s, raw);
+    merge_ctx c = {.b = b, .v = v};
+    strbuf left = {0};
+    status st = OK;
+    str line;
+    bpe_reserve_pairs(b, MIN(raw.n / 12, (size_t)LIMIT_VOCAB));
+    if (jscan_enter(&s, '['))
+        while (st == OK && jscan_more(&s, ']')) {
+            if (jscan_peek(&s) == '[')
+                st = merge_pair(&c, &s, &left, err);
+            else if (jscan_string(&s, &line))
+                st = merge_line(&c, line, err);
+            if (s.want) break;
+        }
+    if (st == OK) st = jscan_status(&s, "model.merges", err);
+    jscan_done(&s);
+    strbuf_done(&left);
+    strbuf_done(&c.joined);
+    return st;
+}
+
+/* The vocabulary as the words are: bytes behind the byte alphabet, or characters. */
+static void fill_whole(bpe *b, const vocab *v) {
+    strbuf raw = {0};
+    vocab_reserve(&b->whole, v->n, v->bytes.n);
+    for (int32_t id = 0; id < v->n; id++) {
+        str s = vocab_piece(v, id);
+        if (!s.p) continue;
+        strbuf_clear(&raw);
+        if (b->bytes && !bytechars_decode(s, &raw)) continue;
+        vocab_put(&b->whole, id, b->bytes ? strbuf_str(&raw) : s);
+    }
+    strbuf_done(&raw);
+}
+
+static void fill_symbols(bpe *b, const vocab *v) {
+    for (int i = 0; i < 256; i++) {
+        char buf[8];
+        size_t n = b->bytes ? utf8_put(bytechar_of((uint8_t)i), buf)
+                            : (size_t)snprintf(buf, sizeof buf, "<0x%02X>", i);
+        b->byte_id[i] = vocab_id(v, str_n(buf, n));
+    }
+    for (int32_t id = 0; id < v->n && !b->bytes; id++) {
+        str s = vocab_piece(v, id);
+        uint32_t cp;
+        if (s.n && utf8_get(s.p, s.n, &cp) == s.n) bpe_add_char(b, cp, vocab_id(v, s));
+    }
+}
+
+static void bpe_free_(void *self) {
+    bpe_done(self);
+    mem_free(self);
+}
+
+static void bpe_encode_(const void *self, str word, vec_i32 *ids) {
+    bpe_encode(self, word, ids);
+}
+
+status hf_merges_text(str text, const vocab *v, bpe *b, error *err) {
+    merge_ctx c = {.b = b, .v = v};
+    status st = OK;
+    bpe_reserve_pairs(b, MIN(text.n / 6, (size_t)LIMIT_VOCAB));
+    for (size_t at = 0; st == OK && at < text.n;) {
+        ptrdiff_t nl = str_find(text, STR("\n"), at);
+        size_t end = nl < 0 ? text.n : (size_t)nl;
+        str line = str_cut(text, at, end);
+        if (line.n && line.p[line.n - 1] == '\r') line.n--;
+        bool version = at == 0 && str_starts(line, STR("#version"));
+        at = end + 1;
+        if (line.n && !version) st = merge_line(&c, line, err);
+    }
+    strbuf_done(&c.joined);
+    return st;
+}
+
+bpe *hf_bpe_make(tokenizer *t, bool bytes) {
+    bpe *b = mem_calloc(1, sizeof *b);
+    bpe_init(b);
+    b->bytes = bytes;
+    t->model = (model){bytes ? "bpe (byte level)" : "bpe (characters)", b, bpe_encode_, bpe_free_};
+    return b;
+}
+
+void hf_bpe_finish(tokenizer *t, bpe *b) {
+    fill_symbols(b, &t->pieces);
+    if (b->ignore_merges || b->prefix.n || b->suffix.n) fill_whole(b, &t->pieces);
+    if (!b->ignore_merges) bpe_set_break(b, &t->pieces, 0x2581);
+}

@@ -1,0 +1,319 @@
+/* Two buffers in turns; a step that changes nothing for this text (NFC of ASCII) is not run.
+ *
+ * Case and accents follow the reference: Lowercase is Unicode's simple plus special lower-casing
+ * of single characters, StripAccents drops combining marks (Mn and its kin) and expects NFD
+ * before it. */
+#include "tokenizer/normalize.h"
+
+#include <utf8proc.h>
+
+#include "engine/base/json.h"
+#include "engine/base/mem.h"
+#include "engine/base/utf8.h"
+#include "tokenizer/charsmap.h"
+#include "tokenizer/uclass.h"
+#include "tokenizer/unorm.h"
+
+#define NORMALIZER_STEPS_MAX 32
+
+typedef struct step step;
+struct step {
+    void (*run)(const step *s, normal_work *w, str in, strbuf *out);
+    unorm_form form;
+    bool left, right;                              /* Strip */
+    bool clean, chinese, strip_accents, lowercase; /* Bert */
+    char *text;                                    /* Prepend, Replace: what is put */
+    size_t text_n;
+    matcher *m;
+    charsmap *map;
+};
+
+struct normalizer {
+    step steps[NORMALIZER_STEPS_MAX];
+    int n;
+};
+
+/* ---- steps ---- */
+
+static void run_unorm(const step *s, normal_work *w, str in, strbuf *out) {
+    unorm(s->form, in, out);
+}
+
+static bool is_white(str in, size_t at, size_t *ret_len) {
+    uint32_t cp;
+    *ret_len = utf8_get(in.p + at, in.n - at, &cp);
+    return *ret_len && uclass(cp) & UC_SPACE;
+}
+
+static void run_strip(const step *s, normal_work *w, str in, strbuf *out) {
+    size_t k;
+    while (s->left && in.n && is_white(in, 0, &k)) in = str_cut(in, k, in.n);
+    while (s->right && in.n) {
+        size_t i = in.n - 1;
+        while (i && ((unsigned char)in.p[i] & 0xC0) == 0x80) i--;
+        if (!is_white(in, i, &k)) break;
+        in.n = i;
+    }
+    strbuf_add(out, in);
+}
+
+static void run_prepend(const step *s, normal_work *w, str in, strbuf *out) {
+    if (in.n) strbuf_add(out, str_n(s->text, s->text_n));
+    strbuf_add(out, in);
+}
+
+static void run_replace(const step *s, normal_work *w, str in, strbuf *out) {
+    size_t at = 0, prev = 0, from, to;
+    while (at <= in.n && matcher_find(s->m, &w->match, in, at, &from, &to)) {
+        strbuf_add(out, str_cut(in, prev, from));
+        strbuf_add(out, str_n(s->text, s->text_n));
+        prev = at = to;
+        if (from != to) continue;
+        uint32_t cp;
+        size_t k = at < in.n ? utf8_get(in.p + at, in.n - at, &cp) : 1;
+        at += k ? k : 1;
+    }
+    if (prev < in.n) strbuf_add(out, str_cut(in, prev, in.n));
+}
+
+/* One character in lower case: U+0130 is the only one that becomes two; a final sigma is not
+ * told apart, as in the reference, which lowers character by character. */
+static void add_lower(strbuf *out, uint32_t cp) {
+    if (cp == 0x130) {
+        strbuf_addcp(out, 'i');
+        strbuf_addcp(out, 0x307);
+    } else
+        strbuf_addcp(out, cp < 128 ? (cp >= 'A' && cp <= 'Z' ? cp + 32 : cp)
+                                   : (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp));
+}
+
+static void each_char(str in, strbuf *out, void (*add)(strbuf *, uint32_t)) {
+    for (size_t i = 0; i < in.n;) {
+        uint32_t cp;
+        size_t k = utf8_get(in.p + i, in.n - i, &cp);
+        add(out, k ? cp : 0xFFFD);
+        i += k ? k : 1;
+    }
+}
+
+static void run_lowercase(const step *s, normal_work *w, str in, strbuf *out) {
+    each_char(in, out, add_lower);
+}
+
+static void add_unaccented(strbuf *out, uint32_t cp) {
+    if (!(uclass(cp) & UC_M)) strbuf_addcp(out, cp);
+}
+
+static void run_strip_accents(const step *s, normal_work *w, str in, strbuf *out) {
+    each_char(in, out, add_unaccented);
+}
+
+/* Nmt: control characters go, every kind of white space becomes a space. */
+static void add_nmt(strbuf *out, uint32_t cp) {
+    bool gone = (cp >= 1 && cp <= 8) || cp == 0xB || (cp >= 0xE && cp <= 0x1F) || cp == 0x7F ||
+                cp == 0x8F || cp == 0x9F;
+    bool space = cp == 9 || cp == 0xA || cp == 0xC || cp == 0xD || cp == 0x1680 ||
+                 (cp >= 0x200B && cp <= 0x200F) || cp == 0x2028 || cp == 0x2029 || cp == 0x2581 ||
+                 cp == 0xFEFF || cp == 0xFFFD;
+    if (!gone) strbuf_addcp(out, space ? ' ' : cp);
+}
+
+static void run_nmt(const step *s, normal_work *w, str in, strbuf *out) {
+    each_char(in, out, add_nmt);
+}
+
+static void run_charsmap(const step *s, normal_work *w, str in, strbuf *out) {
+    charsmap_graphemes(s->map, in, out);
+}
+
+static bool is_chinese(uint32_t cp) {
+    return (cp >= 0x4E00 && cp <= 0x9FFF) || (cp >= 0x3400 && cp <= 0x4DBF) ||
+           (cp >= 0x20000 && cp <= 0x2A6DF) || (cp >= 0x2A700 && cp <= 0x2B73F) ||
+           (cp >= 0x2B740 && cp <= 0x2B81F) || (cp >= 0x2B920 && cp <= 0x2CEAF) ||
+           (cp >= 0xF900 && cp <= 0xFAFF) || (cp >= 0x2F800 && cp <= 0x2FA1F);
+}
+
+static void bert_clean(const step *s, str in, strbuf *out) {
+    for (size_t i = 0; i < in.n;) {
+        uint32_t cp;
+        size_t k = utf8_get(in.p + i, in.n - i, &cp);
+        if (!k) cp = 0xFFFD;
+        i += k ? k : 1;
+        bool white = cp == '\t' || cp == '\n' || cp == '\r' || uclass(cp) & UC_SPACE;
+        bool control = !(cp == '\t' || cp == '\n' || cp == '\r') && uclass(cp) & UC_CTRL;
+        if (s->clean && (cp == 0 || cp == 0xFFFD || control)) continue;
+        if (s->clean && white) cp = ' ';
+        bool wide = s->chinese && is_chinese(cp);
+        if (wide) strbuf_addc(out, ' ');
+        strbuf_addcp(out, cp);
+        if (wide) strbuf_addc(out, ' ');
+    }
+}
+
+static void run_bert(const step *s, normal_work *w, str in, strbuf *out) {
+    strbuf a = {0}, b = {0};
+    bert_clean(s, in, &a);
+    if (s->strip_accents) {
+        unorm(UNORM_NFD, strbuf_str(&a), &b);
+        strbuf_clear(&a);
+        for (size_t i = 0; i < b.n;) {
+            uint32_t cp = 0xFFFD;
+            size_t k = utf8_get(b.p + i, b.n - i, &cp);
+            if (utf8proc_category((utf8proc_int32_t)cp) != UTF8PROC_CATEGORY_MN)
+                strbuf_addcp(&a, cp);
+            i += k ? k : 1;
+        }
+    }
+    if (s->lowercase)
+        each_char(strbuf_str(&a), out, add_lower);
+    else
+        strbuf_add(out, strbuf_str(&a));
+    strbuf_done(&a);
+    strbuf_done(&b);
+}
+
+/* ---- run ---- */
+
+void normal_work_done(normal_work *w) {
+    strbuf_done(&w->text[0]);
+    strbuf_done(&w->text[1]);
+    match_work_done(&w->match);
+}
+
+str normalizer_run(const normalizer *n, normal_work *w, str text) {
+    for (int i = 0; i < n->n; i++) {
+        const step *s = &n->steps[i];
+        if (s->run == run_unorm && s->form == UNORM_NFC && unorm_is_nfc_quick(text)) continue;
+        strbuf *out = text.p == w->text[0].p ? &w->text[1] : &w->text[0];
+        strbuf_clear(out);
+        strbuf_reserve(out, text.n + 16);
+        s->run(s, w, text, out);
+        text = strbuf_str(out);
+    }
+    return text;
+}
+
+/* ---- from JSON ---- */
+
+static void own_text(step *s, str t) {
+    s->text = mem_alloc(t.n + 1);
+    memcpy(s->text, t.p ? t.p : "", t.n);
+    s->text_n = t.n;
+}
+
+static status parse_form(step *s, const json_t *j, error *err) {
+    str t = js_get_str(j, "type");
+    s->run = run_unorm;
+    s->form = str_eqz(t, "NFC")    ? UNORM_NFC
+              : str_eqz(t, "NFD")  ? UNORM_NFD
+              : str_eqz(t, "NFKC") ? UNORM_NFKC
+                                   : UNORM_NFKD;
+    return OK;
+}
+
+static status parse_strip(step *s, const json_t *j, error *err) {
+    s->run = run_strip;
+    s->left = js_get_bool(j, "strip_left", true);
+    s->right = js_get_bool(j, "strip_right", true);
+    return OK;
+}
+
+static status parse_prepend(step *s, const json_t *j, error *err) {
+    s->run = run_prepend;
+    own_text(s, js_get_str(j, "prepend"));
+    return OK;
+}
+
+static status parse_replace(step *s, const json_t *j, error *err) {
+    json_t *pattern = js_get(j, "pattern");
+    str regex = js_get_str(pattern, "Regex"), literal = js_get_str(pattern, "String");
+    s->run = run_replace;
+    own_text(s, js_get_str(j, "content"));
+    if (regex.p) return matcher_regex(regex, &s->m, err);
+    if (!literal.n)
+        return error_set(err, ERR_FORMAT, "normalizer: Replace needs pattern.Regex or .String");
+    s->m = matcher_literal(literal);
+    return OK;
+}
+
+static status parse_bert(step *s, const json_t *j, error *err) {
+    s->run = run_bert;
+    s->clean = js_get_bool(j, "clean_text", true);
+    s->chinese = js_get_bool(j, "handle_chinese_chars", true);
+    s->lowercase = js_get_bool(j, "lowercase", true);
+    s->strip_accents = js_get_bool(j, "strip_accents", s->lowercase);
+    return OK;
+}
+
+static status parse_charsmap(step *s, const json_t *j, error *err) {
+    str b64 = js_get_str(j, "precompiled_charsmap");
+    s->run = run_charsmap;
+    return charsmap_from_base64(b64, &s->map, err);
+}
+
+static status parse_lowercase(step *s, const json_t *j, error *err) {
+    s->run = run_lowercase;
+    return OK;
+}
+static status parse_strip_accents(step *s, const json_t *j, error *err) {
+    s->run = run_strip_accents;
+    return OK;
+}
+static status parse_nmt(step *s, const json_t *j, error *err) {
+    s->run = run_nmt;
+    return OK;
+}
+
+static status parse(normalizer *n, const json_t *j, int depth, error *err) {
+    static const struct {
+        const char *type;
+        status (*parse)(step *, const json_t *, error *);
+    } kinds[] = {
+        {"NFC", parse_form},
+        {"NFD", parse_form},
+        {"NFKC", parse_form},
+        {"NFKD", parse_form},
+        {"Strip", parse_strip},
+        {"Prepend", parse_prepend},
+        {"Replace", parse_replace},
+        {"Lowercase", parse_lowercase},
+        {"Nmt", parse_nmt},
+        {"StripAccents", parse_strip_accents},
+        {"BertNormalizer", parse_bert},
+        {"Precompiled", parse_charsmap},
+    };
+    str type = js_get_str(j, "type");
+    if (str_eqz(type, "Sequence") && depth < 8) {
+        json_t *list = js_get(j, "normalizers");
+        for (size_t i = 0; i < json_array_size(list); i++)
+            TRY(parse(n, json_array_get(list, i), depth + 1, err));
+        return OK;
+    }
+    if (n->n == NORMALIZER_STEPS_MAX)
+        return error_set(err, ERR_UNSUPPORTED, "normalizer: more than %d steps",
+                         NORMALIZER_STEPS_MAX);
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (str_eqz(type, kinds[i].type)) return kinds[i].parse(&n->steps[n->n++], j, err);
+    return error_set(err, ERR_UNSUPPORTED, "normalizer: type \"" STR_FMT "\" is not supported",
+                     STR_ARG(type));
+}
+
+status normalizer_new(const json_t *spec, normalizer **ret, error *err) {
+    normalizer *n = mem_calloc(1, sizeof *n);
+    status st = spec ? parse(n, spec, 0, err) : OK;
+    if (st == OK)
+        *ret = n;
+    else
+        normalizer_free(n);
+    return st;
+}
+
+void normalizer_free(normalizer *n) {
+    if (!n) return;
+    for (int i = 0; i < n->n; i++) {
+        mem_free(n->steps[i].text);
+        matcher_free(n->steps[i].m);
+        charsmap_free(n->steps[i].map);
+    }
+    mem_free(n);
+}

@@ -1,0 +1,26 @@
+/* Normalisers: tokenizer.json's "normalizer" as a list of steps, each text -> text. */
+#ifndef TOKENIZER_NORMALIZE_H
+#define TOKENIZER_NORMALIZE_H
+
+#include <jansson.h>
+
+#include "engine/base/status.h"
+#include "engine/base/str.h"
+#include "tokenizer/matcher.h"
+
+typedef struct normalizer normalizer;
+
+/* `spec`: the JSON value, NULL for none. */
+NODISCARD status normalizer_new(const json_t *spec, normalizer **ret, error *err);
+void normalizer_free(normalizer *n); /* takes NULL */
+
+typedef struct normal_work {
+    strbuf text[2];
+    match_work match;
+} normal_work;
+void normal_work_done(normal_work *w);
+
+/* The normal form of text (valid UTF-8), borrowed from text or from w until the next call. */
+str normalizer_run(const normalizer *n, normal_work *w, str text);
+
+#endif

@@ -1,0 +1,172 @@
+/* Each scanner decides by the class of the first character or two, as the alternation's order
+ * demands, and never backtracks more than one character ("\s+(?!\S)" gives the last space of a run
+ * to the word that follows). */
+#include "tokenizer/scan.h"
+
+#include "engine/base/mem.h"
+#include "engine/base/utf8.h"
+#include "tokenizer/uclass.h"
+
+/* Class of the character at `at` and its end; 0 classes and at itself at the end of the text. */
+static inline unsigned class_at(const char *p, size_t n, size_t at, size_t *end) {
+    if (at >= n) {
+        *end = at;
+        return 0;
+    }
+    unsigned char c = (unsigned char)p[at];
+    if (c < 128) {
+        *end = at + 1;
+        return uclass_ascii[c];
+    }
+    uint32_t cp = 0xFFFD;
+    size_t k = utf8_get(p + at, n - at, &cp);
+    *end = at + (k ? k : 1);
+    return uclass_slow(cp);
+}
+
+/* End of the run of characters with (class & want) != 0 from `at`. */
+static inline size_t run_of(const char *p, size_t n, size_t at, unsigned want) {
+    size_t end;
+    while (at < n && class_at(p, n, at, &end) & want) at = end;
+    return at;
+}
+
+/* End of the run of characters with (class & avoid) == 0 from `at`. */
+static inline size_t run_not(const char *p, size_t n, size_t at, unsigned avoid) {
+    size_t end;
+    while (at < n && !(class_at(p, n, at, &end) & avoid)) at = end;
+    return at;
+}
+
+/* 's 't 're 've 'm 'll 'd after the apostrophe at `at`: bytes of the match or 0. */
+static size_t contraction(const char *p, size_t n, size_t at) {
+    if (at + 1 >= n) return 0;
+    char a = p[at + 1], b = at + 2 < n ? p[at + 2] : 0;
+    if (a == 's' || a == 't' || a == 'm' || a == 'd') return 2;
+    if ((a == 'r' && b == 'e') || (a == 'v' && b == 'e') || (a == 'l' && b == 'l')) return 3;
+    return 0;
+}
+
+/* The same in any case; U+017F (long s) folds to s. */
+static size_t contraction_any(const char *p, size_t n, size_t at) {
+    if (at + 1 >= n) return 0;
+    if ((unsigned char)p[at + 1] == 0xC5 && at + 2 < n && (unsigned char)p[at + 2] == 0xBF)
+        return 3;
+    char low[3] = {'\'', p[at + 1] | 0x20, at + 2 < n ? p[at + 2] | 0x20 : 0};
+    if ((p[at + 1] & 0x40) == 0) return 0;
+    if (at + 2 < n && (p[at + 2] & 0x40) == 0) low[2] = 0;
+    return contraction(low, 3, 0);
+}
+
+/* \s+(?!\S)|\s+ from a space at `at`; `last` is where the run's last character begins. */
+static size_t spaces(size_t n, size_t at, size_t last, size_t end) {
+    return end == n || last == at ? end : last;
+}
+
+static size_t space_run(const char *p, size_t n, size_t at, size_t *last) {
+    size_t end = at, next;
+    *last = at;
+    while (end < n && class_at(p, n, end, &next) & UC_SPACE) {
+        *last = end;
+        end = next;
+    }
+    return end;
+}
+
+#define UC_LNS (UC_L | UC_N | UC_SPACE)
+
+static size_t tile_gpt2(const char *p, size_t n, size_t at) {
+    if (p[at] == '\'') {
+        size_t k = contraction(p, n, at);
+        if (k) return at + k;
+    }
+    size_t from = at, end;
+    unsigned c = class_at(p, n, at, &end);
+    if (p[at] == ' ') {
+        size_t end2;
+        unsigned c2 = class_at(p, n, end, &end2);
+        if (end < n && !(c2 & UC_SPACE)) from = end, end = end2, c = c2;
+    }
+    if (c & UC_L) return run_of(p, n, end, UC_L);
+    if (c & UC_N) return run_of(p, n, end, UC_N);
+    if (!(c & UC_SPACE)) return run_not(p, n, end, UC_LNS);
+    size_t last, stop = space_run(p, n, from, &last);
+    return spaces(n, at, last, stop);
+}
+
+/* \s*[\r\n]+|\s+(?!\S)|\s+ : up to the last newline of the run when there is one. */
+static size_t spaces_newline(const char *p, size_t n, size_t at) {
+    size_t end = at, next, last = at, newline = 0;
+    while (end < n && class_at(p, n, end, &next) & UC_SPACE) {
+        if (p[end] == '\n' || p[end] == '\r') newline = next;
+        last = end;
+        end = next;
+    }
+    return newline ? newline : spaces(n, at, last, end);
+}
+
+/* The llama 3 pattern and its relatives; digits: how many \p{N} one match takes at most. */
+static inline size_t tile_modern(const char *p, size_t n, size_t at, int digits, unsigned letter) {
+    if (p[at] == '\'') {
+        size_t k = contraction_any(p, n, at);
+        if (k) return at + k;
+    }
+    size_t end, end2;
+    unsigned c = class_at(p, n, at, &end);
+    if (c & letter) return run_of(p, n, end, letter);
+    if (c & UC_N) {
+        for (int i = 1; i < digits && class_at(p, n, end, &end2) & UC_N; i++) end = end2;
+        return end;
+    }
+    if (p[at] != '\n' && p[at] != '\r' && class_at(p, n, end, &end2) & letter)
+        return run_of(p, n, end2, letter);
+    size_t from = end;
+    if (p[at] == ' ') c = class_at(p, n, end, &from);
+    if (c && !(c & UC_LNS)) {
+        size_t stop = run_not(p, n, from, UC_LNS);
+        while (stop < n && (p[stop] == '\n' || p[stop] == '\r')) stop++;
+        return stop;
+    }
+    return spaces_newline(p, n, at);
+}
+
+static size_t tile_llama3(const char *p, size_t n, size_t at) {
+    return tile_modern(p, n, at, 3, UC_L);
+}
+static size_t tile_qwen2(const char *p, size_t n, size_t at) {
+    return tile_modern(p, n, at, 1, UC_L);
+}
+
+static const struct known {
+    const char *name, *pattern;
+    size_t (*tile)(const char *, size_t, size_t);
+} known[] = {
+    {"gpt2", "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
+     tile_gpt2},
+    {"llama3",
+     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+"
+     "[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+     tile_llama3},
+    {"qwen2",
+     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+"
+     "[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
+     tile_qwen2},
+};
+
+scan scan_of_pattern(str pattern) {
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (str_eqz(pattern, known[i].pattern))
+            return (scan){.kind = SCAN_TILE, .name = known[i].name, .tile = known[i].tile};
+    return (scan){.kind = SCAN_NONE};
+}
+
+const char *scan_name(const scan *s) {
+    return s->kind == SCAN_NONE ? NULL : s->name;
+}
+
+bool scan_find(const scan *s, str text, size_t from, size_t *ret_start, size_t *ret_end) {
+    if (from >= text.n) return false;
+    *ret_start = from;
+    *ret_end = s->tile(text.p, text.n, from);
+    return true;
+}

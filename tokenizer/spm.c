@@ -1,0 +1,354 @@
+/* SentencePiece .model files (sentencepiece_model.proto): BPE and Unigram.
+ *
+ * The model does its own normalising, as in the library: user-defined symbols pass untouched, then
+ * the precompiled map, then white space (collapsed if the file says so, and written as U+2581 with
+ * one in front). Control symbols are never recognised in text. */
+#include <float.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "conf/limits.h"
+#include "engine/base/mem.h"
+#include "engine/base/utf8.h"
+#include "tokenizer/charsmap.h"
+#include "tokenizer/proto.h"
+#include "tokenizer/tok.h"
+#include "tokenizer/unigram.h"
+
+#define SPACE "\u2581"
+
+typedef enum spm_model { MODEL_UNIGRAM = 1, MODEL_BPE = 2 } spm_model;
+
+typedef struct spm {
+    bool dummy_prefix, remove_extra, escape, suffix, byte_fallback;
+    uint64_t model;
+    str unk_surface, bos, eos; /* borrowed from the file while it is read */
+    charsmap *map;
+    added_set *user; /* user-defined symbols */
+    bpe *bpe;
+    unigram *unigram;
+    VEC(float) scores;
+    VEC(uint8_t) types;
+} spm;
+
+static void spm_free(void *self) {
+    spm *s = self;
+    charsmap_free(s->map);
+    added_set_free(s->user);
+    if (s->bpe) bpe_done(s->bpe);
+    mem_free(s->bpe);
+    unigram_free(s->unigram);
+    vec_done(&s->scores);
+    vec_done(&s->types);
+    mem_free(s);
+}
+
+/* ---- encoding ---- */
+
+typedef struct normal {
+    const spm *s;
+    strbuf out;
+    bool after_space; /* what went before ends with a space that swallows the next */
+} normal;
+
+static void put_piece(normal *n, str piece) {
+    while (n->after_space && str_starts(piece, STR(" "))) piece = str_cut(piece, 1, piece.n);
+    if (piece.n) {
+        for (size_t i = 0; i < piece.n; i++) {
+            if (piece.p[i] == ' ' && n->s->escape)
+                strbuf_addz(&n->out, SPACE);
+            else
+                strbuf_addc(&n->out, piece.p[i]);
+        }
+        n->after_space = str_ends(piece, STR(" "));
+    }
+    if (!n->s->remove_extra) n->after_space = false;
+}
+
+static void put_text(normal *n, str text) {
+    for (size_t at = 0; at < text.n;) {
+        str rest = str_cut(text, at, text.n), piece;
+        size_t k = n->s->map ? charsmap_longest(n->s->map, rest, &piece) : 0;
+        if (!k) {
+            uint32_t cp;
+            k = utf8_get(rest.p, rest.n, &cp);
+            if (!k) k = 1;
+            piece = str_cut(rest, 0, k);
+        }
+        put_piece(n, piece);
+        at += k;
+    }
+}
+
+/* Leading spaces go before the dummy prefix is put: "is there anything else" comes first. */
+static void normalize(const spm *s, str text, const added_parts *parts, normal *n) {
+    strbuf_reserve(&n->out, text.n + 16);
+    n->after_space = s->remove_extra;
+    for (size_t i = 0; i < parts->n; i++) {
+        str t = str_cut(text, parts->p[i].from, parts->p[i].to);
+        if (parts->p[i].id >= 0)
+            put_piece(n, t);
+        else
+            put_text(n, t);
+    }
+    str mark = s->escape ? STR(SPACE) : STR(" ");
+    if (s->remove_extra)
+        while (str_ends(strbuf_str(&n->out), mark)) n->out.n -= mark.n;
+}
+
+static void encode_normal(const spm *s, str text, vec_i32 *ids) {
+    if (s->unigram) {
+        unigram_encode(s->unigram, text, ids);
+        return;
+    }
+    if (added_set_empty(s->user)) {
+        bpe_encode(s->bpe, text, ids);
+        return;
+    }
+    added_parts parts = {0};
+    added_set_split(s->user, text, &parts);
+    for (size_t i = 0; i < parts.n; i++) {
+        if (parts.p[i].id >= 0)
+            vec_push(ids, parts.p[i].id);
+        else
+            bpe_encode(s->bpe, str_cut(text, parts.p[i].from, parts.p[i].to), ids);
+    }
+    vec_done(&parts);
+}
+
+static void spm_encode(const void *self, str text, vec_i32 *ids) {
+    const spm *s = self;
+    added_parts parts = {0};
+    if (added_set_empty(s->user))
+        vec_push(&parts, ((added_part){-1, 0, text.n}));
+    else
+        added_set_split(s->user, text, &parts);
+    normal n = {.s = s};
+    str mark = s->escape ? STR(SPACE) : STR(" ");
+    if (s->dummy_prefix && !s->suffix) strbuf_add(&n.out, mark);
+    size_t before = n.out.n;
+    normalize(s, text, &parts, &n);
+    bool empty = s->remove_extra && n.out.n <= before;
+    if (s->dummy_prefix && s->suffix) strbuf_add(&n.out, mark);
+    if (!empty && n.out.n) encode_normal(s, strbuf_str(&n.out), ids);
+    strbuf_done(&n.out);
+    vec_done(&parts);
+}
+
+/* ---- reading ---- */
+
+static status read_piece(str message, spm *s, tokenizer *t, error *err) {
+    proto p = {.text = message};
+    proto_field f;
+    str piece = {0};
+    float score = 0;
+    uint64_t type = SPM_NORMAL;
+    while (proto_next(&p, &f)) {
+        if (f.number == 1 && f.wire == 2) piece = f.bytes;
+        if (f.number == 2 && f.wire == 5) score = proto_float(&f);
+        if (f.number == 3 && f.wire == 0) type = f.value;
+    }
+    int32_t id = (int32_t)s->scores.n;
+    if (p.bad || !piece.n || type < 1 || type > 6 || score != score)
+        return error_set(err, ERR_FORMAT, "piece %d is damaged", id);
+    if (id >= LIMIT_VOCAB || !vocab_put(&t->pieces, id, piece))
+        return error_set(err, ERR_TOO_LARGE, "more than %d pieces", LIMIT_VOCAB);
+    vec_push(&s->scores, score);
+    vec_push(&s->types, (uint8_t)type);
+    return OK;
+}
+
+static status read_trainer(str message, spm *s, error *err) {
+    proto p = {.text = message};
+    proto_field f;
+    while (proto_next(&p, &f)) {
+        if (f.number == 3) s->model = f.value;
+        if (f.number == 24) s->suffix = f.value;
+        if (f.number == 35) s->byte_fallback = f.value;
+        if (f.number == 44 && f.wire == 2) s->unk_surface = f.bytes;
+        if (f.number == 46 && f.wire == 2) s->bos = f.bytes;
+        if (f.number == 47 && f.wire == 2) s->eos = f.bytes;
+    }
+    return p.bad ? error_set(err, ERR_FORMAT, "trainer_spec is damaged") : OK;
+}
+
+static status read_normalizer(str message, spm *s, error *err) {
+    proto p = {.text = message};
+    proto_field f;
+    str map = {0};
+    while (proto_next(&p, &f)) {
+        if (f.number == 2 && f.wire == 2) map = f.bytes;
+        if (f.number == 3) s->dummy_prefix = f.value;
+        if (f.number == 4) s->remove_extra = f.value;
+        if (f.number == 5) s->escape = f.value;
+    }
+    if (p.bad) return error_set(err, ERR_FORMAT, "normalizer_spec is damaged");
+    charsmap_free(s->map);
+    s->map = NULL;
+    return map.n ? charsmap_new(map, &s->map, err) : OK;
+}
+
+static status read_file(str text, spm *s, tokenizer *t, error *err) {
+    proto p = {.text = text};
+    proto_field f;
+    while (proto_next(&p, &f)) {
+        if (f.wire != 2) continue;
+        if (f.number == 1) TRY(read_piece(f.bytes, s, t, err));
+        if (f.number == 2) TRY(read_trainer(f.bytes, s, err));
+        if (f.number == 3) TRY(read_normalizer(f.bytes, s, err));
+    }
+    if (p.bad || !s->scores.n)
+        return error_set(err, ERR_FORMAT, "not a SentencePiece model (damage at byte %zu)", p.at);
+    if (s->model == MODEL_BPE || s->model == MODEL_UNIGRAM) return OK;
+    return error_set(err, ERR_UNSUPPORTED,
+                     "SentencePiece model type %llu (word, char) is not supported",
+                     (unsigned long long)s->model);
+}
+
+/* ---- models ---- */
+
+static bool in_text(uint8_t type) {
+    return type == SPM_NORMAL || type == SPM_USER || type == SPM_UNUSED;
+}
+
+static int32_t unknown_id(const spm *s) {
+    for (size_t i = 0; i < s->types.n; i++)
+        if (s->types.p[i] == SPM_UNKNOWN) return (int32_t)i;
+    return -1;
+}
+
+/* byte_id of all bytes, or none when one is missing. */
+static bool find_bytes(const spm *s, const tokenizer *t, int32_t byte_id[256]) {
+    bool all = s->byte_fallback;
+    for (int i = 0; i < 256; i++) {
+        char name[8];
+        snprintf(name, sizeof name, "<0x%02X>", i);
+        byte_id[i] = vocab_id(&t->pieces, str_z(name));
+        all &= byte_id[i] >= 0;
+    }
+    for (int i = 0; i < 256 && !all; i++) byte_id[i] = -1;
+    return all;
+}
+
+typedef struct scored {
+    float score;
+    int32_t id;
+} scored;
+
+static int by_score(const void *a, const void *b) {
+    float x = ((const scored *)a)->score, y = ((const scored *)b)->score;
+    return (x < y) - (x > y);
+}
+
+/* Equal scores, equal ranks: of those the leftmost is merged first. */
+static uint32_t *ranks_of(const spm *s) {
+    size_t n = s->scores.n;
+    scored *order = mem_alloc(n * sizeof *order);
+    uint32_t *rank = mem_alloc(n * sizeof *rank), r = 0;
+    for (size_t i = 0; i < n; i++) order[i] = (scored){s->scores.p[i], (int32_t)i};
+    qsort(order, n, sizeof *order, by_score);
+    for (size_t i = 0; i < n; i++) {
+        r += i && order[i].score != order[i - 1].score;
+        rank[order[i].id] = r;
+    }
+    mem_free(order);
+    return rank;
+}
+
+static status make_bpe(spm *s, tokenizer *t, error *err) {
+    bpe *b = s->bpe = mem_calloc(1, sizeof *b);
+    vocab text_pieces = {0};
+    bpe_init(b);
+    b->fuse_unk = true;
+    b->unk = unknown_id(s);
+    b->byte_fallback = find_bytes(s, t, b->byte_id);
+    for (int32_t id = 0; id < t->pieces.n; id++) {
+        str piece = vocab_piece(&t->pieces, id);
+        uint32_t cp;
+        if (s->types.p[id] == SPM_UNUSED) {
+            vocab_done(&text_pieces);
+            return error_set(err, ERR_UNSUPPORTED,
+                             "piece %d: UNUSED pieces in a BPE model are "
+                             "not supported",
+                             id);
+        }
+        if (!in_text(s->types.p[id])) continue;
+        vocab_put(&text_pieces, id, piece);
+        if (utf8_get(piece.p, piece.n, &cp) == piece.n) bpe_add_char(b, cp, id);
+    }
+    uint32_t *rank = ranks_of(s);
+    bpe_pairs_from_pieces(b, &text_pieces, rank, t->pieces.n);
+    bpe_set_break(b, &text_pieces, 0x2581);
+    mem_free(rank);
+    vocab_done(&text_pieces);
+    t->model.kind = "sentencepiece bpe";
+    return OK;
+}
+
+static void make_unigram(spm *s, tokenizer *t) {
+    unigram *u = s->unigram = unigram_new();
+    u->float_sums = true;
+    u->types = t->types;
+    u->unk = unknown_id(s);
+    u->min = FLT_MAX;
+    u->max = FLT_MIN;
+    for (int32_t id = 0; id < t->pieces.n; id++) {
+        double score = (double)s->scores.p[id];
+        vec_push(&u->scores, score);
+        if (s->types.p[id] == SPM_NORMAL) {
+            u->min = MIN(u->min, score);
+            u->max = MAX(u->max, score);
+        }
+        if (in_text(s->types.p[id])) trie_add(&u->pieces, vocab_piece(&t->pieces, id), id);
+    }
+    find_bytes(s, t, u->byte_id);
+    t->model.kind = "sentencepiece unigram";
+}
+
+static void set_types(const spm *s, tokenizer *t) {
+    size_t n = s->types.n;
+    t->types = mem_alloc(n + 1);
+    memcpy(t->types, s->types.p, n);
+    t->special = mem_calloc(n + 1, 1);
+    for (size_t i = 0; i < n; i++) {
+        t->special[i] = s->types.p[i] == SPM_CONTROL;
+        if (s->types.p[i] == SPM_USER)
+            added_set_add(s->user, &(added_token){.id = (int32_t)i,
+                                                  .pattern = vocab_piece(&t->pieces, (int32_t)i)});
+    }
+    t->bos = vocab_id(&t->pieces, s->bos);
+    t->eos = vocab_id(&t->pieces, s->eos);
+}
+
+static status read_model(str text, tokenizer *t, error *err) {
+    spm *s = mem_calloc(1, sizeof *s);
+    *s = (spm){.dummy_prefix = true,
+               .remove_extra = true,
+               .escape = true,
+               .model = MODEL_UNIGRAM,
+               .unk_surface = STR(" \u2047 "),
+               .bos = STR("<s>"),
+               .eos = STR("</s>"),
+               .user = added_set_new()};
+    t->model = (model){"sentencepiece", s, spm_encode, spm_free};
+    TRY(read_file(text, s, t, err));
+    set_types(s, t);
+    if (s->model == MODEL_BPE)
+        TRY(make_bpe(s, t, err));
+    else
+        make_unigram(s, t);
+    t->dec = decoder_of_spm(s->dummy_prefix || s->remove_extra, s->remove_extra, s->unk_surface);
+    return OK;
+}
+
+status spm_open(str text, tokenizer **ret, error *err) {
+    tokenizer *t = tok_new();
+    status st = read_model(text, t, err);
+    if (st != OK) {
+        tokenizer_free(t);
+        return st;
+    }
+    tok_finish(t);
+    *ret = t;
+    return OK;
+}

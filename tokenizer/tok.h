@@ -1,0 +1,72 @@
+/* The inside of a tokenizer: what the file readers (hf.c, spm.c, tiktoken.c, gpt2files.c) fill in
+ * and tokenizer.c runs. Private to this folder. */
+#ifndef TOKENIZER_TOK_H
+#define TOKENIZER_TOK_H
+
+#include <jansson.h>
+
+#include "engine/base/vec.h"
+#include "tokenizer/added.h"
+#include "tokenizer/bpe.h"
+#include "tokenizer/decoder.h"
+#include "tokenizer/normalize.h"
+#include "tokenizer/pretok.h"
+#include "tokenizer/tokenizer.h"
+#include "tokenizer/vocab.h"
+
+/* A model: word -> ids. One of these per kind of file content. */
+typedef struct model {
+    const char *kind;
+    void *self;
+    void (*encode)(const void *self, str word, vec_i32 *ids);
+    void (*free)(void *self);
+} model;
+
+struct tokenizer {
+    model model;
+    vocab pieces;       /* as stored, added tokens included */
+    vocab raw;          /* ids -> bytes where the decoder wants those; no look-up by string */
+    bool raw_is_stored; /* pieces are bytes already: raw is left empty */
+    uint8_t *special;   /* by id, pieces.n entries */
+    uint8_t *types;     /* spm_type by id, NULL: all normal */
+    normalizer *norm;
+    pretok *pre;
+    added_set *added;            /* matched in the text as it is */
+    added_set *added_normalized; /* matched in the normalised text */
+    vec_i32 before, after;       /* what ENCODE_SPECIAL puts around */
+    decoder *dec;
+    int32_t bos, eos;
+};
+
+/* The bytes or string of id as the decoder wants it; {NULL,0}: none. */
+static inline str tok_for_decoder(const tokenizer *t, int32_t id) {
+    return vocab_piece(t->raw.n ? &t->raw : &t->pieces, id);
+}
+
+tokenizer *tok_new(void);
+/* Make `special` as long as the vocabulary and fill raw if the decoder wants it. The last step of
+ * every reader. */
+void tok_finish(tokenizer *t);
+
+/* An added token as the files describe it. */
+typedef struct added_spec {
+    int32_t id;
+    str content;
+    bool special, normalized, lstrip, rstrip, single_word;
+} added_spec;
+/* Put it into pieces, special and the set it belongs to. Needs t->norm. */
+NODISCARD status tok_add(tokenizer *t, const added_spec *a, error *err);
+
+/* Readers. `text` is the file's content, borrowed during the call. */
+NODISCARD status hf_open(str text, tokenizer **ret, error *err);
+NODISCARD status spm_open(str text, tokenizer **ret, error *err);
+NODISCARD status tiktoken_open(str text, const char *pretokenizer, tokenizer **ret, error *err);
+NODISCARD status gpt2files_open(str vocab_json, str merges_txt, tokenizer **ret, error *err);
+
+/* tokenizer_config.json and special_tokens_map.json of a model directory: bos and eos; with
+ * `complete` also the added tokens and add_bos_token/add_eos_token, which a tokenizer.json would
+ * have said itself. */
+NODISCARD status tok_config(tokenizer *t, const char *dir, bool complete, bool bos_default,
+                            error *err);
+
+#endif
