@@ -129,11 +129,11 @@ static status submit_all(call *c, error *err) {
     return OK;
 }
 
-static status check_choices(const call *c, error *err) {
-    if ((int64_t)c->n_parts * c->p.n <= LIMIT_CHOICES) return OK;
+static status check_choices(const call *c, int32_t n_prompts, error *err) {
+    if ((int64_t)n_prompts * c->p.n <= LIMIT_CHOICES) return OK;
     return error_set_param(err, ERR_INVALID, "n",
-                           "%d prompts with n = %d make %lld choices, the limit is %d", c->n_parts,
-                           c->p.n, (long long)c->n_parts * c->p.n, LIMIT_CHOICES);
+                           "%d prompts with n = %d make %lld choices, the limit is %d", n_prompts,
+                           c->p.n, (long long)n_prompts * c->p.n, LIMIT_CHOICES);
 }
 
 static status enter_key(call *c, error *err) {
@@ -151,9 +151,11 @@ static status enter_key(call *c, error *err) {
 
 static status make_prompts(call *c, const json_t *body, error *err) {
     prompt *list;
+    int32_t n;
     TRY((c->p.kind == API_CHAT ? prompts_of_chat : prompts_of_text)(
-        c->x->model, body, &c->p, c->mem, &list, &c->n_parts, err, &c->err_code));
-    TRY(check_choices(c, err));
+        c->x->model, body, &c->p, c->mem, &list, &n, err, &c->err_code));
+    TRY(check_choices(c, n, err));
+    c->n_parts = n;
     c->parts = mem_calloc((size_t)c->n_parts, sizeof *c->parts);
     for (int32_t i = 0; i < c->n_parts; i++) {
         c->parts[i].prompt = list[i];

@@ -359,9 +359,9 @@ struct MHD_Daemon *http_daemon(reactor *re, int listen_fd) {
         MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, on_accept, re, on_request,
         re, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_EXTERNAL_LOGGER, on_message, NULL,
         MHD_OPTION_CONNECTION_LIMIT, per_daemon, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)LIMIT_HEADER_BYTES, MHD_OPTION_NOTIFY_COMPLETED, on_completed, re,
-        MHD_OPTION_NOTIFY_CONNECTION, on_connection, re, MHD_OPTION_UNESCAPE_CALLBACK, unescape,
-        NULL, MHD_OPTION_END);
+        (size_t)LIMIT_HEADER_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED,
+        on_completed, re, MHD_OPTION_NOTIFY_CONNECTION, on_connection, re,
+        MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_END);
 }
 
 void http_refuse_raw(exchange *x, status code, const char *text) {

@@ -109,6 +109,7 @@ static void attach(server *s, scheduler *sched, const setup *u) {
         .names = names,
         .n_names = 2,
         .tok = toy_tokenizer(),
+        .chat = toy_chat(),
         .defaults = {.temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1},
         .eos_ids = &eos,
         .n_eos = 1,

@@ -7,6 +7,7 @@
  * Encoding takes the longest piece at each place; decoding is the bytes put together. */
 #include "tests/api/toy_tokenizer.h"
 
+#include "engine/base/json.h"
 #include "engine/base/mem.h"
 #include "engine/base/utf8.h"
 #include "tokenizer/detok.h"
@@ -23,6 +24,10 @@ tokenizer *toy_tokenizer(void) {
     static tokenizer t;
     for (int i = 0; i < 256; i++) t.bytes[i] = (char)i;
     return &t;
+}
+
+const chat *toy_chat(void) {
+    return (const chat *)toy_tokenizer();
 }
 
 status tokenizer_open(const char *path, const tokenizer_options *o, tokenizer **ret, error *err) {
@@ -160,7 +165,20 @@ void detok_push(detok *d, int32_t id, strbuf *out) {
 void detok_flush(detok *d, strbuf *out) {
     give(d, true, out);
 }
-status chat_render(const void *c, const void *vars, strbuf *out, error *err);
-status chat_render(const void *c, const void *vars, strbuf *out, error *err) {
+
+/* "role: content" a line, then "assistant: " when asked for. */
+status chat_render(const chat *c, const json_t *vars, strbuf *out, error *err) {
+    size_t i;
+    json_t *m;
+    json_array_foreach(js_get(vars, "messages"), i, m) {
+        str content = js_get_str(m, "content");
+        if (str_eqz(content, "raise"))
+            return error_set(err, ERR_INVALID, "the template does not like this message");
+        strbuf_addf(out, "%s: ", json_string_value(js_get(m, "role")));
+        strbuf_add(out, content);
+        strbuf_addc(out, '\n');
+    }
+    if (js_get_bool(vars, "shout", false)) strbuf_addz(out, "!");
+    if (js_get_bool(vars, "add_generation_prompt", false)) strbuf_addz(out, "assistant: ");
     return OK;
 }
