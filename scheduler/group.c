@@ -30,7 +30,8 @@ static void lay_out(group *g, size_t per_choice) {
     at += ALIGN_UP((uintptr_t)at, sizeof(hash128)) - (uintptr_t)at;
     for (int32_t i = 0; i < g->r->n; i++, at += per_choice) {
         seq *s = &g->seqs[i];
-        *s = (seq){.g = g, .choice = i, .state = SEQ_HELD, .n_known = g->r->n_prompt};
+        *s = (seq){
+            .g = g, .choice = i, .state = SEQ_HELD, .n_known = g->r->n_prompt, .blocked_free = -1};
         s->hashes = (hash128 *)at;
         s->pages = (int32_t *)(s->hashes + g->n_pages_max);
         s->ids = s->pages + g->n_pages_max;

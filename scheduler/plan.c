@@ -20,8 +20,9 @@
 #include "scheduler/state.h"
 
 enum {
-    DEFER_MAX = 32, /* steps to let pass for a prefix that another is computing */
-    PASS_MAX = 64,  /* sequences to pass over in one step */
+    RETRY_PLANS = 16, /* plans after which one that did not fit is looked at again anyhow */
+    DEFER_MAX = 32,   /* steps to let pass for a prefix that another is computing */
+    PASS_MAX = 64,    /* sequences to pass over in one step */
 };
 
 static void plan_add(core *c, seq *s, int32_t n_tokens) {
@@ -127,6 +128,13 @@ static bool fits(const core *c, const seq *s, const share *sh) {
     return pages_for(c, s->n_known) - sh->n_pages <= n_free - c->n_running;
 }
 
+/* Looking up a long prefix costs a cache miss a page: not again for a sequence that did not fit, as
+ * long as no more pages are free than then. (More of its prefix may have come; rarely, so later.)
+ */
+static bool still_blocked(const core *c, const seq *s) {
+    return c->n_running > 0 && c->pages.n_free <= s->blocked_free && c->n_plans < s->retry_plan;
+}
+
 static void take_shared(core *c, seq *s, const share *sh) {
     for (int32_t i = 0; i < sh->n_pages; i++) {
         int32_t id = sh->donor ? sh->donor->pages[i] : pages_find(&c->pages, s->hashes[i]);
@@ -155,13 +163,18 @@ typedef enum admission { ADMITTED, PASSED, NO_ROOM } admission;
 
 static admission admit(core *c, seq *s) {
     if (!may_emit(c, s->g)) return PASSED;
+    if (still_blocked(c, s)) return NO_ROOM;
     share sh = find_share(c, s);
     if (sh.is_pending && s->n_deferred < DEFER_MAX) {
         s->n_deferred++;
         c->plan_deferred = true;
         return PASSED;
     }
-    if (!fits(c, s, &sh)) return NO_ROOM;
+    if (!fits(c, s, &sh)) {
+        s->blocked_free = c->pages.n_free;
+        s->retry_plan = c->n_plans + RETRY_PLANS;
+        return NO_ROOM;
+    }
     if (!s->is_returning) c->vclock = MAX(c->vclock, c->vtime[s->g->r->tenant]);
     count_share(c, s, &sh);
     take_shared(c, s, &sh);
@@ -193,6 +206,7 @@ static void plan_waiting(core *c) {
 }
 
 void plan_build(core *c) {
+    c->n_plans++;
     c->plan.step = c->stats.n_steps;
     c->plan.n_seqs = c->plan.n_tokens = c->plan.n_copies = 0;
     c->plan_stalled = c->plan_deferred = false;

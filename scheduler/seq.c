@@ -46,6 +46,7 @@ void seq_run(core *c, seq *s) {
     c->n_reserved += s->g->n_pages_max - s->n_pages;
     s->state = SEQ_RUNNING;
     s->n_deferred = 0;
+    s->blocked_free = -1;
     mark_started(c, s->g);
 }
 

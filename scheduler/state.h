@@ -23,13 +23,15 @@ typedef struct group group;
 typedef struct seq {
     group *g;
     int32_t choice;
-    uint8_t state;           /* seq_state */
-    bool is_returning;       /* was preempted: waits in front of what never ran */
-    int32_t n_known;         /* prompt and generated tokens */
-    int32_t n_computed;      /* of them: keys and values are in the pages */
-    int32_t n_pages;         /* held */
-    int32_t n_hashed;        /* full pages whose hash is known; hashes outlive the pages */
-    int32_t n_deferred;      /* steps it let pass because another computes its prefix */
+    uint8_t state;        /* seq_state */
+    bool is_returning;    /* was preempted: waits in front of what never ran */
+    int32_t n_known;      /* prompt and generated tokens */
+    int32_t n_computed;   /* of them: keys and values are in the pages */
+    int32_t n_pages;      /* held */
+    int32_t n_hashed;     /* full pages whose hash is known; hashes outlive the pages */
+    int32_t n_deferred;   /* steps it let pass because another computes its prefix */
+    int32_t blocked_free; /* pages that were free when it last did not fit; -1: it was not tried */
+    uint64_t retry_plan;  /* look again at the latest at this plan */
     int32_t n_computed_max;  /* most ever computed: below it is recomputation */
     int32_t *ids;            /* [g->len_max] */
     int32_t *pages;          /* [g->n_pages_max] */
@@ -74,7 +76,8 @@ typedef struct core {
     double vclock; /* virtual time of the tenant that was admitted last */
 
     batch_plan plan;
-    seq **planned; /* [max_running], beside plan.seqs */
+    uint64_t n_plans; /* made, empty ones too */
+    seq **planned;    /* [max_running], beside plan.seqs */
     step_result result;
     bool plan_stalled;  /* some sequence was left out because its ring is full */
     bool plan_deferred; /* some sequence lets this step pass */

@@ -123,7 +123,7 @@ static status fake_step(void *self, const batch_plan *plan, step_result *ret, er
             WRONG(f, "sequence %d: sample is %d at %d+%d of %d", i, b->sample, b->pos, b->n_tokens,
                   b->n_known);
         if (b->prompt_out) fill_prompt_out(f, b);
-        ret->seq_status[i] = b->sample && f->fail_seq && f->fail_seq(f->ctx) ? ERR_INTERNAL : OK;
+        ret->seq_status[i] = f->fail_seq && f->fail_seq(f->ctx) ? ERR_INTERNAL : OK;
         if (!b->sample) continue;
         ret->out[i] = (sample_out){.token = fake_next(f, h, b->params, b->choice), .rank = 1};
     }

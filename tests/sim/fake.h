@@ -17,7 +17,7 @@ typedef struct fake {
     void *ctx;
     uint64_t n_steps, n_tokens, n_copies;
     uint64_t trace; /* hash of every plan so far */
-    /* Faults: asked before each step / for each sampled sequence; may be NULL. */
+    /* Faults: asked before each step / for each sequence; may be NULL. */
     bool (*fail_device)(void *ctx);
     bool (*fail_seq)(void *ctx);
     char problem[256]; /* first thing found wrong; "" : none */

@@ -104,6 +104,7 @@ static void check_plan(sim *s) {
 void invariants_before(sim *s) {
     s->n_was = 0;
     s->n_preemptions_was = s->core->stats.n_preemptions;
+    s->n_ended_was = core_n_ended(s->core);
     for (int32_t i = 0; i < CLIENTS_MAX; i++) {
         client *cl = &s->clients[i];
         const group *g = cl->r ? cl->r->sched : NULL;
@@ -174,6 +175,43 @@ static void check_obeyed(sim *s) {
     }
 }
 
+/* The last plan entry of a tenant that was waiting and never ran before; NULL: none. */
+static const batch_seq *last_admitted(const sim *s, int32_t tenant, int32_t priority) {
+    const batch_plan *p = &s->core->plan;
+    for (int32_t i = p->n_seqs - 1; i >= 0; i--)
+        for (int32_t j = 0; j < s->n_was; j++) {
+            const before *o = &s->was[j];
+            if (!still(o) || o->state != SEQ_WAITING || o->is_returning) continue;
+            const request *r = o->cl->r;
+            if (r->tenant == tenant && r->priority == priority && o->choice == p->seqs[i].choice &&
+                p->seqs[i].params == &r->params)
+                return &p->seqs[i];
+        }
+    return NULL;
+}
+
+/* Of one priority, the tenant that got less goes first: when another's last one was admitted, its
+ * virtual time was not ahead of that of anyone who still waits for room. (Requests that ended in
+ * the step cannot be told apart any more: such steps are left out.) */
+static void check_fair(sim *s) {
+    const core *c = s->core;
+    if (core_n_ended(c) != s->n_ended_was) return;
+    for (int32_t i = 0; i < s->n_was; i++) {
+        const before *b = &s->was[i];
+        const group *g = still(b);
+        if (!g || b->state != SEQ_WAITING || g->seqs[b->choice].state != SEQ_WAITING) continue;
+        if (g->stalled_us || g->seqs[b->choice].n_deferred > b->n_deferred) continue;
+        for (int32_t t = 0; t < s->n_tenants; t++) {
+            const batch_seq *o = last_admitted(s, t, g->r->priority);
+            if (!o || t == g->r->tenant) continue;
+            double then = c->vtime[t] - (double)o->n_tokens / (1 + t);
+            if (then > c->vtime[g->r->tenant] + 1e-6)
+                SIM_FAIL(s, "tenant %d, at %.2f, was served before tenant %d, at %.2f", t, then,
+                         g->r->tenant, c->vtime[g->r->tenant]);
+        }
+    }
+}
+
 /* A step that threw someone back admits nobody. */
 static void check_admitted(sim *s) {
     if (s->core->stats.n_preemptions == s->n_preemptions_was) return;
@@ -196,6 +234,7 @@ void invariants_after(sim *s) {
     check_moved(s);
     check_passed(s);
     check_admitted(s);
+    if (s->n_tenants > 1) check_fair(s);
 }
 
 void invariants_end(sim *s) {

@@ -72,7 +72,7 @@ typedef struct sim {
     scheduler_stats st_end;
     before was[CLIENTS_MAX * N_MAX];
     int32_t n_was;
-    uint64_t n_preemptions_was;
+    uint64_t n_preemptions_was, n_ended_was;
     char problem[512];
 } sim;
 

@@ -1,0 +1,206 @@
+#!/usr/bin/env python3
+"""Break the scheduler on purpose, one way at a time, and see the simulator notice.
+
+    tests/sim/mutate.py [NAME-PART...] [--steps N]
+
+Each entry of MUTATIONS replaces one piece of text in one file of a copy of the sources; the copy is
+built and the simulator must fail on it. Prints what it said. Exit status 1 if one was missed, or if
+an entry no longer applies. Needs a C compiler (CC, default cc); only the standard library.
+About four seconds for each entry, so by hand, not in the test run.
+"""
+
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+BASE = "status check mem str arena hash rng clock queue thread utf8".split()
+SIM = "sim client invariants fake".split()
+
+# name, file, text, replacement
+MUTATIONS = [
+    ("hit 100% of a prompt", "plan.c",
+     "(s->n_known - 1) / S);\n    if (limit",
+     "s->n_known / S);\n    if (limit"),
+    ("no copy of the partly filled page", "plan.c",
+     "if (sh->n_tokens % c->step.page_tokens)",
+     "if (0)"),
+    ("copy from the wrong page", "plan.c",
+     "(page_copy){sh->donor->pages[sh->n_pages],",
+     "(page_copy){sh->donor->pages[0],"),
+    ("fork shares the partly filled page", "plan.c",
+     "(share){common, common / S, 0, d, false}",
+     "(share){common, (common + S - 1) / S, 0, d, false}"),
+    ("fork from a donor that is not far enough", "plan.c",
+     "d->n_computed >= common",
+     "d->n_computed >= 0"),
+    ("pages ready at admission", "plan.c",
+     "s->hashes[i], PAGE_PENDING",
+     "s->hashes[i], PAGE_READY"),
+    ("page published one token early", "seq.c",
+     "i < n / S; i++",
+     "i < (n + 1) / S; i++"),
+    ("hash without its parent", "seq.c",
+     "i ? s->hashes[i - 1] : s->g->root",
+     "s->g->root"),
+    ("kv_class ignored", "group.c",
+     "c->step.kv_class ? c->step.kv_class(c->step.self, g->rope_len) : 0",
+     "0"),
+    ("leak of the first page", "seq.c",
+     "while (s->n_pages > 0) pages",
+     "while (s->n_pages > 1) pages"),
+    ("computed not reset on preemption", "seq.c",
+     "    s->n_computed = 0;\n",
+     "    if (s->n_computed < 3) s->n_computed = 0;\n"),
+    ("victim is the first", "plan.c",
+     "c->running[c->n_running - 1];\n        seq_preempt",
+     "c->running[0];\n        seq_preempt"),
+    ("evicted page keeps its hash", "pages.c",
+     "        ps->n_cached--;\n        map_remove(ps, id);\n    }\n    ps->p[id].refs = 1;",
+     "        ps->n_cached--;\n    }\n    ps->p[id].refs = 1;"),
+    ("revived page stays on the free list", "pages.c",
+     "    list_unlink(ps, id);\n    ps->n_cached--;\n}",
+     "    ps->n_cached--;\n}"),
+    ("pending page survives its computer", "pages.c",
+     "if (p->state == PAGE_PENDING) map_remove(ps, id);",
+     "if (p->state == PAGE_PENDING) p->state = PAGE_READY;"),
+    ("no token kept for those behind", "plan.c",
+     "left - n_behind)",
+     "left)"),
+    ("budget of admissions not counted", "plan.c",
+     "int32_t left = c->o.token_budget - c->plan.n_tokens;",
+     "int32_t left = c->o.token_budget;"),
+    ("ring not looked at", "group.c",
+     "return group_room(g, g->n_open) > g->n_open;",
+     "return true;"),
+    ("ring: no slot kept for the ends", "group.c",
+     "return group_room(g, g->n_open) > g->n_open;",
+     "return group_room(g, 0) > 0;"),
+    ("small requests pass a large one", "plan.c",
+     "case NO_ROOM: return;",
+     "case NO_ROOM: waitq_pass(&c->wait, s); n_passed++; break;\n        case 77: return;"),
+    ("waiting for a prefix without end", "plan.c",
+     "sh.is_pending && s->n_deferred < DEFER_MAX",
+     "sh.is_pending"),
+    ("reservation ignored", "plan.c",
+     "n_free - c->n_reserved",
+     "n_free"),
+    ("revived pages not counted", "plan.c",
+     "c->pages.n_free - sh->n_free",
+     "c->pages.n_free"),
+    ("headroom also for nobody", "plan.c",
+     "<= n_free - c->n_running",
+     "<= n_free - c->n_running - 1"),
+    ("min_tokens ignored", "apply.c",
+     "n_out > r->params.min_tokens && ",
+     ""),
+    ("one token too many", "apply.c",
+     "s->n_known < s->g->len_max",
+     "s->n_known <= s->g->len_max"),
+    ("context end ignored", "group.c",
+     "MIN(want, c->step.max_model_len)",
+     "want"),
+    ("other choices never start", "apply.c",
+     "        group_release(c, g);\n    }\n    if",
+     "    }\n    if"),
+    ("no new lead", "seq.c",
+     "if (s->choice == g->lead && !g->has_prompt) group_release",
+     "if (0) group_release"),
+    ("end is pushed twice", "seq.c",
+     "    push_event(c, s, why, out);\n    g->ring_room--;",
+     "    push_event(c, s, why, out);\n    if (why == FINISH_CANCEL) push_event(c, s, why, out);\n    g->ring_room--;"),
+    ("cancel of a waiting request ignored", "core.c",
+     "if (atomic_load_explicit(&r->cancel, memory_order_acquire)) {",
+     "if (g->is_started && atomic_load_explicit(&r->cancel, memory_order_acquire)) {"),
+    ("deadline of a waiting request forgotten", "core.c",
+     "if (g->r->deadline_us) due = MIN",
+     "if (g->r->deadline_us && g->is_started) due = MIN"),
+    ("stall never cut", "core.c",
+     "if (g->stalled_us && is_past(",
+     "if (0 && is_past("),
+    ("choice_done ignored when running", "core.c",
+     "if (g->seqs[i].state != SEQ_DONE &&\n",
+     "if (g->seqs[i].state == SEQ_WAITING &&\n"),
+    ("order by address", "waitq.c",
+     "va < vb : a->at->g->order < b->at->g->order",
+     "va < vb : (a->at->g < b->at->g) ^ (clock() / 50 & 1)"),
+    ("returning in any order", "waitq.c",
+     "while (at && seq_cmp(at, s) < 0) at = at->next;",
+     ";"),
+    ("prompt logprobs from a cached prefix", "plan.c",
+     "limit > 0 && (g->has_prompt || !g->r->prompt_out)",
+     "limit > 0"),
+    ("admit although something was thrown back", "plan.c",
+     "if (c->stats.n_preemptions == n_preemptions) plan_waiting",
+     "plan_waiting"),
+    ("failed device goes on", "core.c",
+     "    end_all(c, FINISH_ERROR, &c->failure);\n}",
+     "}"),
+    ("the tenant that got most goes first", "waitq.c",
+     "va < vb :",
+     "va > vb :"),
+    ("failed sequences keep their ring promise", "apply.c",
+     "    g->ring_promised -= b->sample;\n",
+     ""),
+    ("sibling ids not copied", "seq.c",
+     "        memcpy(s->ids, lead->ids",
+     "        if (0) memcpy(s->ids, lead->ids"),
+]
+
+
+def build(work):
+    sources = [str(p) for p in sorted((work / "scheduler").glob("*.c"))]
+    sources += [str(work / "tests/sim" / f"{name}.c") for name in SIM]
+    sources += [str(work / "engine/base" / f"{name}.c") for name in BASE]
+    subprocess.run(
+        [os.environ.get("CC", "cc"), "-std=gnu11", "-O1", "-D_GNU_SOURCE", "-w", "-include",
+         "time.h", f"-I{work}", *sources, "-o", str(work / "sim"), "-lpthread", "-lm"], check=True)
+
+
+def simulate(work, steps):
+    """(noticed, what it said)"""
+    try:
+        run = subprocess.run([str(work / "sim"), "--steps", str(steps)], capture_output=True,
+                             text=True, timeout=300)
+    except subprocess.TimeoutExpired:
+        return True, "does not end"
+    said = (run.stdout + run.stderr).strip().splitlines()
+    return run.returncode != 0, said[0] if said else f"exit status {run.returncode}"
+
+
+def try_one(mutation, steps):
+    name, file, text, replacement = mutation
+    with tempfile.TemporaryDirectory() as tmp:
+        work = pathlib.Path(tmp)
+        for folder in ("scheduler", "tests/sim", "engine", "conf"):
+            shutil.copytree(ROOT / folder, work / folder)
+        path = work / "scheduler" / file
+        source = path.read_text()
+        if text not in source:
+            return False, "no longer applies"
+        path.write_text(source.replace(text, replacement, 1))
+        build(work)
+        return simulate(work, steps)
+
+
+def main():
+    args, steps = sys.argv[1:], 1000000
+    if "--steps" in args:
+        at = args.index("--steps")
+        steps = int(args[at + 1])
+        del args[at:at + 2]
+    missed = 0
+    for mutation in MUTATIONS:
+        if args and not any(part in mutation[0] for part in args):
+            continue
+        noticed, said = try_one(mutation, steps)
+        missed += not noticed
+        print(f"{'caught' if noticed else 'MISSED'}  {mutation[0]}: {said}", flush=True)
+    return 1 if missed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
