@@ -22,8 +22,10 @@ struct detok {
 
 static void push(const tokenizer *t, decode_stream *s, int32_t id, bool skip_special, strbuf *out) {
     str piece = tok_for_decoder(t, id);
-    if (!piece.p || (skip_special && t->special[id])) return;
-    decode_push(s, piece, t->types ? (spm_type)t->types[id] : SPM_NORMAL, out);
+    spm_type type = t->types && piece.p ? (spm_type)t->types[id] : SPM_NORMAL;
+    /* A control piece has no text, but it ends a run of byte pieces: it is always passed on. */
+    if (!piece.p || (skip_special && t->special[id] && type != SPM_CONTROL)) return;
+    decode_push(s, piece, type, out);
 }
 
 void tokenizer_decode(const tokenizer *t, const int32_t *ids, size_t n, bool skip_special,

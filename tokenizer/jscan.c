@@ -153,14 +153,6 @@ bool jscan_int(jscan *s, int64_t *ret) {
     return fail(s, "an integer");
 }
 
-bool jscan_real(jscan *s, double *ret) {
-    if (s->want) return false;
-    size_t at = s->at;
-    if (str_to_f64(number(s), ret)) return true;
-    s->at = at;
-    return fail(s, "a number");
-}
-
 static bool skip_string(jscan *s) {
     const char *p = s->text.p;
     size_t i = s->at + 1, n = s->text.n;

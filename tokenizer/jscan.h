@@ -30,7 +30,6 @@ bool jscan_more(jscan *s, char close);
 bool jscan_string(jscan *s, str *ret);
 bool jscan_key(jscan *s, str *ret); /* a string and its colon */
 bool jscan_int(jscan *s, int64_t *ret);
-bool jscan_real(jscan *s, double *ret);
 /* Any value, returned as its text. Checks only what is needed to find its end. */
 bool jscan_raw(jscan *s, str *ret);
 char jscan_peek(jscan *s); /* first character of the next value, 0 at the end */

@@ -134,8 +134,42 @@ static void free_(void *self) {
     unigram_free(self);
 }
 
+/* A score as the reference's JSON reader makes it: the digits as an integer, rounded to double, then
+ * scaled. It can be one unit off the nearest double, and that decides ties between paths of equal
+ * length. False if raw is no number. */
+static bool score_value(str raw, double *ret) {
+    double exact;
+    if (!raw.n || !str_to_f64(raw, &exact)) return false;
+    uint64_t digits = 0;
+    int64_t scale = 0, exponent = 0;
+    bool fraction = false, full = false;
+    size_t i = raw.p[0] == '-';
+    for (; i < raw.n && (raw.p[i] | 0x20) != 'e'; i++) {
+        if (raw.p[i] == '.') {
+            fraction = true;
+            continue;
+        }
+        uint64_t next;
+        full = full || __builtin_mul_overflow(digits, 10u, &next) ||
+               __builtin_add_overflow(next, (uint64_t)(raw.p[i] - '0'), &next);
+        if (!full) digits = next;
+        scale += full ? !fraction : -(int64_t)fraction;
+    }
+    if (i + 1 < raw.n) {
+        i += raw.p[i + 1] == '+' ? 2 : 1;
+        if (!str_to_i64(str_cut(raw, i, raw.n), &exponent)) exponent = 0;
+    }
+    scale += MAX(-10000, MIN(exponent, 10000));
+    double f = (double)digits;
+    for (; scale < -308 && f != 0; scale += 308) f /= 1e308;
+    f = scale < 0 ? f / pow(10, (double)-scale) : f * pow(10, (double)scale);
+    *ret = raw.p[0] == '-' ? -f : f;
+    return true;
+}
+
 static bool read_entry(jscan *s, unigram *u, vocab *v) {
     str piece;
+    str raw;
     double score;
     if (!jscan_enter(s, '[') || !jscan_more(s, ']') || !jscan_string(s, &piece)) return false;
     int32_t id = (int32_t)u->scores.n;
@@ -143,7 +177,11 @@ static bool read_entry(jscan *s, unigram *u, vocab *v) {
         s->want = "fewer pieces";
         return false;
     }
-    if (!jscan_more(s, ']') || !jscan_real(s, &score)) return false;
+    if (!jscan_more(s, ']') || !jscan_raw(s, &raw)) return false;
+    if (!score_value(raw, &score)) {
+        s->want = "a score";
+        return false;
+    }
     vec_push(&u->scores, score);
     u->min = MIN(u->min, score);
     str stored = vocab_piece(v, id);
