@@ -167,18 +167,19 @@ void detok_flush(detok *d, strbuf *out) {
 }
 
 /* "role: content" a line, then "assistant: " when asked for. */
-status chat_render(const chat *c, const json_t *vars, strbuf *out, error *err) {
+status chat_render(const chat *c, const chat_request *q, strbuf *out, error *err) {
     size_t i;
     json_t *m;
-    json_array_foreach(js_get(vars, "messages"), i, m) {
+    json_array_foreach((json_t *)(uintptr_t)q->messages, i, m) {
         str content = js_get_str(m, "content");
         if (str_eqz(content, "raise"))
             return error_set(err, ERR_INVALID, "the template does not like this message");
+        if (i) strbuf_addc(out, '\n');
         strbuf_addf(out, "%s: ", json_string_value(js_get(m, "role")));
         strbuf_add(out, content);
-        strbuf_addc(out, '\n');
     }
-    if (js_get_bool(vars, "shout", false)) strbuf_addz(out, "!");
-    if (js_get_bool(vars, "add_generation_prompt", false)) strbuf_addz(out, "assistant: ");
+    if (!q->continue_final_message) strbuf_addc(out, '\n');
+    if (js_get_bool(q->kwargs, "shout", false)) strbuf_addz(out, "!");
+    if (q->add_generation_prompt) strbuf_addz(out, "assistant: ");
     return OK;
 }
