@@ -28,7 +28,8 @@ int cmd_print_kernels(const conf *c) {
     if (backend_cpu_open(&o, &b, &err) != OK) return cmd_fail(&err);
     strbuf out = {0};
     backend_print_kernels(b, &out);
-    bool ok = fwrite(out.p ? out.p : "", 1, out.n, stdout) == out.n;
+    if (!str_ends(strbuf_str(&out), STR("\n"))) strbuf_addc(&out, '\n');
+    bool ok = fwrite(out.p, 1, out.n, stdout) == out.n;
     strbuf_done(&out);
     backend_close(b);
     return ok ? 0 : 1;

@@ -39,8 +39,8 @@ static void nap(uint64_t us) {
               NULL);
 }
 
-static int ms(uint64_t us) {
-    return (int)(us / 1000);
+static int64_t ms(uint64_t us) {
+    return (int64_t)(us / 1000);
 }
 
 static server_options options(const conf *c, const char *unix_socket, const char **keys) {
@@ -56,7 +56,7 @@ static server_options options(const conf *c, const char *unix_socket, const char
     o.body_timeout_ms = ms(c->body_timeout);
     o.idle_timeout_ms = ms(c->idle_timeout);
     o.stall_timeout_ms = ms(c->stall_timeout);
-    o.request_timeout_ms = (int64_t)(c->request_timeout / 1000);
+    o.request_timeout_ms = ms(c->request_timeout);
     o.keepalive_ms = ms(c->keep_alive);
     o.retry_after_s = (int)c->retry_after;
     o.request_template = c->request_template;
@@ -128,7 +128,7 @@ static status attach(runtime *r, const conf *c, error *err) {
         .names = names,
         .n_names = 1,
         .tok = r->tok,
-        .chat = r->chat,
+        .chat = chat_has_template(r->chat) ? r->chat : NULL,
         .max_model_len = s.max_model_len,
         .vocab = s.vocab,
         .created = clock_unix_s(),

@@ -1,0 +1,53 @@
+/* pagoda render: JSON object of template variables -> JSON string, the text that the model reads.
+ * With --model the model's own tokens (bos_token, ...) are there unless the object names them. */
+#include "conf/limits.h"
+#include "engine/base/file.h"
+#include "engine/base/mem.h"
+#include "server/cmd.h"
+#include "server/lines.h"
+#include "tokenizer/chat.h"
+#include "tokenizer/template.h"
+
+typedef struct tool {
+    chat *chat;         /* of --model, or */
+    template *template; /* of --template */
+} tool;
+
+static status answer(void *ctx, const json_t *in, strbuf *out, error *err) {
+    const tool *u = ctx;
+    if (!json_is_object(in))
+        return error_set(err, ERR_INVALID, "expected a JSON object of template variables");
+    strbuf text = {0};
+    template_limits limits = {0};
+    status st = u->chat ? chat_render_vars(u->chat, in, &text, err)
+                        : template_render(u->template, in, &limits, &text, err);
+    if (st == OK) strbuf_add_json(out, strbuf_str(&text));
+    strbuf_done(&text);
+    return st;
+}
+
+static status template_open(const char *path, template **ret, error *err) {
+    strbuf source = {0};
+    TRY(file_read(path, LIMIT_TEMPLATE_BYTES, &source, err));
+    status st = template_parse(strbuf_str(&source), ret, err);
+    if (st != OK) error_prefix(err, "%s", path);
+    strbuf_done(&source);
+    return st;
+}
+
+int cmd_render(const conf *c) {
+    error err;
+    tool u = {0};
+    if (!c->template && !c->model) return cmd_failf("render needs --model DIR or --template FILE");
+    status st = c->template ? template_open(c->template, &u.template, &err)
+                            : chat_open(c->model, NULL, NULL, &u.chat, &err);
+    if (st != OK) return cmd_fail(&err);
+    int rc = 1;
+    if (u.chat && !chat_has_template(u.chat))
+        cmd_failf("%s has no chat template", c->model);
+    else
+        rc = lines_run(answer, &u);
+    chat_free(u.chat);
+    template_free(u.template);
+    return rc;
+}

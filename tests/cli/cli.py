@@ -1,0 +1,412 @@
+"""The program from outside: its commands, exit statuses, line tools, signals.
+
+Usage: cli.py [NAME...] with the program in $PAGODA, from the project's root; standard library only.
+Ends with "N passed, N failed, N skipped". Cases that need data of ../shared/data skip without it.
+"""
+import contextlib
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+
+PAGODA = os.environ.get("PAGODA", "build/pagoda")
+DATA = "../shared/data/"
+DEMO = "conf/demo-model"
+ARCH = "tests/archs/llama-gqa"  # a tiny random checkpoint with its golden
+SLOW = 10 if os.environ.get("PAGODA_SANITIZE", "release") != "release" else 1
+CASES = []
+
+
+class Skip(Exception):
+    """Raised by a case whose data is absent."""
+
+
+def case(f):
+    CASES.append(f)
+    return f
+
+
+def need(path):
+    if not os.path.exists(path):
+        raise Skip(f"{path} is not there")
+    return path
+
+
+def run(*args, text="", rc=0, env=None):
+    """Run a command; returns (stdout, stderr)."""
+    p = subprocess.run([PAGODA, *args], input=text, capture_output=True, text=True,
+                       timeout=120 * SLOW, env={**os.environ, **(env or {})})
+    assert p.returncode == rc, f"{args}: exit {p.returncode}, wanted {rc}: {p.stderr[-500:]}"
+    return p.stdout, p.stderr
+
+
+def lines(*args, values, raw=False):
+    """A line tool's answers to values (or raw lines)."""
+    text = "".join((v if raw else json.dumps(v)) + "\n" for v in values)
+    out, _ = run(*args, text=text)
+    answers = [json.loads(line) for line in out.splitlines()]
+    assert len(answers) == len(values), f"{len(values)} lines in, {len(answers)} out"
+    return answers
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def get(port, path, method="GET", body=None, headers=None):
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=60 * SLOW)
+    try:
+        c.request(method, path, body, headers or {})
+        r = c.getresponse()
+        return r.status, r.read()
+    finally:
+        c.close()
+
+
+@contextlib.contextmanager
+def serving(*args, model=DEMO, wait=True):
+    """A server on a free port; yields (process, port)."""
+    port = free_port()
+    log = tempfile.TemporaryFile("w+")
+    p = subprocess.Popen([PAGODA, "serve", "--model", model, "--port", str(port), *args],
+                         stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+    try:
+        for _ in range(600 * SLOW if wait else 0):
+            with contextlib.suppress(OSError):
+                if get(port, "/health")[0] == 200:
+                    break
+            assert p.poll() is None, "the server ended: " + (log.seek(0) or log.read()[-500:])
+            time.sleep(0.05)
+        p.log = log
+        yield p, port
+    finally:
+        if p.poll() is None:
+            p.terminate()
+            try:
+                p.wait(20 * SLOW)
+            except subprocess.TimeoutExpired:
+                p.kill()
+                p.wait()
+        log.close()
+
+
+# --- usage
+
+@case
+def version_and_help():
+    assert run("--version")[0].startswith("pagoda ")
+    overview = run("--help")[0]
+    for command in ("serve", "chat", "generate", "bench", "inspect", "tokenize", "render", "logits"):
+        assert command in overview
+        assert f"usage: pagoda {command}" in run(command, "--help")[0]
+
+
+@case
+def wrong_usage_is_status_2_and_one_sentence():
+    for args, text in [(["serv"], "did you mean `pagoda serve`?"),
+                       (["serve", "--modle", "x"], "did you mean --model?"),
+                       (["serve", "--port", "x"], "--port: \"x\" is not a whole number"),
+                       (["inspect", "a", "b"], "unexpected argument \"b\""),
+                       (["nothing-like-it"], "`pagoda --help` lists them")]:
+        err = run(*args, rc=2)[1]
+        assert text in err and err.count("\n") == 1, err
+
+
+@case
+def a_missing_model_is_status_1_and_one_sentence():
+    for args in (["inspect", "/nowhere"], ["logits", "--model", "/nowhere"],
+                 ["tokenize", "--model", "/nowhere"], ["generate", "--model", "/nowhere"],
+                 ["serve", "--port", "0", "--model", "/nowhere"]):
+        err = run(*args, rc=1)[1]
+        assert "/nowhere" in err and err.count("\n") == 1, err
+    for command in ("serve", "generate", "logits", "tokenize", "inspect", "chat", "render"):
+        err = run(command, rc=1)[1]
+        assert err.startswith("pagoda: ") and err.count("\n") == 1, err
+
+
+@case
+def the_committed_option_texts_are_current():
+    assert run("--help-markdown")[0] == open("conf/OPTIONS.md", encoding="utf-8").read()
+    assert run("--help-yaml")[0] == open("conf/pagoda.yaml", encoding="utf-8").read()
+
+
+# --- line tools
+
+@case
+def tokenize_and_back():
+    texts = ["", "Hello, world!", "naïve 東京 🙂\n\ttabs", "a" * 1000]
+    plain = lines("tokenize", "--model", need(DEMO), "--no-special-tokens", values=texts)
+    back = lines("tokenize", "--model", DEMO, "--decode", values=plain)
+    assert back == texts, back
+    same = lines("tokenize", "--model", DEMO + "/tokenizer.json", "--no-special-tokens",
+                 values=texts)
+    assert same == plain
+
+
+@case
+def line_tools_go_on_after_bad_lines():
+    raw = ['"ok"', "{not json", "42", '["list"]', '"\\ud800"', "nul", '"ok"']
+    out = lines("tokenize", "--model", need(DEMO), "--no-special-tokens", values=raw, raw=True)
+    assert out[0] == out[-1] and isinstance(out[0], list)
+    assert all(list(o) == ["error"] for o in out[1:-1]), out
+    raw = ["[1]", "[-1]", "[1e99]", "[1.5]", "[99999999]", "[]", "{}", "[true]", "[1]"]
+    out = lines("logits", "--model", need(ARCH), values=raw, raw=True)
+    assert out[0] == out[-1] and "logits" in out[0]
+    assert all(list(o) == ["error"] for o in out[1:-1]), out
+
+
+@case
+def render_of_model_and_file():
+    messages = [{"role": "user", "content": "Hi"}]
+    v = {"messages": messages, "add_generation_prompt": True}
+    text = lines("render", "--model", need(DEMO), values=[v])[0]
+    assert isinstance(text, str) and "Hi" in text, text
+    with tempfile.NamedTemporaryFile("w", suffix=".jinja") as f:
+        f.write("{{ bos_token }}{% for m in messages %}[{{ m.content }}]{% endfor %}"
+                "{% if boom %}{{ raise_exception('boom') }}{% endif %}")
+        f.flush()
+        out = lines("render", "--template", f.name,
+                    values=[{"messages": messages, "bos_token": "<s>"}, {"boom": True}, 7])
+    assert out[0] == "<s>[Hi]", out
+    assert out[1] == {"error": out[1]["error"]} and "boom" in out[1]["error"], out
+    assert "error" in out[2], out
+
+
+def close(got, want, tolerance):
+    """Largest difference relative to the largest magnitude."""
+    assert len(got) == len(want), f"{len(got)} logits, wanted {len(want)}"
+    scale = max(abs(x) for x in want)
+    worst = max(abs(a - b) for a, b in zip(got, want)) / scale
+    assert worst <= tolerance, f"off by {worst:.2e} of the largest"
+
+
+GOLDENS = {"tinystories-656k-hf": "models/tinystories-656k-hf",
+           "stories260K-hf-f32": "models/derived/stories260K-hf-f32"}
+
+
+def goldens():
+    for name, path in GOLDENS.items():
+        with open(need(f"{DATA}models/goldens/{name}.dev.json"), encoding="utf-8") as f:
+            yield DATA + path, json.load(f)["cases"]
+
+
+@case
+def logits_equal_the_goldens():
+    for model, cases in goldens():
+        for chunk in ("0", "3"):
+            out = lines("logits", "--model", model, "--chunk", chunk,
+                        values=[c["prompt_ids"] for c in cases])
+            for got, c in zip(out, cases):
+                close(got["logits"], c["first_logits"], 1e-4)
+
+
+@case
+def logits_of_all_positions():
+    ids = [1, 2, 3, 4, 5]
+    every = lines("logits", "--model", need(ARCH), "--all", values=[ids])[0]["logits"]
+    assert len(every) == len(ids)
+    last = lines("logits", "--model", ARCH, values=[ids[:n + 1] for n in range(len(ids))])
+    for row, alone in zip(every, last):
+        assert row == alone["logits"]
+
+
+@case
+def generate_equals_the_goldens():
+    for model, cases in goldens():
+        requests = [{"prompt": c["prompt_ids"], "max_tokens": 64, "temperature": 0}
+                    for c in cases]
+        out = lines("generate", "--model", model, "--json", values=requests)
+        for got, c in zip(out, cases):
+            if c.get("min_margin", 1) < 1e-3:
+                continue
+            ids = got["choices"][0]["token_ids"]
+            want = c["greedy_ids"]
+            assert ids[:len(want)] == want or want[:len(ids)] == ids, (ids, want)
+
+
+@case
+def prompt_logprobs_equal_the_goldens():
+    for model, cases in goldens():
+        requests = [{"prompt": c["prompt_ids"], "max_tokens": 1, "temperature": 0, "echo": True,
+                     "logprobs": 1} for c in cases]
+        out = lines("generate", "--model", model, "--json", values=requests)
+        for got, c in zip(out, cases):
+            want = [x for x in c["prompt_logprobs"] if x is not None]
+            have = got["choices"][0]["logprobs"]["token_logprobs"][1:len(want) + 1]
+            assert all(abs(a - b) < 1e-3 for a, b in zip(have, want)), (have, want)
+
+
+@case
+def generate_text_and_json():
+    args = ["generate", "--model", need(DEMO), "--max-tokens", "8", "--temperature", "0"]
+    text = run(*args, "--prompt", "The")[0]
+    piped = run(*args, text="The")[0]
+    assert text == piped and len(text) > 1
+    whole = json.loads(run(*args, "--json", "--prompt", "The")[0])
+    assert whole["choices"][0]["text"] + "\n" == text
+    assert len(whole["choices"][0]["token_ids"]) == whole["usage"]["completion_tokens"]
+    out = lines("generate", "--model", DEMO, "--json",
+                values=["no object", {"prompt": "x", "temperature": -1}, {"prompt": "x", "n": 2,
+                                                                          "max_tokens": 2}])
+    assert "error" in out[0] and "temperature" in out[1]["error"], out
+    assert len(out[2]["choices"]) == 2
+
+
+@case
+def inspect_text_and_json():
+    text = run("inspect", need(ARCH))[0]
+    info = json.loads(run("inspect", "--json", ARCH)[0])
+    assert info["family"] in text and info["n_params"] > 0
+
+
+# --- the server
+
+@case
+def serve_answers_and_stops():
+    with serving() as (p, port):
+        assert get(port, "/ready")[0] == 200
+        status, body = get(port, "/v1/completions", "POST",
+                           json.dumps({"prompt": "The", "max_tokens": 4}),
+                           {"Content-Type": "application/json"})
+        assert status == 200, body
+        p.send_signal(signal.SIGTERM)
+        assert p.wait(20 * SLOW) == 0
+
+
+@case
+def a_busy_port_is_one_sentence():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        s.listen()
+        port = str(s.getsockname()[1])
+        err = run("serve", "--model", need(DEMO), "--port", port, rc=1)[1]
+    assert port in err and "in use" in err and err.count("\n") == 1, err
+
+
+def slow_stream(port, tokens=4000):
+    """Start a stream; returns its socket after the first bytes."""
+    body = json.dumps({"prompt": "x", "max_tokens": tokens, "stream": True, "ignore_eos": True})
+    s = socket.create_connection(("127.0.0.1", port), timeout=60 * SLOW)
+    s.sendall((f"POST /v1/completions HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
+               f"Content-Length: {len(body)}\r\n\r\n{body}").encode())
+    assert b"200 OK" in s.recv(4096)
+    return s
+
+
+@case
+def sigterm_drains_and_a_second_one_stops():
+    with serving("--engine", "mock", "--mock-step", "10ms") as (p, port):
+        with slow_stream(port, 100) as s:
+            p.send_signal(signal.SIGTERM)
+            time.sleep(0.2)
+            with contextlib.suppress(OSError):
+                assert get(port, "/ready")[0] == 503
+            text = b""
+            while piece := s.recv(65536):
+                text += piece
+                if b"[DONE]" in text:
+                    break
+            assert b"[DONE]" in text, "the stream was cut"
+        assert p.wait(20 * SLOW) == 0
+    with serving("--engine", "mock", "--mock-step", "50ms") as (p, port):
+        with slow_stream(port):
+            p.send_signal(signal.SIGTERM)
+            time.sleep(0.3)
+            assert p.poll() is None, "it did not wait for the stream"
+            start = time.time()
+            p.send_signal(signal.SIGTERM)
+            assert p.wait(20 * SLOW) == 0
+            assert time.time() - start < 5 * SLOW
+
+
+@case
+def sighup_reads_the_keys_again():
+    with tempfile.NamedTemporaryFile("w") as f:
+        f.write("first-key-0123456789\n")
+        f.flush()
+        with serving("--engine", "mock", "--api-key-file", f.name) as (p, port):
+            def status(key):
+                return get(port, "/v1/models", headers={"Authorization": f"Bearer {key}"})[0]
+            assert (status("first-key-0123456789"), status("second-key-0123456789")) == (200, 401)
+            f.seek(0)
+            f.truncate()
+            f.write("second-key-0123456789\n")
+            f.flush()
+            p.send_signal(signal.SIGHUP)
+            for _ in range(100 * SLOW):
+                if status("second-key-0123456789") == 200:
+                    break
+                time.sleep(0.05)
+            assert (status("first-key-0123456789"), status("second-key-0123456789")) == (401, 200)
+
+
+@case
+def a_config_file_and_the_environment_key():
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as f:
+        f.write("engine: mock\nserved-model-name: from-file\n")
+        f.flush()
+        os.environ["PAGODA_API_KEY"] = "key-of-the-environment"
+        try:
+            with serving("--config", f.name) as (_, port):
+                assert get(port, "/v1/models")[0] == 401
+                status, body = get(port, "/v1/models",
+                                   headers={"Authorization": "Bearer key-of-the-environment"})
+                assert status == 200 and json.loads(body)["data"][0]["id"] == "from-file", body
+        finally:
+            del os.environ["PAGODA_API_KEY"]
+
+
+@case
+def chat_and_bench_are_clients():
+    with serving("--engine", "mock") as (_, port):
+        url = f"http://127.0.0.1:{port}"
+        answer = run("chat", "--url", url, "--message", "Hello", "--max-tokens", "20")[0]
+        assert len(answer) > 5, answer
+        talk = run("chat", "--url", url, "--max-tokens", "5", text="one\n/reset\ntwo\n/exit\nno\n")[0]
+        assert "forgotten" in talk and len(talk.splitlines()) >= 3, talk
+        row = json.loads(run("bench", "serve", "--url", url, "--requests", "8", "--concurrency",
+                             "4", "--input-len", "16", "--output-len", "8", "--json")[0])
+        assert row["requests"] == 8 and row["failed"] == 0, row
+        assert row["prompt_tokens_mean"] == 16 and row["output_tokens_mean"] == 8, row
+        row = json.loads(run("bench", "serve", "--url", url, "--requests", "8", "--rate", "200",
+                             "--input-len", "16", "--output-len", "8", "--json")[0])
+        assert row["failed"] == 0, row
+    err = run("chat", "--url", url, "--message", "x", rc=1)[1]
+    assert "cannot connect" in err, err
+
+
+@case
+def print_kernels_lists_every_op():
+    out = run("serve", "--print-kernels")[0]
+    assert "gemm" in out and "attention" in out, out
+
+
+def main(names):
+    passed = failed = skipped = 0
+    for f in CASES:
+        if names and not any(n in f.__name__ for n in names):
+            continue
+        try:
+            f()
+            passed += 1
+        except Skip as why:
+            skipped += 1
+            print(f"skipped {f.__name__}: {why}")
+        except Exception:
+            failed += 1
+            print(f"failed {f.__name__}:")
+            traceback.print_exc(file=sys.stdout)
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
