@@ -226,6 +226,15 @@ const model_info *engine_info(const engine *e) {
     return &e->info;
 }
 
+/* Keys depend on the length that dynamic rope scaling is fixed for: each length is its own class.
+ */
+static uint64_t engine_kv_class(void *self, int32_t max_len) {
+    const engine *e = self;
+    for (int32_t k = 0; k < e->a->n_ropes; k++)
+        if (rope_depends_on_len(&e->a->ropes[k], max_len)) return (uint64_t)max_len;
+    return 0;
+}
+
 stepper engine_stepper(engine *e) {
     CHECK(e->loaded);
     return (stepper){.self = e,
@@ -235,7 +244,8 @@ stepper engine_stepper(engine *e) {
                      .max_tokens = e->max_tokens,
                      .max_seqs = e->max_seqs,
                      .max_model_len = e->plan.len,
-                     .vocab = e->a->vocab};
+                     .vocab = e->a->vocab,
+                     .kv_class = engine_kv_class};
 }
 
 static status check_ids(const engine *e, const int32_t *ids, int32_t n, error *err) {
