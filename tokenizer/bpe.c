@@ -25,7 +25,7 @@ void bpe_done(bpe *b) {
     mem_free((void *)b->suffix.p);
     mem_free(b->pairs);
     mem_free(b->chars);
-    mem_free(b->no_break);
+    mem_free(b->joined);
     vec_done(&b->privates);
     wordcache_free(b->cache);
 }
@@ -47,7 +47,7 @@ static bpe_pair *pair_slot(const bpe *b, int32_t l, int32_t r) {
 
 void bpe_reserve_pairs(bpe *b, size_t n) {
     uint32_t want = MAX(b->pair_slots, 64);
-    while (want < n * 2) want *= 2;
+    while (want < n + n / 2) want *= 2;
     if (want == b->pair_slots) return;
     bpe_pair *old = b->pairs;
     uint32_t n_old = b->pair_slots;
@@ -67,10 +67,8 @@ void bpe_add_pair(bpe *b, int32_t left, int32_t right, uint32_t rank, int32_t id
     *p = (bpe_pair){left, right, rank, id};
 }
 
-const bpe_pair *bpe_find_pair(const bpe *b, int32_t left, int32_t right) {
-    if (!b->pair_slots || left < 0 || right < 0) return NULL;
-    const bpe_pair *p = pair_slot(b, left, right);
-    return p->left < 0 ? NULL : p;
+void bpe_prefetch_pair(const bpe *b, int32_t left, int32_t right) {
+    if (b->pair_slots) __builtin_prefetch(&b->pairs[pair_hash(left, right) & (b->pair_slots - 1)]);
 }
 
 static bpe_char *char_slot(const bpe *b, uint32_t cp) {
@@ -134,25 +132,28 @@ void bpe_pairs_from_pieces(bpe *b, const vocab *v, const uint32_t *rank, int32_t
     }
 }
 
-static uint32_t bit_of(uint32_t cp) {
-    return (cp * 0x9E3779B1u) >> 16;
+static uint32_t joint(uint32_t left, uint32_t right) {
+    return (left * 0x9E3779B1u ^ right * 0x85EBCA77u) >> (32 - BPE_JOINED_BITS);
 }
 
-void bpe_set_break(bpe *b, const vocab *v, uint32_t cp) {
-    if (b->prefix.n || b->suffix.n || b->bytes || bpe_char_id(b, cp) < 0) return;
-    b->break_before = cp;
-    b->no_break = mem_calloc(1024, sizeof *b->no_break);
+static bool is_joined(const bpe *b, uint32_t left, uint32_t right) {
+    uint32_t i = joint(left, right);
+    return b->joined[i >> 6] >> (i & 63) & 1;
+}
+
+void bpe_set_breaks(bpe *b, const vocab *v) {
+    if (b->prefix.n || b->suffix.n || b->bytes) return;
+    b->joined = mem_calloc(((size_t)1 << BPE_JOINED_BITS) / 64, sizeof *b->joined);
     for (int32_t id = 0; id < v->n; id++) {
         str s = vocab_piece(v, id);
-        uint32_t c, before = cp;
-        for (size_t at = 0; at < s.n;) {
-            at += char_len(b, s, at, &c);
-            if (c == cp && before != cp)
-                b->no_break[bit_of(before) >> 6] |= 1ull << (bit_of(before) & 63);
-            before = c;
+        uint32_t cp, left = 0;
+        for (size_t at = 0; at < s.n; left = cp) {
+            bool first = at == 0;
+            at += char_len(b, s, at, &cp);
+            uint32_t i = joint(left, cp);
+            if (!first) b->joined[i >> 6] |= 1ull << (i & 63);
         }
     }
-    b->no_break[bit_of(cp) >> 6] |= 1ull << (bit_of(cp) & 63); /* runs of cp stay together */
 }
 
 /* ---- symbols ---- */
@@ -313,6 +314,34 @@ static size_t merge_long(const bpe *b, int32_t *sym, size_t n) {
     return left;
 }
 
+/* Merges of one token's own bytes, with the pairs of lower ranks in place, end in its two parts: in
+ * any text the merges inside the token's bytes happen in that same order, so no other two parts can
+ * meet. A file where they do not end in two (its ranks are not in an order that training makes)
+ * gets every way for that token. */
+static void add_rank_pair(bpe *b, const vocab *v, int32_t id) {
+    str s = vocab_piece(v, id);
+    int32_t sym[SHORT_MAX];
+    size_t n = 0;
+    if (s.n < 2 || vocab_id(v, s) != id) return;
+    if (s.n <= SHORT_MAX) {
+        for (size_t i = 0; i < s.n; i++) sym[i] = b->byte_id[(uint8_t)s.p[i]];
+        n = merge_short(b, sym, s.n);
+    }
+    if (n == 2) {
+        bpe_add_pair(b, sym[0], sym[1], (uint32_t)id, id);
+        return;
+    }
+    for (size_t at = 1; at < s.n; at++) {
+        int32_t l = vocab_id(v, str_cut(s, 0, at)), r = vocab_id(v, str_cut(s, at, s.n));
+        if (l >= 0 && r >= 0) bpe_add_pair(b, l, r, (uint32_t)id, id);
+    }
+}
+
+void bpe_pairs_from_ranks(bpe *b, const vocab *v) {
+    bpe_reserve_pairs(b, (size_t)v->n);
+    for (int32_t id = 0; id < v->n; id++) add_rank_pair(b, v, id);
+}
+
 /* Private ids that no merge took in are unknown characters after all: bytes or unk. */
 static void resolve_private(const bpe *b, vec_i32 *ids, size_t from) {
     size_t i = from;
@@ -376,22 +405,22 @@ static void encode_cached(const bpe *b, str word, vec_i32 *ids) {
     wordcache_put(b->cache, &k, ids->p + from, ids->n - from);
 }
 
-/* End of the part of a word that starts at `at`: before the next breaking character that follows
- * one it never merges with. */
+/* End of the part of a word that starts at `at`. A part may end before a character that is a symbol
+ * and never stands behind the one before it in a piece: no merge reaches across. (Not before other
+ * characters: neighbouring unknown ones may have to be fused.) */
 static size_t part_end(const bpe *b, str word, size_t at) {
-    uint32_t cp, before = b->break_before;
-    for (; at < word.n; before = cp) {
+    uint32_t cp, left;
+    at += char_len(b, word, at, &left);
+    for (; at < word.n; left = cp) {
         size_t k = char_len(b, word, at, &cp);
-        if (cp == b->break_before &&
-            !(b->no_break[bit_of(before) >> 6] >> (bit_of(before) & 63) & 1))
-            break;
+        if (!is_joined(b, left, cp) && bpe_char_id(b, cp) >= 0) break;
         at += k;
     }
     return at;
 }
 
 void bpe_encode(const bpe *b, str word, vec_i32 *ids) {
-    if (!b->break_before || word.n < 4) {
+    if (!b->joined || b->ignore_merges) {
         encode_cached(b, word, ids);
         return;
     }

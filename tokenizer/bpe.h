@@ -25,6 +25,8 @@ typedef struct bpe_char {
     int32_t id;
 } bpe_char;
 
+#define BPE_JOINED_BITS 17
+
 typedef struct bpe {
     bool bytes; /* a word is bytes, each a symbol; otherwise UTF-8 characters */
     bool fuse_unk, ignore_merges, byte_fallback;
@@ -38,8 +40,8 @@ typedef struct bpe {
     bpe_char *chars;
     uint32_t n_chars, char_slots;
     VEC(uint32_t) privates; /* code points of the private ids */
-    uint32_t break_before; /* a code point before which a word may be cut without changing ids; 0 */
-    uint64_t *no_break;    /* 64 Ki bits by code point hash: not after these */
+    uint64_t
+        *joined; /* BPE_JOINED_BITS bits by hash: neighbours inside some piece; NULL: never cut */
     wordcache *cache;
 } bpe;
 
@@ -48,16 +50,19 @@ void bpe_done(bpe *b);
 void bpe_reserve_pairs(bpe *b, size_t n);
 /* A later rank for the same pair replaces the earlier one. */
 void bpe_add_pair(bpe *b, int32_t left, int32_t right, uint32_t rank, int32_t id);
-const bpe_pair *bpe_find_pair(const bpe *b, int32_t left, int32_t right);
+void bpe_prefetch_pair(const bpe *b, int32_t left, int32_t right); /* it is added soon */
 void bpe_add_char(bpe *b, uint32_t cp, int32_t id);
 int32_t bpe_char_id(const bpe *b, uint32_t cp); /* -1: none */
 
 /* Every way to build a piece of v from two pieces of v becomes a pair with rank[id]; single
  * characters that are no piece themselves get private ids from n_ids (characters only). */
 void bpe_pairs_from_pieces(bpe *b, const vocab *v, const uint32_t *rank, int32_t n_ids);
-/* Allow cutting words before cp where no merge result has another character before it. `v`: the
- * pieces (as the model sees them). */
-void bpe_set_break(bpe *b, const vocab *v, uint32_t cp);
+/* The same where rank and id are one and every byte is a piece (rank files): of all ways only the
+ * one that merging itself would take, for no other can come up. */
+void bpe_pairs_from_ranks(bpe *b, const vocab *v);
+/* Allow cutting words between characters that are neighbours in no piece of v, so that the parts
+ * can be remembered (characters only). After the symbols. */
+void bpe_set_breaks(bpe *b, const vocab *v);
 
 /* Append the ids of one word (not empty, below 2 GiB). Any thread. */
 void bpe_encode(const bpe *b, str word, vec_i32 *ids);

@@ -278,7 +278,7 @@ static status make_bpe(spm *s, tokenizer *t, error *err) {
     }
     uint32_t *rank = ranks_of(s);
     bpe_pairs_from_pieces(b, &text_pieces, rank, t->pieces.n);
-    bpe_set_break(b, &text_pieces, 0x2581);
+    bpe_set_breaks(b, &text_pieces);
     mem_free(rank);
     vocab_done(&text_pieces);
     t->model.kind = "sentencepiece bpe";

@@ -77,22 +77,24 @@ static void bpe_encode_(const void *self, str word, vec_i32 *ids) {
     bpe_encode(self, word, ids);
 }
 
-static void fill(tokenizer *t) {
+static status fill(tokenizer *t, error *err) {
     bpe *b = mem_calloc(1, sizeof *b);
     bpe_init(b);
     t->model = (model){"bpe (ranks)", b, bpe_encode_, bpe_free_};
     b->bytes = b->ignore_merges = true;
-    uint32_t *rank = mem_alloc(((size_t)t->pieces.n + 1) * sizeof *rank);
     vocab_reserve(&b->whole, t->pieces.n, t->pieces.bytes.n);
     for (int32_t id = 0; id < t->pieces.n; id++) {
         str s = vocab_piece(&t->pieces, id);
-        rank[id] = (uint32_t)id;
         if (s.p) vocab_put(&b->whole, id, s);
     }
-    for (int i = 0; i < 256; i++) b->byte_id[i] = vocab_id(&t->pieces, str_n((char[]){(char)i}, 1));
-    bpe_pairs_from_pieces(b, &t->pieces, rank, INT32_MAX);
-    mem_free(rank);
+    for (int i = 0; i < 256; i++) {
+        b->byte_id[i] = vocab_id(&t->pieces, str_n((char[]){(char)i}, 1));
+        if (b->byte_id[i] < 0)
+            return error_set(err, ERR_FORMAT, "there is no token for the byte 0x%02X", i);
+    }
+    bpe_pairs_from_ranks(b, &b->whole);
     t->dec = decoder_of_bytes();
+    return OK;
 }
 
 status tiktoken_open(str text, const char *pretokenizer, tokenizer **ret, error *err) {
@@ -102,11 +104,11 @@ status tiktoken_open(str text, const char *pretokenizer, tokenizer **ret, error 
     t->raw_is_stored = true;
     status st = read_ranks(text, t, err);
     if (st == OK) st = pretok_of_regex(pattern, &t->pre, err);
+    if (st == OK) st = fill(t, err);
     if (st != OK) {
         tokenizer_free(t);
         return st;
     }
-    fill(t);
     tok_finish(t);
     *ret = t;
     return OK;

@@ -134,9 +134,9 @@ static void free_(void *self) {
     unigram_free(self);
 }
 
-/* A score as the reference's JSON reader makes it: the digits as an integer, rounded to double, then
- * scaled. It can be one unit off the nearest double, and that decides ties between paths of equal
- * length. False if raw is no number. */
+/* A score as the reference's JSON reader makes it: the digits as an integer, rounded to double,
+ * then scaled. It can be one unit off the nearest double, and that decides ties between paths of
+ * equal length. False if raw is no number. */
 static bool score_value(str raw, double *ret) {
     double exact;
     if (!raw.n || !str_to_f64(raw, &exact)) return false;

@@ -1,9 +1,9 @@
 /* Unigram language model segmentation (Kudo 2018): the most likely sequence of pieces, by Viterbi
  * over the places of the text.
  *
- * The two references compute in different precision, and near ties are real: SentencePiece (0.1.97 to
- * 0.2.1; 0.2.3 uses float throughout) adds in double and keeps the sums as float, tokenizer.json's
- * library keeps doubles. */
+ * The two references compute in different precision, and near ties are real: SentencePiece (0.1.97
+ * to 0.2.1; 0.2.3 uses float throughout) adds in double and keeps the sums as float,
+ * tokenizer.json's library keeps doubles. */
 #ifndef TOKENIZER_UNIGRAM_H
 #define TOKENIZER_UNIGRAM_H
 

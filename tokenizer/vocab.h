@@ -5,8 +5,9 @@
 #include "engine/base/str.h"
 
 typedef struct vocab_slot {
-    uint32_t tag; /* high half of the hash */
-    uint32_t id1; /* id + 1; 0: empty */
+    uint32_t tag;  /* part of the hash, and the length in the low byte (255: or more) */
+    uint32_t id1;  /* id + 1; 0: empty */
+    uint64_t head; /* the first 8 bytes of the piece, zero padded */
 } vocab_slot;
 
 typedef struct vocab {
@@ -29,7 +30,12 @@ void vocab_reserve(vocab *v, int32_t ids, size_t bytes);
 bool vocab_put(vocab *v, int32_t id, str piece);
 /* The same, but only id -> bytes. */
 bool vocab_set(vocab *v, int32_t id, str piece);
-int32_t vocab_id(const vocab *v, str piece); /* -1: none */
-str vocab_piece(const vocab *v, int32_t id); /* {NULL,0}: a hole or out of range */
+int32_t vocab_id(const vocab *v, str piece);    /* -1: none */
+void vocab_prefetch(const vocab *v, str piece); /* vocab_id of it comes soon */
+/* {NULL,0}: a hole or out of range. */
+static inline str vocab_piece(const vocab *v, int32_t id) {
+    if (id < 0 || id >= v->n || v->at[id].len == VOCAB_HOLE) return (str){0};
+    return str_n(v->bytes.p + v->at[id].off, v->at[id].len);
+}
 
 #endif
