@@ -21,7 +21,7 @@
 
 enum {
     RETRY_PLANS = 16, /* plans after which one that did not fit is looked at again anyhow */
-    DEFER_MAX = 32,   /* steps to let pass for a prefix that another is computing */
+    DEFER_MAX = 32,   /* steps to let pass for a prefix that does not grow by a page */
     PASS_MAX = 64,    /* sequences to pass over in one step */
 };
 
@@ -101,13 +101,18 @@ typedef struct share {
     bool is_pending;  /* more is being computed by another sequence right now */
 } share;
 
+/* Pages that may come from the cache. Never all: the last token is computed for its logits, and
+ * prompt logprobs need every row. */
+static int32_t n_cacheable(const core *c, const seq *s) {
+    if (!s->g->has_prompt && s->g->r->prompt_out) return 0;
+    return MIN(s->n_hashed, (s->n_known - 1) / c->step.page_tokens);
+}
+
 static share find_share(const core *c, const seq *s) {
     const group *g = s->g;
-    int32_t S = c->step.page_tokens;
+    int32_t S = c->step.page_tokens, limit = n_cacheable(c, s);
     share sh = {0};
-    /* never all of it: the last token is computed for its logits; prompt logprobs need every row */
-    int32_t limit = MIN(s->n_hashed, (s->n_known - 1) / S);
-    if (limit > 0 && (g->has_prompt || !g->r->prompt_out)) {
+    if (limit > 0) {
         prefix_match m = prefix_find(&c->pages, s->hashes, limit);
         sh = (share){m.n * S, m.n, m.n_free, NULL, m.is_pending};
     }
@@ -161,15 +166,33 @@ static void count_share(core *c, seq *s, const share *sh) {
 
 typedef enum admission { ADMITTED, PASSED, NO_ROOM } admission;
 
+/* Let this step pass: n_ready pages of the prefix are there, the next is being computed. False if
+ * that has not led anywhere for too long. */
+static bool defer(core *c, seq *s, int32_t n_ready) {
+    if (n_ready > s->n_wait) {
+        s->n_wait = n_ready;
+        s->n_stuck = 0;
+    }
+    if (s->n_stuck >= DEFER_MAX) return false;
+    s->n_stuck++;
+    s->n_deferred++;
+    return c->plan_deferred = true;
+}
+
+/* The same for one that let a step pass before, looking only at what came since: a crowd that waits
+ * for one long prompt must not walk all of it at every step. */
+static bool still_pending(core *c, seq *s) {
+    if (s->n_deferred == 0) return false;
+    prefix_match m = prefix_find(&c->pages, s->hashes + s->n_wait, n_cacheable(c, s) - s->n_wait);
+    return m.is_pending && defer(c, s, s->n_wait + m.n);
+}
+
 static admission admit(core *c, seq *s) {
     if (!may_emit(c, s->g)) return PASSED;
     if (still_blocked(c, s)) return NO_ROOM;
+    if (still_pending(c, s)) return PASSED;
     share sh = find_share(c, s);
-    if (sh.is_pending && s->n_deferred < DEFER_MAX) {
-        s->n_deferred++;
-        c->plan_deferred = true;
-        return PASSED;
-    }
+    if (sh.is_pending && defer(c, s, sh.n_pages)) return PASSED;
     if (!fits(c, s, &sh)) {
         s->blocked_free = c->pages.n_free;
         s->retry_plan = c->n_plans + RETRY_PLANS;

@@ -45,7 +45,7 @@ void seq_run(core *c, seq *s) {
     c->n_running++;
     c->n_reserved += s->g->n_pages_max - s->n_pages;
     s->state = SEQ_RUNNING;
-    s->n_deferred = 0;
+    s->n_deferred = s->n_stuck = s->n_wait = 0;
     s->blocked_free = -1;
     mark_started(c, s->g);
 }

@@ -30,6 +30,8 @@ typedef struct seq {
     int32_t n_pages;      /* held */
     int32_t n_hashed;     /* full pages whose hash is known; hashes outlive the pages */
     int32_t n_deferred;   /* steps it let pass because another computes its prefix */
+    int32_t n_stuck;      /* of them: since that prefix last grew */
+    int32_t n_wait;       /* pages of that prefix that were ready when last looked at */
     int32_t blocked_free; /* pages that were free when it last did not fit; -1: it was not tried */
     uint64_t retry_plan;  /* look again at the latest at this plan */
     int32_t n_computed_max;  /* most ever computed: below it is recomputation */

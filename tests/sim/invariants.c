@@ -18,7 +18,7 @@ static void check_seq(sim *s, const seq *q, int32_t *holders) {
                  q->n_known, q->g->len_max, q->n_hashed);
     if (runs ? q->n_computed > q->n_pages * S : q->n_pages || q->n_computed)
         SIM_FAIL(s, "state %d: %d tokens in %d pages", q->state, q->n_computed, q->n_pages);
-    if (q->n_deferred > 32) SIM_FAIL(s, "passed over %d times for a prefix", q->n_deferred);
+    if (q->n_stuck > 32) SIM_FAIL(s, "waits %d steps for a page of its prefix", q->n_stuck);
     for (int32_t i = 0; i < q->n_pages; i++) {
         const page *p = &c->pages.p[q->pages[i]];
         holders[q->pages[i]]++;

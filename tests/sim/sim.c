@@ -77,7 +77,7 @@ static void draw_load(sim *s) {
 }
 
 static void draw_core(sim *s) {
-    static const int32_t sizes[] = {1, 2, 3, 4, 8, 16};
+    static const int32_t sizes[] = {1, 2, 3, 4, 8, 16, 48};
     rnd *r = &s->rnd;
     int32_t S = sizes[rnd_in(r, 0, (int32_t)ARRAY_LEN(sizes) - 1)];
     int32_t n_pages = rnd_in(r, 2, rnd_one_in(r, 2) ? 30 : 300);
@@ -92,7 +92,7 @@ static void draw_core(sim *s) {
     s->o = (scheduler_options){
         .max_running = max_running,
         .token_budget = budget,
-        .prefill_chunk = rnd_one_in(r, 2) ? 0 : rnd_in(r, 1, budget),
+        .prefill_chunk = rnd_one_in(r, 2) ? 0 : rnd_in(r, 1, rnd_one_in(r, 2) ? 3 : budget),
         .admit = rnd_one_in(r, 3) ? ADMIT_RESERVE : ADMIT_OPTIMISTIC,
         .prefix_cache = !rnd_one_in(r, 5),
         .stall_us = (uint64_t)rnd_in(r, 1000, 200000),

@@ -178,6 +178,22 @@ START_TEST(the_second_waits_for_the_first_ones_prefix) {
 }
 END_TEST
 
+/* A prefix of many chunks: the crowd waits until the last of it, and computes only what differs. */
+START_TEST(a_crowd_waits_for_a_long_prefix) {
+    bed b;
+    scheduler_options o = neutral(&b);
+    o.prefill_chunk = 2;
+    bed_init(&b, 200, o);
+    request *r[5];
+    for (uint64_t i = 0; i < 5; i++) r[i] = add(&b, make(i, 7, 100, 102, 2));
+    (void)drain(&b, r[4], NULL);
+    for (int i = 1; i < 5; i++) ck_assert_int_eq(r[i]->times.n_cached, 100);
+    ck_assert_uint_le(b.fake.n_tokens, 102 + 4 * 2 + 5);
+    for (int i = 0; i < 5; i++) request_unref(r[i]);
+    bed_done(&b);
+}
+END_TEST
+
 START_TEST(the_last_token_is_never_cached) {
     bed b;
     bed_init(&b, 200, neutral(&b));
@@ -489,6 +505,7 @@ int main(void) {
     tcase_add_test(tc, an_important_prompt_does_not_either);
     tcase_add_test(tc, chunks_are_capped);
     tcase_add_test(tc, the_second_waits_for_the_first_ones_prefix);
+    tcase_add_test(tc, a_crowd_waits_for_a_long_prefix);
     tcase_add_test(tc, the_last_token_is_never_cached);
     tcase_add_test(tc, an_answer_is_a_prefix_of_the_next_turn);
     tcase_add_test(tc, what_may_not_be_shared_is_not);
