@@ -97,8 +97,12 @@ class Server:
                 return have
             time.sleep(0.02)
 
-    def raw(self, timeout=10):
-        s = socket.create_connection(("127.0.0.1", self.port), timeout=timeout)
+    def raw(self, timeout=10, receive_bytes=0):
+        s = socket.socket()
+        if receive_bytes:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
+        s.settimeout(timeout)
+        s.connect(("127.0.0.1", self.port))
         return s
 
 

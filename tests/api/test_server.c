@@ -21,7 +21,7 @@
 typedef struct setup {
     server_options o;
     const char *text;
-    int step_us, pages, len, queue, grace_ms, running;
+    int step_us, pages, len, queue, grace_ms, running, verify;
     const char *key;
 } setup;
 
@@ -41,6 +41,8 @@ static bool option(setup *u, const char *name, const char *value) {
         u->pages = n;
     else if (strcmp(name, "--len") == 0)
         u->len = n;
+    else if (strcmp(name, "--verify") == 0)
+        u->verify = n;
     else if (strcmp(name, "--queue") == 0)
         u->queue = n;
     else if (strcmp(name, "--running") == 0)
@@ -96,7 +98,7 @@ static mock *open_mock(const setup *u) {
                        .n_words = ARRAY_LEN(words),
                        .eos_id = tokenizer_eos(toy_tokenizer()),
                        .step_us = (uint32_t)u->step_us,
-                       .verify = true};
+                       .verify = u->verify};
     mock *m = mock_new(&mo);
     vec_done(&text);
     return m;
@@ -145,7 +147,8 @@ int main(int argc, char **argv) {
                .len = 2048,
                .queue = 1024,
                .grace_ms = 2000,
-               .running = 512};
+               .running = 512,
+               .verify = 1};
     u.o.port = 0;
     for (int i = 1; i < argc; i += 2)
         if (i + 1 >= argc || !option(&u, argv[i], argv[i + 1])) {
