@@ -42,27 +42,33 @@ static status read_role(const reader *r, const json_t *m, json_t *to) {
                json_string_value(role));
 }
 
-static status join_parts(const reader *r, const json_t *parts, strbuf *text) {
+static status read_part(const reader *r, const json_t *p, size_t i, json_t *list) {
+    str type = js_get_str(p, "type");
+    bool refusal = str_eqz(type, "refusal");
+    json_t *text = js_get(p, refusal ? "refusal" : "text");
+    char member[32];
+    snprintf(member, sizeof member, "content[%zu]", i);
+    if (!json_is_object(p) || !type.p)
+        return bad(r, ERR_INVALID, member, "must be an object with a type");
+    if (!refusal && !str_eqz(type, "text"))
+        return bad(r, ERR_UNSUPPORTED, member, "has type '%.32s'; this model takes text only",
+                   type.p);
+    if (!json_is_string(text)) return bad(r, ERR_INVALID, member, "must have a text");
+    json_t *copy = json_object();
+    json_object_set_new(copy, "type", json_string("text"));
+    json_object_set(copy, "text", text);
+    json_array_append_new(list, copy);
+    return OK;
+}
+
+static status read_parts(const reader *r, const json_t *parts, json_t *to) {
     size_t n = json_array_size(parts);
     if (n > LIMIT_CONTENT_PARTS)
         return bad(r, ERR_INVALID, "content", "has %zu parts, the limit is %d", n,
                    LIMIT_CONTENT_PARTS);
-    for (size_t i = 0; i < n; i++) {
-        const json_t *p = json_array_get(parts, i);
-        str type = js_get_str(p, "type");
-        bool is_text = str_eqz(type, "text") || str_eqz(type, "refusal");
-        const json_t *t = js_get(p, str_eqz(type, "refusal") ? "refusal" : "text");
-        char member[32];
-        snprintf(member, sizeof member, "content[%zu]", i);
-        if (!json_is_object(p) || !type.p)
-            return bad(r, ERR_INVALID, member, "must be an object with a type");
-        if (!is_text)
-            return bad(r, ERR_UNSUPPORTED, member, "has type '%.32s'; this model takes text only",
-                       type.p);
-        if (!json_is_string(t)) return bad(r, ERR_INVALID, member, "must have a text");
-        if (i) strbuf_addc(text, '\n');
-        strbuf_add(text, js_str(t));
-    }
+    json_t *list = json_array();
+    json_object_set_new(to, "content", list);
+    for (size_t i = 0; i < n; i++) TRY(read_part(r, json_array_get(parts, i), i, list));
     return OK;
 }
 
@@ -80,29 +86,19 @@ static status read_content(const reader *r, const json_t *m, json_t *to) {
     if (!json_is_array(c))
         return bad(r, ERR_INVALID, "content", "must be a string or a list of parts, found %s",
                    json_kind(c));
-    strbuf text = {0};
-    status st = join_parts(r, c, &text);
-    str joined = strbuf_str(&text);
-    if (st == OK) json_object_set_new(to, "content", json_stringn(joined.p, joined.n));
-    strbuf_done(&text);
-    return st;
+    return read_parts(r, c, to);
 }
 
-/* OpenAI sends arguments as a JSON text, templates print them as a value. */
 static status read_call(const reader *r, const json_t *call, json_t *list) {
     const json_t *f = js_get(call, "function");
-    str name = js_get_str(f, "name"), args = js_get_str(f, "arguments");
-    if (!name.n) return bad(r, ERR_INVALID, "tool_calls", "must have a function with a name");
-    json_t *value = NULL;
-    if (args.n && js_parse(args, &value, NULL) != OK) value = NULL;
-    if (!value) value = args.p ? json_stringn(args.p, args.n) : json_object();
-    if (json_is_object(js_get(f, "arguments"))) {
-        json_decref(value);
-        value = json_incref(js_get(f, "arguments"));
-    }
+    json_t *name = js_get(f, "name"), *args = js_get(f, "arguments");
+    if (js_str(name).n == 0)
+        return bad(r, ERR_INVALID, "tool_calls", "must have a function with a name");
+    if (args && !json_is_string(args) && !json_is_object(args))
+        return bad(r, ERR_INVALID, "tool_calls", "must have arguments as a JSON text");
     json_t *fn = json_object(), *copy = json_object();
-    json_object_set_new(fn, "name", json_stringn(name.p, name.n));
-    json_object_set_new(fn, "arguments", value);
+    json_object_set(fn, "name", name);
+    if (args) json_object_set(fn, "arguments", args);
     if (json_is_string(js_get(call, "id"))) json_object_set(copy, "id", js_get(call, "id"));
     json_object_set_new(copy, "type", json_string("function"));
     json_object_set_new(copy, "function", fn);

@@ -6,9 +6,10 @@
 
 #include "engine/base/status.h"
 
-/* A new list (json_decref it): roles known, content a string or null (text parts are joined by a
- * newline), tool calls' arguments as objects. The role "developer" becomes "system", which is what
- * templates know. Errors name messages[i].field; content that is not text is ERR_UNSUPPORTED. */
+/* A new list (json_decref it): roles known, content a string, null or a list of text parts, tool
+ * calls of functions with a name; members not named here are left out. The role "developer" becomes
+ * "system", which is what templates know. Errors name messages[i].field; content that is not text
+ * is ERR_UNSUPPORTED. */
 NODISCARD status messages_read(const json_t *body, json_t **ret, error *err);
 
 #endif

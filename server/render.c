@@ -31,6 +31,7 @@ status prompt_render(const model *m, const json_t *body, const gen_params *p, st
     chat_request q = {
         .messages = messages,
         .kwargs = vars,
+        .chat_template = p->chat_template,
         .add_generation_prompt = p->add_generation_prompt,
         .continue_final_message = p->continue_final_message,
     };

@@ -86,10 +86,11 @@ START_TEST(messages_take_their_form) {
     strbuf b = {0};
     strbuf_add_js(&b, m);
     ck_assert_str_eq(b.p, "[{\"role\":\"system\",\"content\":\"x\"},"
-                          "{\"role\":\"user\",\"content\":\"a\\nb\"},"
+                          "{\"role\":\"user\",\"content\":[{\"type\":\"text\",\"text\":\"a\"},"
+                          "{\"type\":\"text\",\"text\":\"b\"}]},"
                           "{\"role\":\"assistant\",\"content\":null,\"tool_calls\":[{\"id\":\"1\","
                           "\"type\":\"function\",\"function\":{\"name\":\"f\","
-                          "\"arguments\":{\"k\":[1]}}}]}]");
+                          "\"arguments\":\"{\\\"k\\\":[1]}\"}}]}]");
     strbuf_done(&b);
     json_decref(m);
 }
