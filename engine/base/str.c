@@ -149,16 +149,20 @@ bool strbuf_add_json(strbuf *b, str s) {
         }
         uint32_t cp;
         size_t len = c < 0x80 ? 0 : utf8_get(s.p + i, s.n - i, &cp);
-        if (len) {
+        bool breaks_lines = len && (cp == 0x85 || cp == 0x2028 || cp == 0x2029);
+        if (len && !breaks_lines) {
             i += len;
             continue;
         }
         strbuf_add(b, str_cut(s, run, i));
-        if (c < 0x80)
+        if (breaks_lines)
+            strbuf_addf(b, "\\u%04x", cp);
+        else if (c < 0x80)
             add_escape(b, c);
         else
             strbuf_addz(b, "\xEF\xBF\xBD");
-        run = ++i;
+        i += len ? len : 1;
+        run = i;
     }
     strbuf_add(b, str_cut(s, run, s.n));
     return strbuf_addc(b, '"');

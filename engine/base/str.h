@@ -68,7 +68,9 @@ static inline bool strbuf_addz(strbuf *b, const char *z) {
 bool strbuf_addc(strbuf *b, char c);
 bool strbuf_addf(strbuf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 bool strbuf_addcp(strbuf *b, uint32_t codepoint); /* UTF-8 */
-/* A JSON string with quotes; bytes that are not UTF-8 become U+FFFD. */
+/* A JSON string with quotes; bytes that are not UTF-8 become U+FFFD. The line separators that are
+ * not control characters (U+0085, U+2028, U+2029) are escaped too: readers of JSON lines and of
+ * event streams that split at every Unicode line end then still see whole values. */
 bool strbuf_add_json(strbuf *b, str s);
 static inline str strbuf_str(const strbuf *b) {
     return (str){b->p ? b->p : "", b->n};

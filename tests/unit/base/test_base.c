@@ -110,6 +110,9 @@ START_TEST(strbuf_bounds_and_json) {
     strbuf_add_json(&b, STR("a\"\\\n\x01\xFF\xE2\x82\xAC"));
     ck_assert_str_eq(b.p, "\"a\\\"\\\\\\n\\u0001\xEF\xBF\xBD\xE2\x82\xAC\"");
     strbuf_done(&b);
+    strbuf_add_json(&b, STR("a\xE2\x80\xA8\xC2\x85z\xE2\x80\xA7"));
+    ck_assert_str_eq(b.p, "\"a\\u2028\\u0085z\xE2\x80\xA7\"");
+    strbuf_done(&b);
     ck_assert(str_distance(STR("--max-seqs"), STR("--max-seq")) == 1);
     int64_t v;
     ck_assert(!str_to_i64(STR("12x"), &v) && !str_to_i64(STR("99999999999999999999"), &v));
