@@ -41,8 +41,7 @@ static void apply_one(core *c, int32_t i) {
     g->ring_promised -= b->sample;
     status st = c->result.seq_status[i];
     if (st != OK) {
-        group_error(g, st, "choice %d: the model gave no usable output (%s)", s->choice,
-                    status_name(st));
+        group_error(g, st, "the model gave no usable output for choice %d", s->choice);
         seq_forget(c, s);
         seq_end(c, s, FINISH_ERROR, NULL);
         return;

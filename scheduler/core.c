@@ -70,10 +70,6 @@ status core_prepare(const core *c, request *r, error *err) {
     return group_new(c, r, &g, err);
 }
 
-void core_forget(request *r) {
-    if (r->sched) group_free(r->sched);
-}
-
 /* Grown when a tenant is first seen; a tenant that was idle starts level with the others, so that
  * no one saves up credit. */
 static void tenant_enter(core *c, int32_t tenant) {
@@ -209,6 +205,7 @@ static void run_plan(core *c) {
     c->now_us = clock_now_us(c->o.clock);
     c->stats.step_us_total += c->now_us - MIN(start, c->now_us);
     c->stats.n_steps++;
+    c->stats.step_tokens_total += (uint64_t)c->plan.n_tokens;
     c->stats.step_tokens_hist[hist_bucket(c->plan.n_tokens)]++;
     if (st != OK)
         fail_device(c, &e);

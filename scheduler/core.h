@@ -15,8 +15,6 @@ void core_free(core *c); /* takes NULL; nothing may be in flight */
 
 /* Any thread: check the request and make its records (r->sched). ERR_INVALID: can never run. */
 NODISCARD status core_prepare(const core *c, request *r, error *err);
-/* Undo core_prepare on a request that was not added. */
-void core_forget(request *r);
 /* Take over a reference to a prepared request; it waits from now on. Unhealthy: it ends at once. */
 void core_add(core *c, request *r);
 

@@ -12,9 +12,9 @@ typedef enum admit_mode {
 } admit_mode;
 
 typedef struct scheduler_options {
-    int32_t max_running;   /* most sequences at once; <= stepper.max_seqs */
+    int32_t max_running;   /* most sequences at once; cut to stepper.max_seqs and token_budget */
     int32_t max_waiting;   /* queue bound: past it submit answers ERR_BUSY */
-    int32_t token_budget;  /* tokens per step; <= stepper.max_tokens */
+    int32_t token_budget;  /* tokens per step; cut to stepper.max_tokens */
     int32_t prefill_chunk; /* most prompt tokens of one request per step; 0: the budget */
     admit_mode admit;
     bool prefix_cache;
@@ -26,34 +26,42 @@ typedef struct scheduler_options {
     void *ctx;
 } scheduler_options;
 
-/* Numbers for /metrics; a consistent enough snapshot, callable from any thread. */
+/* Numbers for /metrics, as of the last step; callable from any thread. Counters since the start. */
 typedef struct scheduler_stats {
-    int32_t n_running, n_waiting;
+    int32_t n_running, n_waiting; /* sequences; a request that waits counts as one */
+    /* used: held by running sequences; cached: free, but a prefix may still be found there */
     int32_t pages_total, pages_used, pages_cached;
-    uint64_t prompt_tokens, generation_tokens, prompt_tokens_cached, prompt_tokens_recomputed;
-    uint64_t prefix_queries, prefix_hits; /* tokens */
-    uint64_t n_preemptions, n_steps, n_rejected;
+    uint64_t prompt_tokens;               /* of requests that started, each prompt once */
+    uint64_t generation_tokens;           /* of all choices */
+    uint64_t prompt_tokens_cached;        /* of prompt_tokens: not computed */
+    uint64_t prompt_tokens_recomputed;    /* computed again after a preemption */
+    uint64_t prefix_queries, prefix_hits; /* tokens looked up and found, preempted ones too */
+    uint64_t n_preemptions, n_steps;
+    uint64_t n_rejected;                   /* submits that failed, for any reason */
     uint64_t step_us_total, plan_us_total; /* time in the stepper, time in the planner */
     uint64_t finished[5];                  /* by finish_reason, per choice */
-    uint64_t step_tokens_hist[16];         /* buckets le 1,8,16,32,64,...,16384,+Inf */
-    bool healthy;
+    uint64_t step_tokens_hist[16];         /* steps; buckets le 1,8,16,32,64,...,16384,+Inf */
+    uint64_t step_tokens_total;            /* tokens computed */
+    bool healthy;                          /* false for good after a failed device */
 } scheduler_stats;
 
 typedef struct scheduler scheduler;
 
+/* Allocates all that steps need; what s points to must outlive it. */
 scheduler *scheduler_new(const scheduler_options *o, stepper s);
 void scheduler_start(scheduler *s); /* starts the engine thread */
 /* Any thread. Takes a reference of its own on success. ERR_BUSY: queue full; ERR_UNAVAILABLE:
  * draining or unhealthy; ERR_INVALID: can never run (prompt longer than the context or the cache).
  */
 NODISCARD status scheduler_submit(scheduler *s, request *r, error *err);
-/* Any thread: a cancel or choice_done flag was set; look at it soon. */
+/* Any thread: a cancel or choice_done flag was set; it is obeyed before the next step. (A ring that
+ * was full and is now drained is noticed without it, within a millisecond.) */
 void scheduler_poke(scheduler *s);
 /* Stop taking requests; true once nothing runs or waits (poll it). */
 bool scheduler_drain(scheduler *s);
 /* End everything in flight with FINISH_CANCEL and join the thread. */
 void scheduler_stop(scheduler *s);
-void scheduler_free(scheduler *s);
+void scheduler_free(scheduler *s); /* stops first; takes NULL */
 void scheduler_stats_get(scheduler *s, scheduler_stats *ret);
 
 #endif

@@ -128,7 +128,7 @@ static void add_iterations(page *p, const scheduler_stats *t) {
     strbuf_addf(p->out, "%s_bucket{%s,le=\"+Inf\"} %llu\n", name, p->labels.p,
                 (unsigned long long)sum);
     strbuf_addf(p->out, "%s_sum{%s} %llu\n%s_count{%s} %llu\n", name, p->labels.p,
-                (unsigned long long)(t->prompt_tokens + t->generation_tokens), name, p->labels.p,
+                (unsigned long long)t->step_tokens_total, name, p->labels.p,
                 (unsigned long long)sum);
 }
 

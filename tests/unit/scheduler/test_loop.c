@@ -127,6 +127,7 @@ START_TEST(one_request_from_submit_to_finish) {
     scheduler_stats st;
     scheduler_stats_get(t.s, &st);
     ck_assert_uint_eq(st.generation_tokens, 30);
+    ck_assert_uint_eq(st.step_tokens_total, 21 + 3 * 9 + 2); /* two choices fork at a token */
     ck_assert_uint_eq(st.finished[FINISH_LENGTH], 3);
     ck_assert_int_eq(st.pages_used, 0);
     setup_done(&t);
