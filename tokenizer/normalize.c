@@ -11,6 +11,7 @@
 #include "engine/base/mem.h"
 #include "engine/base/utf8.h"
 #include "tokenizer/charsmap.h"
+#include "tokenizer/marks.h"
 #include "tokenizer/uclass.h"
 #include "tokenizer/unorm.h"
 
@@ -101,7 +102,7 @@ static void run_lowercase(const step *s, normal_work *w, str in, strbuf *out) {
 }
 
 static void add_unaccented(strbuf *out, uint32_t cp) {
-    if (!(uclass(cp) & UC_M)) strbuf_addcp(out, cp);
+    if (!mark_is_accent(cp)) strbuf_addcp(out, cp);
 }
 
 static void run_strip_accents(const step *s, normal_work *w, str in, strbuf *out) {
@@ -159,8 +160,7 @@ static void run_bert(const step *s, normal_work *w, str in, strbuf *out) {
         for (size_t i = 0; i < b.n;) {
             uint32_t cp = 0xFFFD;
             size_t k = utf8_get(b.p + i, b.n - i, &cp);
-            if (utf8proc_category((utf8proc_int32_t)cp) != UTF8PROC_CATEGORY_MN)
-                strbuf_addcp(&a, cp);
+            if (!mark_is_bert_accent(cp)) strbuf_addcp(&a, cp);
             i += k ? k : 1;
         }
     }

@@ -146,4 +146,5 @@ def main():
     sys.exit(any([compare(o.cli, f, o.n, o.seed) for f in o.files]))
 
 
-main()
+if __name__ == "__main__":
+    main()

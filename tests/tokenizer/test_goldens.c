@@ -10,7 +10,7 @@
 #include "engine/base/file.h"
 #include "engine/base/json.h"
 #include "engine/base/mem.h"
-#include "tokenizer/detok.h"
+#include "tests/tokenizer/golden.h"
 #include "tokenizer/tokenizer.h"
 
 #define DATA   "../shared/data/tokenizers/"
@@ -53,87 +53,7 @@ static const struct golden {
     {"cl100k.tiktoken", DATA "cl100k-phi-3-small/cl100k_base.tiktoken", "cl100k"},
 };
 
-static int n_passed, n_failed, n_skipped, n_shown;
-
-static void show(const char *name, int id, const char *what, str text) {
-    if (n_shown++ > 40) return;
-    strbuf b = {0};
-    strbuf_add_json(&b, str_cut(text, 0, MIN(text.n, (size_t)200)));
-    printf("  %s: text %d: %s differs: %s\n", name, id, what, b.p);
-    strbuf_done(&b);
-}
-
-static bool ids_equal(const vec_i32 *got, const json_t *want) {
-    if (got->n != json_array_size(want)) return false;
-    for (size_t i = 0; i < got->n; i++)
-        if (got->p[i] != json_integer_value(json_array_get(want, i))) return false;
-    return true;
-}
-
-static void print_ids(const vec_i32 *got, const json_t *want) {
-    if (n_shown > 12) return;
-    size_t from = 0;
-    while (from < got->n && from < json_array_size(want) &&
-           got->p[from] == json_integer_value(json_array_get(want, from)))
-        from++;
-    printf("    from %zu: got", from);
-    for (size_t i = from; i < got->n && i < from + 8; i++) printf(" %d", got->p[i]);
-    printf("; want");
-    for (size_t i = from; i < json_array_size(want) && i < from + 8; i++)
-        printf(" %lld", (long long)json_integer_value(json_array_get(want, i)));
-    printf("\n");
-}
-
-static void stream(const tokenizer *t, const vec_i32 *ids, strbuf *out) {
-    detok *d = detok_new(t, false);
-    for (size_t i = 0; i < ids->n; i++) detok_push(d, ids->p[i], out);
-    detok_flush(d, out);
-    detok_free(d);
-}
-
-/* One text: true when everything is equal. */
-static bool check(const char *name, const tokenizer *t, str text, const json_t *want,
-                  unsigned flags) {
-    vec_i32 ids = {0};
-    strbuf out = {0}, streamed = {0};
-    int id = (int)js_get_int(want, "id", -1);
-    bool ok = true;
-    error err;
-    json_t *special = js_get(want, "ids_special");
-    ok &= tokenizer_encode(t, text, flags, 0, &ids, &err) == OK;
-    if (!ids_equal(&ids, js_get(want, "ids"))) {
-        show(name, id, "ids", text);
-        print_ids(&ids, js_get(want, "ids"));
-        ok = false;
-    }
-    str decoded = js_get_str(want, "decoded");
-    if (decoded.p && ok) {
-        tokenizer_decode(t, ids.p, ids.n, false, &out);
-        stream(t, &ids, &streamed);
-        if (!str_eq(strbuf_str(&out), decoded)) {
-            show(name, id, "decoded", text);
-            show(name, id, "  got", strbuf_str(&out));
-            ok = false;
-        }
-        if (!str_eq(strbuf_str(&out), strbuf_str(&streamed))) {
-            show(name, id, "streamed text", text);
-            ok = false;
-        }
-    }
-    if (special) {
-        ids.n = 0;
-        ok &= tokenizer_encode(t, text, flags | ENCODE_SPECIAL, 0, &ids, &err) == OK;
-        if (!ids_equal(&ids, special)) {
-            show(name, id, "ids_special", text);
-            print_ids(&ids, special);
-            ok = false;
-        }
-    }
-    vec_done(&ids);
-    strbuf_done(&out);
-    strbuf_done(&streamed);
-    return ok;
-}
+static int n_passed, n_failed, n_skipped;
 
 static void run(const struct golden *g, const json_t *texts) {
     char path[256];
@@ -157,7 +77,7 @@ static void run(const struct golden *g, const json_t *texts) {
     for (int i = 0; i < n; i++) {
         json_t *want = json_array_get(cases, (size_t)i);
         str text = js_get_str(json_array_get(texts, (size_t)js_get_int(want, "id", 0)), "text");
-        bad += !check(g->name, t, text, want, ENCODE_PLAIN);
+        bad += !golden_check(g->name, t, text, want);
     }
     printf("%s %s (%s): %d of %d texts equal\n", bad ? "FAIL" : "ok  ", g->name, g->path, n - bad,
            n);
