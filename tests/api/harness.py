@@ -7,6 +7,7 @@ with model=DIR, `pagoda serve`; the binaries' paths come from the command line o
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -104,6 +105,28 @@ class Server:
         s.settimeout(timeout)
         s.connect(("127.0.0.1", self.port))
         return s
+
+
+class Pagoda(Server):
+    """The program itself, serving a model directory."""
+
+    def __init__(self, model, *args):
+        command = [os.environ.get("PAGODA", "build/pagoda"), "serve", "--model", model, "--port",
+                   "0", "--no-access-log"] + [str(a) for a in args]
+        self.p = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+                                  stderr=subprocess.PIPE)
+        said = b""
+        for line in self.p.stderr:
+            said += line
+            found = re.search(rb"serving .* on http://127\.0\.0\.1:(\d+)", line)
+            if found:
+                self.port = int(found.group(1))
+                return
+        raise RuntimeError("pagoda serve did not start: " + said.decode())
+
+    def stop(self, timeout=30):
+        self.p.stderr.close()
+        return super().stop(timeout)
 
 
 def sse_events(data):
