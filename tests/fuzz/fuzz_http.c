@@ -44,19 +44,35 @@ static void start(void) {
         fprintf(stderr, "%s\n", e.text);
         exit(1);
     }
-    mock_options mo = {.vocab = 512, .n_pages = 512, .max_tokens = 512, .max_seqs = 64,
-                       .max_model_len = 256, .eos_id = eos};
+    mock_options mo = {.vocab = 512,
+                       .n_pages = 512,
+                       .max_tokens = 512,
+                       .max_seqs = 64,
+                       .max_model_len = 256,
+                       .eos_id = eos};
     engine_mock = mock_new(&mo);
-    scheduler_options so = {.max_running = 64, .max_waiting = 64, .token_budget = 512,
-                            .prefix_cache = true, .stall_us = 1000000,
-                            .clock = clock_monotonic(), .on_ready = server_on_ready, .ctx = srv};
+    scheduler_options so = {.max_running = 64,
+                            .max_waiting = 64,
+                            .token_budget = 512,
+                            .prefix_cache = true,
+                            .stall_us = 1000000,
+                            .clock = clock_monotonic(),
+                            .on_ready = server_on_ready,
+                            .ctx = srv};
     sched = scheduler_new(&so, mock_stepper(engine_mock));
     scheduler_start(sched);
-    server_model m = {.names = names, .n_names = 1, .tok = toy_tokenizer(), .chat = toy_chat(),
-                      .defaults = {.temperature = 1, .top_p = 1, .typical_p = 1,
-                                   .repetition_penalty = 1},
-                      .eos_ids = &eos, .n_eos = 1, .max_model_len = 256, .vocab = 512,
-                      .page_tokens = 16, .n_pages = 512};
+    server_model m = {
+        .names = names,
+        .n_names = 1,
+        .tok = toy_tokenizer(),
+        .chat = toy_chat(),
+        .defaults = {.temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1},
+        .eos_ids = &eos,
+        .n_eos = 1,
+        .max_model_len = 256,
+        .vocab = 512,
+        .page_tokens = 16,
+        .n_pages = 512};
     server_attach(srv, &m, sched);
     atexit(stop);
 }

@@ -16,11 +16,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void params(const json_t *body, int bits) {
     static const int32_t eos[] = {256};
     static const char *const names[] = {"toy"};
-    server_defaults d = {
-        .temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1};
+    server_defaults d = {.temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1};
     params_context c = {&d, eos, 1, 512, 2048, bits & 1, bits & 2, LIMIT_TOP_LOGPROBS};
-    model m = {.m = {.names = names, .n_names = 1, .tok = toy_tokenizer(), .chat = toy_chat(),
-                     .defaults = d, .max_model_len = 2048, .vocab = 512}};
+    model m = {.m = {.names = names,
+                     .n_names = 1,
+                     .tok = toy_tokenizer(),
+                     .chat = toy_chat(),
+                     .defaults = d,
+                     .max_model_len = 2048,
+                     .vocab = 512}};
     api_kind kind = bits & 4 ? API_CHAT : API_COMPLETIONS;
     arena *mem = arena_new(1 << 20);
     gen_params p;
