@@ -81,12 +81,13 @@ build_setup() {
     }
 }
 
-# build_make DIR [targets]: ninja, quiet unless it fails.
+# build_make DIR [targets]: ninja; a terminal sees its progress, others only errors.
 build_make() {
     local dir=$1
     shift
-    if [ -t 1 ] && [ "${VERBOSE:-0}" = 1 ]; then
-        ninja -C "$dir" "$@" || die "the build failed"
+    if [ -t 1 ]; then
+        ! ninja -C "$dir" -n "$@" | grep -q 'no work to do' || return 0
+        ninja -C "$dir" --quiet "$@" || die "the build failed"
         return 0
     fi
     ninja -C "$dir" "$@" >"$dir/build.log" 2>&1 || {
