@@ -69,7 +69,7 @@ SIMD_FN vf vf_abs(vf a) {
 SIMD_FN vf vf_round(vf a) {
     return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
 }
-/* v * 2^n for integral n in [-160, 160]; rounds once, also into the subnormals. */
+/* v * 2^n for integral n in [-126, 129]. */
 SIMD_FN vf vf_scale2(vf v, vf n) {
     return _mm512_scalef_ps(v, n);
 }
