@@ -67,7 +67,7 @@ void cpu_gemm(backend *b, const op_gemm *g) {
     call.n_panels = CEIL_DIV(w->n, call.row->pack_rows);
     call.grid = gemm_grid_choose(call.n_tiles, call.n_panels, n_threads);
     size_t a_bytes = call.row->a_bytes ? ALIGN_UP(call.row->a_bytes(g->m, w->k), 64) : 0;
-    call.scratch_bytes = ALIGN_UP(call.row->scratch_bytes(g->m, w->k), 64);
+    call.scratch_bytes = ALIGN_UP(call.row->scratch_bytes(g->m, w->n, w->k), 64);
     call.a = cpu_workspace(c, a_bytes + call.scratch_bytes * (size_t)n_threads);
     call.scratch = (char *)call.a + a_bytes;
     if (!a_bytes)

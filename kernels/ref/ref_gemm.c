@@ -67,7 +67,7 @@ static void run(const gemm_job *j) {
         gemm_cols(g, m0, m1, n, MIN(W_ROWS, n1 - n), j->scratch);
 }
 
-static size_t scratch_bytes(int32_t m, int32_t k) {
+static size_t scratch_bytes(int32_t m, int32_t n, int32_t k) {
     return (size_t)W_ROWS * (size_t)k * sizeof(float);
 }
 

@@ -76,7 +76,7 @@ typedef struct gemm_row {
     int32_t tile_rows;
     size_t (*a_bytes)(int32_t m, int32_t k); /* of all packed tiles; NULL: reads a as it is */
     void (*pack_a)(const op_gemm *g, int32_t n_tiles, int32_t tile0, int32_t tile1, void *dst);
-    size_t (*scratch_bytes)(int32_t m, int32_t k);
+    size_t (*scratch_bytes)(int32_t m, int32_t n, int32_t k); /* for any grid */
     void (*run)(const gemm_job *j);
 } gemm_row;
 

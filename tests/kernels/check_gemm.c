@@ -118,6 +118,8 @@ void check_gemm(check_ctx *c) {
             compare(c, s, types[t], check_int(c, 0, 3), false);
         }
         invariance(c, types[t], 201, 603);
+        compare(c, (shape){100, 70, 4300}, types[t], 3, false); /* K in several rounds */
+        invariance(c, types[t], 70, 4300);
         if (c->full) {
             compare(c, (shape){130, 1000, 4864}, types[t], 0, false);
             invariance(c, types[t], 1152, 896);
