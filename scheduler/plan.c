@@ -15,7 +15,10 @@
  *
  * A sequence takes the pages of everything that it knows when it is admitted; after that it grows
  * by decoding only. Admission leaves one free page for every running sequence (optimistic) or
- * every page that the running ones may still take (reserve). */
+ * every page that the running ones may still take (reserve). Tried with tests/bench/bench_admit at
+ * 1600 pages: leaving none computes 24 % of all tokens twice, one 4 %, two 1 %, four none; the work
+ * is done soonest with one (36.9 s; 38.8, 37.4 and 39.2 s with none, two and four; reserve 48.1 s).
+ */
 #include "engine/base/check.h"
 #include "scheduler/state.h"
 
