@@ -25,7 +25,7 @@
 enum {
     RETRY_PLANS = 16, /* plans after which one that did not fit is looked at again anyhow */
     DEFER_MAX = 32,   /* steps to let pass for a prefix that does not grow by a page */
-    PASS_MAX = 64,    /* sequences to pass over in one step */
+    PASS_MAX = 256,   /* sequences to pass over in one step */
 };
 
 static void plan_add(core *c, seq *s, int32_t n_tokens) {
