@@ -88,9 +88,8 @@ static void choose_id(exchange *x) {
         memcpy(x->id, given, n + 1);
         return;
     }
-    char unique[25];
-    exchange_unique(x->srv, unique);
-    snprintf(x->id, sizeof x->id, "req-%s", unique);
+    memcpy(x->id, "req-", 4);
+    exchange_unique(x->srv, x->id + 4);
 }
 
 static status check_key(exchange *x, error *e) {
@@ -150,7 +149,7 @@ static exchange *begin(reactor *re, struct MHD_Connection *mhd, const char *meth
     x->cn = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_SOCKET_CONTEXT)->socket_context;
     x->cn->x = x;
     x->cn->state = CONN_BODY;
-    x->start_us = x->cn->since_us = clock_us();
+    x->start_us = x->cn->since_us = re->now_us;
     x->method = route_method(method);
     x->method_text = method;
     x->body.max = x->srv->o.body_bytes_max;
@@ -228,7 +227,7 @@ static enum MHD_Result send_answer(exchange *x) {
         x->out.n, x->out.n ? x->out.p : (char *)"", MHD_RESPMEM_PERSISTENT);
     if (!r) return MHD_NO;
     x->phase = PHASE_SENT;
-    x->cn->since_us = clock_us();
+    x->cn->since_us = x->re->now_us;
     return queue(x, r);
 }
 
@@ -237,7 +236,7 @@ static ssize_t read_stream(void *arg, uint64_t pos, char *buf, size_t max) {
     if (x->phase == PHASE_DROP) return MHD_CONTENT_READER_END_WITH_ERROR;
     ssize_t n = call_stream_read(x->call, buf, max);
     if (n < 0) return MHD_CONTENT_READER_END_OF_STREAM;
-    x->cn->since_us = clock_us();
+    x->cn->since_us = x->re->now_us;
     if (n == 0) {
         MHD_suspend_connection(x->mhd);
         x->suspended = true;
@@ -301,10 +300,10 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **ctx,
     reactor_unwatch(x->cn);
     x->cn->x = NULL;
     x->cn->state = CONN_IDLE;
-    x->cn->since_us = clock_us();
+    uint64_t now = x->cn->since_us = clock_us();
     if (x->call) call_free(x->call);
-    metrics_http(re->srv->metrics, x, left);
-    access_log(x, left);
+    metrics_http(re->srv->metrics, x, left, now);
+    access_log(x, left, now);
     if (x->keys) keys_release(x->keys);
     atomic_fetch_sub_explicit(&re->srv->in_flight, 1, memory_order_relaxed);
     exchange_give(re, x);
@@ -317,7 +316,7 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **ctx,
         conn *c = mem_calloc(1, sizeof *c);
         c->re = re;
         c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
-        c->since_us = clock_us();
+        c->since_us = re->now_us;
         c->next = re->conns;
         if (c->next) c->next->prev = c;
         re->conns = c;

@@ -114,12 +114,12 @@ void metrics_request(metrics *m, const request *r, int32_t n_generated, int32_t 
 const int http_statuses[HTTP_STATUSES] = {200, 204, 400, 401, 403, 404, 405, 408,
                                           413, 415, 429, 431, 499, 500, 503};
 
-void metrics_http(metrics *m, const exchange *x, bool left) {
+void metrics_http(metrics *m, const exchange *x, bool left, uint64_t now_us) {
     int code = left && x->http_status < 400 ? 499 : x->http_status;
     int s = 0;
     while (s < HTTP_STATUSES && http_statuses[s] != code) s++;
     count(&m->http[x->route->id][x->method][s], 1);
-    uint64_t us = clock_us() - x->start_us;
+    uint64_t us = now_us - x->start_us;
     static const double le[HTTP_BUCKETS] = HTTP_LE;
     int b = 0;
     while (b < HTTP_BUCKETS && (double)us * 1e-6 > le[b]) b++;

@@ -24,7 +24,7 @@ typedef enum reject_reason {
 metrics *metrics_new(void);
 void metrics_free(metrics *m);
 
-void metrics_http(metrics *m, const exchange *x, bool left);
+void metrics_http(metrics *m, const exchange *x, bool left, uint64_t now_us);
 void metrics_reject(metrics *m, reject_reason why);
 /* One request of the scheduler has ended with an answer: its times and sizes. */
 void metrics_request(metrics *m, const request *r, int32_t n_generated, int32_t n_choices);

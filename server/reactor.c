@@ -99,10 +99,9 @@ static void sweep_conn(conn *c, uint64_t now) {
 }
 
 static void sweep(reactor *re) {
-    uint64_t now = clock_us();
-    if (now < re->sweep_at_us) return;
-    re->sweep_at_us = now + SWEEP_MS * 1000;
-    for (conn *c = re->conns; c; c = c->next) sweep_conn(c, now);
+    if (re->now_us < re->sweep_at_us) return;
+    re->sweep_at_us = re->now_us + SWEEP_MS * 1000;
+    for (conn *c = re->conns; c; c = c->next) sweep_conn(c, re->now_us);
 }
 
 static int wait_ms(reactor *re) {
@@ -114,6 +113,7 @@ static int wait_ms(reactor *re) {
 static void turn(reactor *re) {
     struct epoll_event ev[EVENTS_MAX];
     int n = epoll_wait(re->epoll_fd, ev, EVENTS_MAX, wait_ms(re));
+    re->now_us = clock_us();
     for (int i = 0; i < n; i++) {
         if (ev[i].data.ptr == &re->wake)
             waker_wait(&re->wake, 0);

@@ -55,6 +55,7 @@ struct reactor {
     conn *conns;
     exchange *free_exchanges;
     int n_free;
+    uint64_t now_us; /* when this turn of the loop began: good enough for limits and arrivals */
     uint64_t sweep_at_us;
     strbuf scratch;
 };
