@@ -228,7 +228,8 @@ bool at_name(const parse_ctx *p, const char *name);
 bool skip_name(parse_ctx *p, const char *name);
 bool skip_type(parse_ctx *p, token_type type);
 const token *expect(parse_ctx *p, token_type type);
-_Noreturn void fail_token(parse_ctx *p, const char *expected);
+_Noreturn void fail_token(parse_ctx *p, const char *expected); /* NULL: anything else */
+_Noreturn void fail_no_expression(parse_ctx *p);
 node *node_new(parse_ctx *p, node_kind kind, uint32_t line);
 void parse_enter(parse_ctx *p);
 void parse_leave(parse_ctx *p);

@@ -164,12 +164,21 @@ static val attribute(rt *r, val obj, val name) {
     return is_refused(obj, n) ? unsafe(r, obj, name) : val_missing();
 }
 
+static bool is_hashable(rt *r, val v) {
+    bool ok =
+        v.type != V_LIST && v.type != V_DICT && (v.type != V_VIEW || v.view->kind == VIEW_VALUES);
+    rt_enter(r);
+    for (uint32_t i = 0; ok && v.type == V_TUPLE && i < v.n; i++) ok = is_hashable(r, v.items[i]);
+    rt_leave(r);
+    return ok;
+}
+
 /* obj[key] alone: V_MISSING where Python raises LookupError or TypeError. */
 static val item(rt *r, val obj, val key) {
     int64_t n, i;
     switch ((vtype)obj.type) {
     case V_DICT: {
-        if (key.type == V_LIST || key.type == V_DICT) return val_missing();
+        if (!is_hashable(r, key)) return val_missing();
         const val *v = dict_get(r, obj.dict, key);
         return v ? *v : val_missing();
     }
@@ -188,6 +197,7 @@ static val item(rt *r, val obj, val key) {
 }
 
 val get_attr(rt *r, val obj, val name) {
+    if (is_undefined(obj) && is_refused(obj, val_str(name))) return unsafe(r, obj, name);
     if (is_undefined(obj)) rt_raise_undefined(r, obj);
     val v = attribute(r, obj, name);
     if (v.type == V_MISSING) v = item(r, obj, name);

@@ -36,6 +36,7 @@ BUILTIN(g_range) {
 }
 
 static void add_pairs(rt *r, dict *d, val v) {
+    if (is_undefined(v)) rt_raise_undefined(r, v);
     if (v.type == V_DICT) {
         for (uint32_t i = 0; i < v.dict->n; i++)
             dict_set(r, d, v.dict->e[i].key, v.dict->e[i].value);

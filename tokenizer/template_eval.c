@@ -251,8 +251,18 @@ static bool param_next(const char **at, param *ret) {
     return true;
 }
 
+/* The wrong number of arguments, in the words of Python functions and of built-in ones. */
 _Noreturn static void fail_arity(rt *r, const signature *s, uint32_t required, uint32_t max,
                                  uint32_t given) {
+    const char *dot = strchr(s->name, '.'), *name = dot ? dot + 1 : s->name;
+    uint32_t limit = given < required ? required : max;
+    if (s->params[0] == '/' && !max)
+        rt_raise(r, "TypeError", "%s() takes no arguments (%u given)", s->name, given);
+    if (s->params[0] == '/' && max == 1 && required == 1)
+        rt_raise(r, "TypeError", "%s() takes exactly one argument (%u given)", s->name, given);
+    if (s->params[0] == '/')
+        rt_raise(r, "TypeError", "%s expected at %s %u argument%s, got %u", name,
+                 given < required ? "least" : "most", limit, limit == 1 ? "" : "s", given);
     required += s->hidden;
     max += s->hidden;
     given += s->hidden;
@@ -261,6 +271,23 @@ _Noreturn static void fail_arity(rt *r, const signature *s, uint32_t required, u
                  max, max == 1 ? "" : "s", given, given == 1 ? "was" : "were");
     rt_raise(r, "TypeError", "%s() takes from %u to %u positional arguments but %u were given",
              s->name, required, max, given);
+}
+
+/* "f() missing 2 required positional arguments: 'a' and 'b'" */
+_Noreturn static void fail_missing(rt *r, const signature *s, const val in[PARAMS_MAX]) {
+    const char *at = s->params;
+    str names[PARAMS_MAX];
+    uint32_t n = 0, i = 0;
+    for (param p; i < PARAMS_MAX && param_next(&at, &p); i++)
+        if (!p.optional && in[i].type == V_MISSING) names[n++] = p.name;
+    size_t mark = r->out.n;
+    for (i = 0; i < n; i++) {
+        rt_addz(r, !i ? "" : i + 1 < n ? ", " : n == 2 ? " and " : ", and ");
+        rt_add_repr(r, val_strn(names[i].p, names[i].n));
+    }
+    const char *list = str_zcopy(r, rt_cut(r, mark));
+    rt_raise(r, "TypeError", "%s() missing %u required positional argument%s: %s", s->name, n,
+             n == 1 ? "" : "s", list);
 }
 
 _Noreturn static void fail_keyword(rt *r, const signature *s, val name, bool is_known) {
@@ -280,6 +307,7 @@ void bind_args(rt *r, const signature *s, const val *first, const call_args *a,
         if (a->n_kw) rt_raise(r, "TypeError", "%s() takes no keyword arguments", s->name);
     }
     uint32_t n = 0, required = 0, given = a->n_pos + (first != NULL), used = 0;
+    bool missing = false;
     for (param p; n < PARAMS_MAX && param_next(&at, &p); n++) {
         in[n] = n < given ? (first ? (n ? a->pos[n - 1] : *first) : a->pos[n]) : val_missing();
         for (uint32_t k = 0; k < a->n_kw; k++) {
@@ -288,19 +316,18 @@ void bind_args(rt *r, const signature *s, const val *first, const call_args *a,
             in[n] = a->kw[k];
             used++;
         }
-        if (!p.optional) required++;
-        if (!p.optional && in[n].type == V_MISSING)
-            rt_raise(r, "TypeError", "%s() missing required argument: '" STR_FMT "'", s->name,
-                     STR_ARG(p.name));
+        required += !p.optional;
+        missing |= !p.optional && in[n].type == V_MISSING;
     }
     for (uint32_t i = n; i < PARAMS_MAX; i++) in[i] = val_missing();
-    if (*at == '*') return;
-    if (given > n) fail_arity(r, s, required, n, given);
-    if (used == a->n_kw) return;
+    if (*at == '*' && !missing) return;
+    if (given > n || (missing && no_keywords)) fail_arity(r, s, required, n, given);
+    if (used == a->n_kw && !missing) return;
     for (uint32_t k = 0; k < a->n_kw; k++) {
         bool known = false;
         at = s->params;
         for (param p; param_next(&at, &p);) known |= str_eq(val_str(a->kw_names[k]), p.name);
-        if (!known) fail_keyword(r, s, a->kw_names[k], false);
+        if (!known && *at != '*') fail_keyword(r, s, a->kw_names[k], false);
     }
+    fail_missing(r, s, in);
 }

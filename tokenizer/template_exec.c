@@ -188,13 +188,26 @@ static void exec_call_block(rt *r, env *e, const node *n) {
 
 /* --- loops */
 
+/* What the targets hold now: a tuple target gives a tuple, whatever was unpacked into it. */
+static val target_value(rt *r, env *e, const node *target, val v) {
+    if (target->kind != N_TUPLE) return v;
+    val *p = rt_array(r, target->items.n, sizeof *p);
+    for (uint32_t i = 0; i < target->items.n; i++) {
+        const node *part = target->items.p[i];
+        p[i] = target_value(r, e, part, part->kind == N_NAME ? *slot_at(e, part->slot) : v);
+    }
+    return val_tuple(p, target->items.n);
+}
+
 /* The loop's filter: binds the target in a scope of its own and tests. */
 static bool for_filter_next(rt *r, iter *it, val *ret) {
     const node *n = it->plan;
     env *e = it->state;
     while (iter_next(r, it->inner, ret)) {
         assign(r, e, n->loop->test_target, *ret);
-        if (is_true(r, eval(r, e, n->c))) return true;
+        if (!is_true(r, eval(r, e, n->c))) continue;
+        *ret = target_value(r, e, n->loop->test_target, *ret);
+        return true;
     }
     return false;
 }

@@ -278,7 +278,7 @@ node *parse_tuple(parse_ctx *p, unsigned flags, const char *end) {
     }
     parse_leave(p);
     if (!is_tuple && n->items.n) return n->items.p[0];
-    if (!is_tuple && !(flags & TUPLE_PARENS)) fail_token(p, "expression");
+    if (!is_tuple && !(flags & TUPLE_PARENS)) fail_no_expression(p);
     return n;
 }
 

@@ -202,6 +202,8 @@ FILTER(f_round) {
         rt_raise(r, "FilterArgumentError", "method must be common, ceil or floor");
     if (!is_number(v)) {
         if (is_undefined(v) && (ceil_it || floor_it)) rt_raise_undefined(r, v);
+        if (ceil_it || floor_it)
+            rt_raise(r, "TypeError", "must be real number, not %s", type_name(v));
         rt_raise(r, "TypeError", "type %s doesn't define __round__ method", type_name(v));
     }
     if (!ceil_it && !floor_it) {
@@ -210,6 +212,7 @@ FILTER(f_round) {
         return val_float(round_to(v.f, n));
     }
     double scale = pow(10, (double)n), x = float_of(v) * scale;
+    if (!isfinite(x) || !scale) return val_float(float_of(v));
     return val_float((ceil_it ? ceil(x) : floor(x)) / scale);
 }
 
@@ -221,6 +224,10 @@ FILTER(f_filesizeformat) {
     val none = val_missing(), size = f_float(r, (const val[]){in[0], none}, a);
     double bytes = size.f, base = binary ? 1024 : 1000, unit = base;
     char text[64];
+    if (is_undefined(in[0])) rt_raise_undefined(r, in[0]);
+    if (!is_str(in[0]) && !is_number(in[0]))
+        rt_raise(r, "TypeError", "float() argument must be a string or a real number, not '%s'",
+                 type_name(in[0]));
     if (is_str(in[0]) && !parse_float(r, in[0], &bytes))
         rt_raise(r, "ValueError", "could not convert string to float: %s", repr_z(r, in[0]));
     if (bytes == 1) return val_strz("1 Byte");
@@ -300,8 +307,12 @@ FILTER(f_format) {
 
 FILTER(f_indent) {
     val s = in[0], width = in[1];
-    if (!is_str(s)) binary_op(r, T_ADD, s, val_strn("\n", 1)); /* raises */
-    if (!is_str(s)) rt_raise(r, "TypeError", "indent needs a string, not %s", type_name(s));
+    if (is_undefined(s)) rt_raise_undefined(r, s);
+    if (s.type == V_LIST)
+        rt_raise(r, "AttributeError", "'list' object has no attribute 'splitlines'");
+    if (!is_str(s))
+        rt_raise(r, "TypeError", "unsupported operand type(s) for +=: '%s' and 'str'",
+                 type_name(s));
     val pad = is_str(width) ? width : str_repeat(r, val_strn(" ", 1), int_or(r, width, 4));
     bool first = is_true(r, in[2]), blank = is_true(r, in[3]);
     val lines = str_lines(r, str_concat(r, s, val_strn("\n", 1)), false);
@@ -318,18 +329,19 @@ FILTER(f_indent) {
 }
 
 FILTER(f_truncate) {
-    val s = soft_str(r, in[0]), end = in[3].type == V_MISSING ? val_strz("...") : in[3];
+    val s = in[0], end = in[3].type == V_MISSING ? val_strz("...") : in[3];
     int64_t length = int_or(r, in[1], 255), leeway = given(in[4]) ? int_or(r, in[4], 0) : 5;
     if (!is_str(end)) rt_raise(r, "TypeError", "truncate: end must be a string");
     int64_t end_len = val_length(r, end);
-    if (!has_length(in[0])) val_length(r, in[0]);
     if (length < end_len)
         rt_raise(r, "AssertionError", "expected length >= %lld, got %lld", (long long)end_len,
                  (long long)length);
     if (leeway < 0)
         rt_raise(r, "AssertionError", "expected leeway >= 0, got %lld", (long long)leeway);
     if (val_length(r, s) <= length + leeway) return s;
-    val cut = str_slice(r, s, 0, length - end_len);
+    val cut = slice(r, s, val_none(), val_int(length - end_len), val_none());
+    if (!is_str(cut) && !is_true(r, in[2]))
+        rt_raise(r, "AttributeError", "'%s' object has no attribute 'rsplit'", type_name(cut));
     if (!is_true(r, in[2])) {
         uint32_t n = cut.n;
         while (n && cut.s[n - 1] != ' ') n--;

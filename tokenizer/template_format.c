@@ -148,6 +148,7 @@ static val percent_arg(percent *p) {
 }
 
 static val percent_key(percent *p) {
+    if (p->args.n && is_undefined(p->args.items[0])) rt_raise_undefined(p->r, p->args.items[0]);
     if (p->mapping.type == V_MISSING) rt_raise(p->r, "TypeError", "format requires a mapping");
     size_t from = p->at, depth = 1;
     for (; p->at < p->s.n; p->at++) {
@@ -242,7 +243,8 @@ static void percent_one(percent *p) {
     check_width(r, f.width);
     if (p->at < p->s.n && p->s.p[p->at] == '.') {
         p->at++;
-        f.precision = MAX(percent_number(p), 0);
+        f.precision = percent_number(p);
+        if (f.precision < 0) f.precision = 0;
     }
     while (p->at < p->s.n && strchr("hlL", p->s.p[p->at])) p->at++;
     if (p->at >= p->s.n) rt_raise(r, "ValueError", "incomplete format");
@@ -282,7 +284,9 @@ val format_percent(rt *r, val format, val args) {
         p.at++;
         percent_one(&p);
     }
-    bool is_mapping = args.type == V_DICT || args.type == V_LIST;
+    /* whatever could be subscripted may leave its items unused */
+    bool is_mapping =
+        args.type == V_DICT || args.type == V_LIST || args.type == V_RANGE || is_undefined(args);
     if (p.next < p.args.n && !is_mapping)
         rt_raise(r, "TypeError", "not all arguments converted during string formatting");
     val v = rt_cut(r, mark);
@@ -467,7 +471,6 @@ static void format_field(braces *b, str field, int depth) {
         if (i < field.n && field.p[i] != ':')
             rt_raise(r, "ValueError", "expected ':' after conversion specifier");
     }
-    if (is_undefined(v)) v = val_strn("", 0);
     size_t mark = r->out.n;
     if (i < field.n) format_text(b, str_cut(field, i + 1, field.n), depth + 1);
     val spec_text = rt_cut(r, mark);

@@ -107,6 +107,7 @@ iter *iter_of(rt *r, val v) {
 iter *iter_reversed(rt *r, val v) {
     iter *it;
     switch ((vtype)v.type) {
+    case V_UNDEFINED: return iter_new(r, "reversed", next_none, v);
     case V_LIST: return iter_new(r, "list_reverseiterator", next_item_back, v);
     case V_TUPLE: return iter_new(r, "reversed", next_item_back, v);
     case V_DICT: it = iter_new(r, "dict_reversekeyiterator", next_entry, v); break;

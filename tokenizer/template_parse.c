@@ -21,7 +21,7 @@ void parse_fail(parse_ctx *p, uint32_t line, const char *fmt, ...) {
     va_start(ap, fmt);
     vsnprintf(text, sizeof text, fmt, ap);
     va_end(ap);
-    p->st = error_set(p->err, ERR_INVALID, "TemplateSyntaxError: line %u: %s", line, text);
+    p->st = error_set(p->err, ERR_INVALID, "TemplateSyntaxError: %s (line %u)", text, line);
     longjmp(p->fail, 1);
 }
 
@@ -94,13 +94,18 @@ static const char *const token_names[] = {
 
 void fail_token(parse_ctx *p, const char *expected) {
     const token *t = peek(p);
-    if (t->type == T_EOF)
-        parse_fail(p, t->line, "unexpected end of template, expected '%s'.", expected);
-    str got = t->type == T_NAME || t->type == T_STRING ? t->text : str_z(token_names[t->type]);
+    str got = t->type == T_NAME ? t->text : str_z(token_names[t->type]);
     if (got.n > 80) got.n = 80;
+    if (expected && t->type == T_EOF)
+        parse_fail(p, t->line, "unexpected end of template, expected '%s'.", expected);
     if (expected)
         parse_fail(p, t->line, "expected token '%s', got '" STR_FMT "'", expected, STR_ARG(got));
     parse_fail(p, t->line, "unexpected '" STR_FMT "'", STR_ARG(got));
+}
+
+void fail_no_expression(parse_ctx *p) {
+    const token *t = peek(p);
+    parse_fail(p, t->line, "Expected an expression, got '%s'", token_names[t->type]);
 }
 
 const token *expect(parse_ctx *p, token_type type) {

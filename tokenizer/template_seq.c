@@ -156,7 +156,7 @@ FILTER(f_last) {
     if (is_str(v)) {
         v = str_at(v, -1);
     } else {
-        iter *it = is_undefined(v) ? NULL : iter_reversed(r, v);
+        iter *it = iter_reversed(r, v);
         if (!it) rt_raise(r, "TypeError", "'%s' object is not reversible", type_name(v));
         if (!iter_next(r, it, &v)) v = val_missing();
     }

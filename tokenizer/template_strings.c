@@ -274,7 +274,8 @@ static bool window(rt *r, val self, val start, val stop, val *ret, int64_t *ret_
 static int64_t find(rt *r, val self, const val *in, bool last) {
     val part;
     int64_t from;
-    str needle = want_str(r, in[0], "must be str, find()");
+    if (!is_str(in[0])) rt_raise(r, "TypeError", "must be str, not %s", type_name(in[0]));
+    str needle = val_str(in[0]);
     if (!window(r, self, in[1], in[2], &part, &from)) return -1;
     str s = val_str(part);
     rt_tick(r, s.n >> 5);
@@ -301,7 +302,8 @@ static val m_rindex(rt *r, val self, const val *in, const call_args *a) {
 static val m_count(rt *r, val self, const val *in, const call_args *a) {
     val part;
     int64_t from, n = 0;
-    str needle = want_str(r, in[0], "count()");
+    if (!is_str(in[0])) rt_raise(r, "TypeError", "must be str, not %s", type_name(in[0]));
+    str needle = val_str(in[0]);
     if (!window(r, self, in[1], in[2], &part, &from)) return val_int(0);
     str s = val_str(part);
     rt_tick(r, s.n >> 5);
