@@ -11,6 +11,7 @@
 typedef struct tool {
     chat *chat;         /* of --model, or */
     template *template; /* of --template */
+    int64_t now;
 } tool;
 
 static status answer(void *ctx, const json_t *in, strbuf *out, error *err) {
@@ -18,7 +19,7 @@ static status answer(void *ctx, const json_t *in, strbuf *out, error *err) {
     if (!json_is_object(in))
         return error_set(err, ERR_INVALID, "expected a JSON object of template variables");
     strbuf text = {0};
-    template_limits limits = {0};
+    template_limits limits = {.unix_time = u->now};
     status st = u->chat ? chat_render_vars(u->chat, in, &text, err)
                         : template_render(u->template, in, &limits, &text, err);
     if (st == OK) strbuf_add_json(out, strbuf_str(&text));
@@ -37,7 +38,7 @@ static status template_open(const char *path, template **ret, error *err) {
 
 int cmd_render(const conf *c) {
     error err;
-    tool u = {0};
+    tool u = {.now = c->now};
     if (!c->template && !c->model) return cmd_failf("render needs --model DIR or --template FILE");
     status st = c->template ? template_open(c->template, &u.template, &err)
                             : chat_open(c->model, NULL, NULL, &u.chat, &err);
