@@ -351,7 +351,7 @@ status arch_resolve(const family *f, const json_t *config, const char *config_pa
     memcpy(a->family, f->name, sizeof a->family);
     str name = js_str(json_array_get(js_get(config, "architectures"), 0));
     if (!name.n) name = js_get_str(config, "model_type");
-    memcpy(a->architecture, name.p, MIN(name.n, sizeof a->architecture - 1));
+    if (name.n) memcpy(a->architecture, name.p, MIN(name.n, sizeof a->architecture - 1));
     status st = arch_eval_init(&b->e, f, config, config_path, names, err);
     if (st == OK) st = resolve_all(b, err);
     if (st == OK)

@@ -12,6 +12,7 @@
 
 #define ROOT         "tests/archs"
 #define LOGITS_LIMIT 2e-5 /* relative, f32 */
+#define AUTO_LIMIT   2e-2 /* the checkpoint's own types: bf16 activations in products, bf16 pages */
 #define N_GREEDY     32
 
 static int n_failed;
@@ -140,6 +141,35 @@ static void check_model(const char *name, const char *isa) {
     mem_free(dir);
 }
 
+/* As served: weights in the checkpoint's type, its KV type, the best kernels. */
+static void check_as_served(const char *name) {
+    char *dir = path_join(ROOT, name), *path = path_join(dir, "golden.json");
+    json_t *golden = NULL;
+    engine *e = NULL;
+    error err;
+    int32_t n, m;
+    status st = js_parse_file(path, (size_t)64 << 20, &golden, &err);
+    if (st == OK) st = model_open(dir, "auto", NULL, &e, &err);
+    EXPECT(st == OK, "%s: %s", name, err.text);
+    const json_t *c = json_array_get(js_get(golden, "cases"), 0);
+    int32_t *ids = read_ids(js_get(c, "prompt"), &n);
+    float *want = read_floats(js_get(c, "logits_last"), &m);
+    float *got = mem_calloc((size_t)m + 1, sizeof *got);
+    if (st == OK) st = engine_logits(e, ids, n, false, 0, got, &err);
+    double r = st == OK ? relative_error(got, want, (size_t)m) : 1;
+    EXPECT(r <= AUTO_LIMIT, "%s as served: relative error %g", name, r);
+    if (!table)
+        printf("%-24s %-5s logits %.1e (%s weights, %s pages)\n", name, "auto", r,
+               dtype_name(engine_info(e)->weight_dt), dtype_name(engine_info(e)->kv_dt));
+    engine_free(e);
+    json_decref(golden);
+    mem_free(ids);
+    mem_free(want);
+    mem_free(got);
+    mem_free(path);
+    mem_free(dir);
+}
+
 static int is_model(const struct dirent *d) {
     char *dir = path_join(ROOT, d->d_name), *path = path_join(dir, "golden.json");
     bool yes = file_exists(path);
@@ -160,6 +190,7 @@ int main(int argc, char **argv) {
         if (!only || strstr(list[i]->d_name, only)) {
             check_model(list[i]->d_name, NULL);
             if (!table) check_model(list[i]->d_name, "ref");
+            check_as_served(list[i]->d_name);
             n_run++;
         }
         free(list[i]);
