@@ -156,8 +156,9 @@ status safetensors_add(checkpoint *c, str header, const char *path, int32_t file
     }
     st = add_tensors(c, root, path, file, data_off, data_bytes, err);
     int32_t n = c->n_tensors - first;
-    if (st == OK && n > 0) qsort(c->tensors + first, (size_t)n, sizeof *c->tensors, by_offset);
-    if (st == OK) st = check_layout(c->tensors + first, n, path, data_off, data_bytes, err);
+    st_tensor *added = n ? c->tensors + first : NULL;
+    if (st == OK && n) qsort(added, (size_t)n, sizeof *added, by_offset);
+    if (st == OK) st = check_layout(added, n, path, data_off, data_bytes, err);
     if (st != OK)
         while (c->n_tensors > first) mem_free(c->tensors[--c->n_tensors].name);
     else
