@@ -5,6 +5,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "conf/limits.h"
@@ -92,8 +93,19 @@ static status open_listener(server *s, int *ret_fd, error *err) {
     return listen_tcp(s->o.host, s->o.port, ret_fd, &s->port, err);
 }
 
+/* Each connection is a descriptor, and the usual soft limit (1024) is lower than what one server
+ * may hold: go up to the hard limit. */
+static void raise_descriptors(const server *s) {
+    struct rlimit l;
+    rlim_t want = (rlim_t)s->o.max_connections + 256;
+    if (getrlimit(RLIMIT_NOFILE, &l) != 0 || l.rlim_cur >= want) return;
+    l.rlim_cur = MIN(want, l.rlim_max);
+    (void)setrlimit(RLIMIT_NOFILE, &l);
+}
+
 status server_start(server *s, error *err) {
     int fd = -1;
+    raise_descriptors(s);
     TRY(open_listener(s, &fd, err));
     status st = OK;
     for (int i = 0; i < s->o.n_threads && st == OK; i++) {

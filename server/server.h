@@ -92,7 +92,8 @@ typedef struct server_model {
 
 /* Errors name the option or the key file's line. */
 NODISCARD status server_new(const server_options *o, server **ret, error *err);
-/* Bind, listen, start the reactors. A busy port is a sentence that names it. */
+/* Bind, listen, start the reactors; raises the soft limit of open files when max_connections needs
+ * it. A busy port is a sentence that names it. */
 NODISCARD status server_start(server *s, error *err);
 /* The model is loaded: serve it. Once. */
 void server_attach(server *s, const server_model *m, scheduler *sched);

@@ -387,6 +387,55 @@ def busy_port():
         assert r.returncode == 1 and b"in use" in r.stderr, r
 
 
+def http_1_0():
+    """No chunks, the end is the end of the connection."""
+    body = b'{"prompt":"a","max_tokens":3,"stream":true}'
+    with Server() as s, s.raw() as c:
+        c.sendall(HEAD.replace(b"HTTP/1.1", b"HTTP/1.0")
+                  + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+        data = read_all(c)
+        assert data.startswith(b"HTTP/1.") and b" 200 " in data[:20], data[:100]
+        assert b"chunked" not in data.lower() and data.endswith(b"data: [DONE]\n\n"), data
+
+
+def pipelined():
+    """Several requests in one piece: answered one after the other, in order."""
+    body = b'{"prompt":"a","max_tokens":2,"stream":true}'
+    one = HEAD + b"Content-Length: %d\r\nx-request-id: id-%%d\r\n\r\n" % len(body) + body
+    with Server() as s, s.raw() as c:
+        c.sendall(b"".join(one % i for i in range(5))
+                  + b"GET /live HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+        data = read_all(c)
+        assert data.count(b"HTTP/1.1 200") == 6 and data.count(b"data: [DONE]") == 5, data
+        at = [data.index(b"x-request-id: id-%d" % i) for i in range(5)]
+        assert at == sorted(at)
+
+
+def expect_continue():
+    with Server("--body-max", 1 << 20) as s:
+        with s.raw() as c:
+            c.sendall(HEAD + b"Content-Length: 2000000\r\nExpect: 100-continue\r\n\r\n")
+            assert status_of(read_all(c)) == 413
+        body = b'{"prompt":"a","max_tokens":1}'
+        with s.raw() as c:
+            c.sendall(HEAD + b"Content-Length: %d\r\nExpect: 100-continue\r\n"
+                      b"Connection: close\r\n\r\n" % len(body))
+            assert status_of(c.recv(4096)) == 100
+            c.sendall(body)
+            assert status_of(read_all(c)) == 200
+
+
+def several_prompts_streamed():
+    with Server("--text", "hello world") as s:
+        events = s.stream("/v1/completions", {"prompt": ["a", "b", [97]], "n": 2})
+        text = {}
+        for e in events[:-1]:
+            k = e["choices"][0]
+            text[k["index"]] = text.get(k["index"], "") + k["text"]
+        assert text == {i: "hello world" for i in range(6)}, text
+        assert sum(e["choices"][0]["finish_reason"] == "stop" for e in events[:-1]) == 6
+
+
 def many_connections_at_once():
     with Server("--threads", 3) as s:
         results = []
@@ -415,4 +464,5 @@ if __name__ == "__main__":
                   huge_header, slowloris, bad_bodies, bad_http, path_games,
                   clients_killed_mid_stream, clients_killed_while_waiting, reader_that_stalls,
                   full_queue, deadline, keep_alive_comments, per_address_limit, drains,
-                  stop_ends_streams, unix_socket, busy_port, many_connections_at_once]))
+                  stop_ends_streams, unix_socket, busy_port, http_1_0, pipelined,
+                  expect_continue, several_prompts_streamed, many_connections_at_once]))
