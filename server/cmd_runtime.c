@@ -11,6 +11,7 @@
 #include "engine/base/mem.h"
 #include "engine/mock.h"
 #include "server/cmd_engine.h"
+#include "server/notify.h"
 #include "tokenizer/chat.h"
 #include "tokenizer/tokenizer.h"
 
@@ -64,6 +65,7 @@ static server_options options(const conf *c, const char *unix_socket, const char
     o.access_log = c->access_log && !unix_socket;
     o.max_logprobs = (int)c->max_logprobs;
     if (unix_socket) return o; /* private: the file's mode is the key */
+    o.listen_fd = notify_listen_fd();
     keys[0] = c->api_key;
     o.api_keys = keys;
     o.n_api_keys = c->api_key ? 1 : 0;

@@ -29,6 +29,10 @@ void notify_alive(void) {
     sd_notify(0, "WATCHDOG=1");
 }
 
+int notify_listen_fd(void) {
+    return sd_listen_fds(0) > 0 ? SD_LISTEN_FDS_START : -1;
+}
+
 uint64_t notify_watchdog_us(void) {
     uint64_t us = 0;
     return sd_watchdog_enabled(0, &us) > 0 ? us / 2 : 0;
@@ -41,6 +45,9 @@ void notify_ready(const char *status) {}
 void notify_reloading(void) {}
 void notify_stopping(void) {}
 void notify_alive(void) {}
+int notify_listen_fd(void) {
+    return -1;
+}
 uint64_t notify_watchdog_us(void) {
     return 0;
 }

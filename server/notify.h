@@ -9,6 +9,8 @@ void notify_ready(const char *status); /* READY=1 */
 void notify_reloading(void);           /* RELOADING=1 */
 void notify_stopping(void);            /* STOPPING=1 */
 void notify_alive(void);               /* WATCHDOG=1 */
+/* The listening socket that systemd hands over (socket activation), -1 if none. */
+int notify_listen_fd(void);
 /* Microseconds between notify_alive calls (half of what the unit asks), 0: no watchdog. */
 uint64_t notify_watchdog_us(void);
 

@@ -72,14 +72,15 @@ def get(port, path, method="GET", body=None, headers=None):
 
 
 @contextlib.contextmanager
-def serving(*args, model=DEMO, wait=True):
+def serving(*args, model=DEMO, env=None):
     """A server on a free port; yields (process, port)."""
     port = free_port()
     log = tempfile.TemporaryFile("w+")
     p = subprocess.Popen([PAGODA, "serve", "--model", model, "--port", str(port), *args],
-                         stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
+                         stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                         env={**os.environ, **(env or {})})
     try:
-        for _ in range(600 * SLOW if wait else 0):
+        for _ in range(600 * SLOW):
             with contextlib.suppress(OSError):
                 if get(port, "/health")[0] == 200:
                     break
@@ -381,6 +382,29 @@ def chat_and_bench_are_clients():
         assert row["failed"] == 0, row
     err = run("chat", "--url", url, "--message", "x", rc=1)[1]
     assert "cannot connect" in err, err
+
+
+@case
+def systemd_is_told():
+    with tempfile.TemporaryDirectory() as d, \
+            socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s:
+        s.bind(d + "/notify")
+        s.settimeout(20 * SLOW)
+        said = []
+
+        def hear(word):
+            while not any(word in m for m in said):
+                said.append(s.recv(4096).decode())
+
+        env = {"NOTIFY_SOCKET": d + "/notify", "WATCHDOG_USEC": "500000"}
+        with serving("--engine", "mock", env=env) as (p, _):
+            with open(f"/proc/{p.pid}/maps", encoding="utf-8") as maps:
+                if "libsystemd" not in maps.read():
+                    raise Skip("built without libsystemd")
+            hear("READY=1")
+            hear("WATCHDOG=1")
+            p.send_signal(signal.SIGTERM)
+            hear("STOPPING=1")
 
 
 @case
