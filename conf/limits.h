@@ -20,6 +20,7 @@
 #define LIMIT_STOP_IDS      256
 #define LIMIT_LOGIT_BIAS    1024
 #define LIMIT_TOP_LOGPROBS  20
+#define LIMIT_LOGPROBS      (4 << 20) /* tokens x (1 + top_logprobs) of one call's answer */
 #define LIMIT_TOP_K         (1 << 20)
 #define LIMIT_NGRAM         1024
 #define LIMIT_TOOLS         128

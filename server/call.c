@@ -93,9 +93,22 @@ static status fill_request(call *c, int32_t i, request *r, error *err) {
     return OK;
 }
 
+/* An answer is held until it is sent; with logprobs it can be a hundred times its text. */
+static status check_logprobs(call *c, const request *r, error *err) {
+    if (r->params.n_logprobs < 0) return OK;
+    int64_t per_token = 1 + r->params.n_logprobs;
+    c->n_logprobs += per_token * ((int64_t)r->n_prompt + (int64_t)r->n * r->max_tokens);
+    if (c->n_logprobs <= LIMIT_LOGPROBS) return OK;
+    return error_set_param(err, ERR_INVALID, "logprobs",
+                           "the answer may have more than %d logprobs; ask for fewer tokens, "
+                           "choices or alternatives",
+                           LIMIT_LOGPROBS);
+}
+
 static status make_request(call *c, int32_t i, error *err) {
     request *r = request_new(LIMIT_ARENA_BYTES);
     status st = fill_request(c, i, r, err);
+    if (st == OK) st = check_logprobs(c, r, err);
     if (st != OK) {
         c->parts[i].l = NULL;
         request_unref(r);

@@ -37,9 +37,10 @@ struct call {
     choice *choices; /* [n_choices] = n of the first prompt, n of the second, ... */
     int32_t n_choices, n_acked;
     int64_t created;
-    char id[40];  /* "chatcmpl-...", "cmpl-..." */
-    bool entered; /* key_enter was passed */
-    bool failed;  /* `err` is the answer */
+    char id[40];        /* "chatcmpl-...", "cmpl-..." */
+    int64_t n_logprobs; /* most that the answer may hold */
+    bool entered;       /* key_enter was passed */
+    bool failed;        /* `err` is the answer */
     error err;
     const char *err_code;
     bool abandoned;

@@ -227,6 +227,7 @@ static enum MHD_Result send_answer(exchange *x) {
         x->out.n, x->out.n ? x->out.p : (char *)"", MHD_RESPMEM_PERSISTENT);
     if (!r) return MHD_NO;
     x->phase = PHASE_SENT;
+    x->cn->state = CONN_BUSY;
     x->cn->since_us = x->re->now_us;
     return queue(x, r);
 }
