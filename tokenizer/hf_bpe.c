@@ -109,12 +109,15 @@ static status merge_line(merge_ctx *c, str line, error *err) {
 /* ["a", "b"]: the first string is copied, the scanner may use its buffer again. */
 static status merge_pair(merge_ctx *c, jscan *s, strbuf *left, error *err) {
     str l, r;
-    if (!jscan_enter(s, '[') || !jscan_more(s, ']') || !jscan_string(s, &l)) return OK;
-    strbuf_clear(left);
-    strbuf_add(left, l);
-    if (!jscan_more(s, ']') || !jscan_string(s, &r)) return OK;
-    TRY(add_merge(c, strbuf_str(left), r, err));
-    if (jscan_more(s, ']') && !s->want) s->want = "two tokens of a merge";
+    bool ok = jscan_enter(s, '[') && jscan_more(s, ']') && jscan_string(s, &l);
+    if (ok) {
+        strbuf_clear(left);
+        strbuf_add(left, l);
+        ok = jscan_more(s, ']') && jscan_string(s, &r);
+    }
+    if (ok) TRY(add_merge(c, strbuf_str(left), r, err));
+    ok = ok && !jscan_more(s, ']');
+    if (!ok && !s->want) s->want = "a pair of tokens";
     return OK;
 }
 

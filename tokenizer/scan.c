@@ -137,6 +137,79 @@ static size_t tile_qwen2(const char *p, size_t n, size_t at) {
     return tile_modern(p, n, at, 1, UC_L);
 }
 
+/* ---- o200k: words end where a capital begins ---- */
+
+static bool is_upper_part(unsigned c) {
+    return c & UC_M || (c & UC_L && !(c & UC_LOW));
+}
+static bool is_lower_part(unsigned c) {
+    return c & UC_M || (c & UC_L && !(c & UC_UP));
+}
+
+/* Upper* Lower+ from `at`: its end, 0 if it does not match; *ret_upper: the end of Upper*. Letters
+ * without case and marks are both, so the last of those in the first run can be given back. */
+static size_t cased_word(const char *p, size_t n, size_t at, size_t *ret_upper) {
+    size_t end = at, next, low_end = 0;
+    unsigned c = 0;
+    while (end < n && is_upper_part(c = class_at(p, n, end, &next))) {
+        end = next;
+        if (is_lower_part(c)) low_end = end;
+    }
+    *ret_upper = end;
+    if (end >= n || !is_lower_part(c)) return low_end;
+    while (end < n && is_lower_part(class_at(p, n, end, &next))) end = next;
+    return end;
+}
+
+static size_t with_contraction(const char *p, size_t n, size_t end, bool contractions) {
+    return contractions && end < n && p[end] == '\'' ? end + contraction_any(p, n, end) : end;
+}
+
+/* The word that starts at `at` or after the one character there that may come before it; 0: none.
+ */
+static size_t o200k_word(const char *p, size_t n, size_t at, size_t after, bool may_lead) {
+    size_t upper_after = after, upper_at, end = 0;
+    if (may_lead) end = cased_word(p, n, after, &upper_after);
+    if (!end) end = cased_word(p, n, at, &upper_at);
+    if (!end && may_lead && upper_after > after) end = upper_after;
+    if (!end && upper_at > at) end = upper_at;
+    return end;
+}
+
+static inline size_t tile_o200k_of(const char *p, size_t n, size_t at, int digits,
+                                   bool contractions) {
+    size_t end, end2;
+    unsigned c = class_at(p, n, at, &end);
+    if (c & UC_N) {
+        for (int i = 1; i < digits && class_at(p, n, end, &end2) & UC_N; i++) end = end2;
+        return end;
+    }
+    bool newline = p[at] == '\n' || p[at] == '\r';
+    size_t word = newline ? 0 : o200k_word(p, n, at, end, !(c & UC_L));
+    if (word) return with_contraction(p, n, word, contractions);
+    size_t from = end;
+    if (p[at] == ' ') c = class_at(p, n, end, &from);
+    if (c && !(c & UC_LNS)) {
+        size_t stop = run_not(p, n, from, UC_LNS);
+        while (stop < n && (p[stop] == '\n' || p[stop] == '\r' || p[stop] == '/')) stop++;
+        return stop;
+    }
+    return spaces_newline(p, n, at);
+}
+
+static size_t tile_o200k(const char *p, size_t n, size_t at) {
+    return tile_o200k_of(p, n, at, 3, true);
+}
+static size_t tile_tekken(const char *p, size_t n, size_t at) {
+    return tile_o200k_of(p, n, at, 1, false);
+}
+
+#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
+#define LEAD  "[^\\r\\n\\p{L}\\p{N}]?"
+#define SHORT "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
+#define MARKS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
+
 static const struct known {
     const char *name, *pattern;
     size_t (*tile)(const char *, size_t, size_t);
@@ -151,7 +224,15 @@ static const struct known {
      "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+"
      "[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
      tile_qwen2},
+    {"o200k",
+     LEAD UPPER "*" LOWER "+" SHORT "?|" LEAD UPPER "+" LOWER "*" SHORT "?|\\p{N}{1,3}" MARKS,
+     tile_o200k},
+    {"tekken", LEAD UPPER "*" LOWER "+|" LEAD UPPER "+" LOWER "*|\\p{N}" MARKS, tile_tekken},
 };
+
+const char *scan_pattern(size_t i) {
+    return i < ARRAY_LEN(known) ? known[i].pattern : NULL;
+}
 
 scan scan_of_pattern(str pattern) {
     for (size_t i = 0; i < ARRAY_LEN(known); i++)

@@ -2,8 +2,8 @@
  * regular expression, several times faster. tests/unit/tokenizer/test_tok_scan.c holds each equal
  * to PCRE2 on generated text.
  *
- * "Alternations" (gpt2, llama3, qwen2, o200k, ...) match at every position, so that their matches
- * tile the text. "Runs" are short sequences of character classes such as \s?\p{L}+ or [0-9]{3}. */
+ * All of them (gpt2, llama3, qwen2, o200k, tekken) match at every position, so that their matches
+ * tile the text. */
 #ifndef TOKENIZER_SCAN_H
 #define TOKENIZER_SCAN_H
 
@@ -20,6 +20,7 @@ typedef struct scan {
 
 /* {SCAN_NONE} for a pattern that no scanner serves. */
 scan scan_of_pattern(str pattern);
+const char *scan_pattern(size_t i);   /* the patterns that are served; NULL past the last */
 const char *scan_name(const scan *s); /* NULL for SCAN_NONE */
 bool scan_find(const scan *s, str text, size_t from, size_t *ret_start, size_t *ret_end);
 

@@ -171,15 +171,18 @@ static bool read_entry(jscan *s, unigram *u, vocab *v) {
     str piece;
     str raw;
     double score;
-    if (!jscan_enter(s, '[') || !jscan_more(s, ']') || !jscan_string(s, &piece)) return false;
+    bool ok = jscan_enter(s, '[') && jscan_more(s, ']') && jscan_string(s, &piece);
+    if (!ok) {
+        if (!s->want) s->want = "a [piece, score] pair";
+        return false;
+    }
     int32_t id = (int32_t)u->scores.n;
     if (id >= LIMIT_VOCAB || !vocab_put(v, id, piece)) {
         s->want = "fewer pieces";
         return false;
     }
-    if (!jscan_more(s, ']') || !jscan_raw(s, &raw)) return false;
-    if (!score_value(raw, &score)) {
-        s->want = "a score";
+    if (!jscan_more(s, ']') || !jscan_raw(s, &raw) || !score_value(raw, &score)) {
+        if (!s->want) s->want = "a score";
         return false;
     }
     vec_push(&u->scores, score);
