@@ -10,7 +10,8 @@
 #include "engine/rope.h"
 #include "kernels/ops.h"
 
-/* Where a tensor goes. A weight may be made of several tensors stacked by rows: QKV of q, k, v. */
+/* Where a tensor goes. A weight may be made of several tensors stacked by rows: QKV of q, k, v. The
+ * bias of a layer's matrix is the slot after it. */
 typedef enum weight_slot {
     W_EMBED,      /* [V,C] table, as stored */
     W_ATTN_NORM,  /* [C] */

@@ -79,6 +79,17 @@ static bool has_tensor(void *ctx, const char *name) {
     return checkpoint_find(ctx, name) != NULL;
 }
 
+/* Quantised checkpoints have other tensors under the same names: refused before they are missed. */
+static status check_not_quantised(const json_t *config, const char *path, error *err) {
+    const json_t *q = js_get(config, "quantization_config");
+    str method = js_get_str(q, "quant_method");
+    if (!q) return OK;
+    return error_set(err, ERR_UNSUPPORTED,
+                     "%s: quantization_config: method \"" STR_FMT
+                     "\" is not supported; weights must be f32, f16 or bf16",
+                     path, STR_ARG(method));
+}
+
 static status resolve(engine *e, const engine_options *o, error *err) {
     char *path = path_join(o->model_dir, "config.json");
     json_t *config = NULL;
@@ -91,6 +102,7 @@ static status resolve(engine *e, const engine_options *o, error *err) {
         st = error_set(err, ERR_FORMAT, "%s: not a JSON object", path);
     if (st == OK) st = family_set_load(o->register_path, &e->families, err);
     if (st == OK) st = family_match(&e->families, config, path, &f, err);
+    if (st == OK) st = check_not_quantised(config, path, err);
     if (st == OK) st = checkpoint_open(o->model_dir, &e->ckpt, err);
     if (st == OK)
         st = arch_resolve(f, config, path, (tensor_names){has_tensor, &e->ckpt}, &e->a, err);
@@ -261,7 +273,7 @@ static status check_ids(const engine *e, const int32_t *ids, int32_t n, error *e
 /* Logits of the rows of one chunk, all of them or the last. */
 static void chunk_logits(engine *e, int32_t n_rows, bool all, float *ret) {
     size_t v = (size_t)e->a->vocab;
-    int32_t rows[64];
+    int32_t rows[FORWARD_ROWS_MAX];
     for (int32_t r = all ? 0 : n_rows - 1; r < n_rows;) {
         int32_t m = MIN(n_rows - r, e->f.n_rows);
         for (int32_t i = 0; i < m; i++) rows[i] = r + i;

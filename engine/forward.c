@@ -21,8 +21,6 @@
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
 
-#define ROWS_MAX 64
-
 /* The pieces of a layer */
 
 static void norm(forward *f, int32_t layer, weight_slot slot, const float *x, int32_t n_rows,
@@ -311,7 +309,7 @@ static void cut_ropes(forward *f, cutter *c) {
 }
 
 static int32_t rows_at_once(int32_t max_seqs) {
-    return MIN(max_seqs, ROWS_MAX);
+    return MIN(max_seqs, FORWARD_ROWS_MAX);
 }
 
 void forward_bytes(const arch *a, int32_t max_tokens, int32_t max_seqs, size_t *ret_fixed,

@@ -8,6 +8,8 @@
 #include "engine/sampler.h"
 #include "engine/weights.h"
 
+#define FORWARD_ROWS_MAX 64 /* most rows of logits at a time */
+
 /* Static rotary table of one rope_spec, filled as far as positions have been used. */
 typedef struct rope_table {
     float *cos, *sin; /* [max_model_len, dim/2] */

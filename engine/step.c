@@ -38,7 +38,7 @@ static void run_task(engine *e, const batch_plan *plan, const row_task *t, const
 
 status engine_step(void *self, const batch_plan *plan, step_result *ret, error *err) {
     engine *e = self;
-    int32_t rows[64];
+    int32_t rows[FORWARD_ROWS_MAX];
     CHECK(e->loaded);
     forward_run(&e->f, plan);
     for (int32_t i = 0; i < plan->n_seqs; i++) ret->seq_status[i] = OK;

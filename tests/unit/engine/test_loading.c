@@ -1,5 +1,6 @@
 /* Model directories, whole and damaged: what opens, and what each damage is called. */
 #include <check.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <unistd.h>
@@ -288,6 +289,11 @@ START_TEST(pointers_and_absent_files) {
     static const char unknown[] = "{\"architectures\":[\"NewForCausalLM\"]}";
     tiny_put(&m, "config.json", unknown, sizeof unknown - 1);
     refuses(&m, ERR_UNSUPPORTED, "NewForCausalLM", "LlamaForCausalLM");
+    static const char gptq[] = "{\"architectures\":[\"LlamaForCausalLM\"],"
+                               "\"quantization_config\":{\"quant_method\":\"gptq\"}}";
+    tiny_init(&m);
+    tiny_put(&m, "config.json", gptq, sizeof gptq - 1);
+    refuses(&m, ERR_UNSUPPORTED, "quantization_config", "\"gptq\"");
     error err;
     ck_assert_int_eq(try_open("/no/such/model", &err), ERR_NOT_FOUND);
 }
@@ -393,6 +399,45 @@ START_TEST(registered_family) {
 }
 END_TEST
 
+/* One sequence meets a broken embedding row; the other of the same step is served. */
+START_TEST(not_finite_fails_alone) {
+    static const char *const isas[] = {"ref", NULL};
+    static const float broken[] = {NAN, INFINITY};
+    static const int32_t ids[2] = {1, 9}, pages[2] = {0, 1};
+    sample_params p = {.temperature = 1, .top_p = 1, .typical_p = 1, .repetition_penalty = 1};
+    for (int k = 0; k < 4; k++) {
+        tiny_model m;
+        engine *e = NULL;
+        error err;
+        tiny_init(&m);
+        memcpy(m.data.p + 9 * 16 * sizeof(float), &broken[k % 2], sizeof(float));
+        tiny_write(&m, FILE_NAME, 0, m.n, NULL);
+        engine_options o = options(m.dir);
+        o.isa = isas[k / 2];
+        ck_assert_msg(engine_open(&o, &e, &err) == OK, "%s", err.text);
+        batch_seq seqs[2];
+        for (int i = 0; i < 2; i++)
+            seqs[i] = (batch_seq){.ids = &ids[i],
+                                  .n_known = 1,
+                                  .n_prompt = 1,
+                                  .n_tokens = 1,
+                                  .pages = &pages[i],
+                                  .sample = true,
+                                  .max_len = 2,
+                                  .params = &p};
+        batch_plan plan = {.n_seqs = 2, .n_tokens = 2, .seqs = seqs};
+        sample_out out[2];
+        status each[2];
+        step_result r = {out, each};
+        ck_assert_int_eq(engine_stepper(e).step(e, &plan, &r, &err), OK);
+        ck_assert_int_eq(each[0], OK);
+        ck_assert_int_eq(each[1], ERR_INTERNAL);
+        engine_free(e);
+        tiny_done(&m);
+    }
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("loading");
     TCase *t = tcase_create("all");
@@ -413,6 +458,7 @@ int main(void) {
     tcase_add_test(t, bad_indexes);
     tcase_add_test(t, memory_is_planned_and_refused_with_numbers);
     tcase_add_test(t, registered_family);
+    tcase_add_test(t, not_finite_fails_alone);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
