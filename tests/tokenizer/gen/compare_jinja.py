@@ -4,13 +4,15 @@
 Needs: pip install jinja2. The engine is driven through the program render_lines of the build tree.
 
     compare_jinja.py build/tests/tokenizer/render_lines [--n 5000] [--seed 1] [--errors]
+    compare_jinja.py build/tests/tokenizer/render_lines --templates DIR [--n 20]
 
-Texts must be equal; where Python raises, we must raise too (--errors: with the same words).
+With --templates, every *.jinja file below DIR is rendered over n drawn conversations instead. Texts must be equal; where Python raises, we must raise too (--errors: with the same words).
 """
 import argparse
 import copy
 import datetime
 import json
+import pathlib
 import random
 import re
 import subprocess
@@ -227,6 +229,44 @@ class Gen:
         return self.block(1 + self.r.randrange(3))
 
 
+def conversation(r):
+    """Template variables of a chat: turns, tools, calls, parts, odd members."""
+    words = ["Hello", "  spaced  ", "", "两行\n🍂", "<b>&\"'", "<think>a\nb</think>\n\nc", "{{ x }}", "a</think>b", "1", "[TOOL]"]
+    tool = {"type": "function", "function": {"name": "get", "description": "Gets <it>", "parameters": {
+        "type": "object", "properties": {"q": {"type": "string", "description": "d", "enum": ["a", "b"]},
+                                         "n": {"type": ["integer", "null"], "default": 2.5},
+                                         "l": {"type": "array", "items": {"type": "object", "properties": {"z": {"type": "number"}}}}},
+        "required": ["q"]}, "return": {"type": "string"}}}
+    messages = []
+    if r.random() < .4:
+        messages.append({"role": r.choice(["system", "system", "developer"]), "content": r.choice(words)})
+    for i in range(r.randrange(6)):
+        role = ["user", "assistant"][i % 2] if r.random() < .85 else r.choice(["user", "assistant", "tool", "ipython", "function", "system"])
+        m = {"role": role, "content": r.choice(words)}
+        if r.random() < .15:
+            m["content"] = [{"type": "text", "text": r.choice(words)} for _ in range(r.randrange(3))]
+        if r.random() < .05:
+            m["content"] = None
+        if r.random() < .05:
+            del m["content"]
+        if role == "assistant" and r.random() < .35:
+            m["tool_calls"] = [{"id": "abcdef12%d" % k, "type": "function", "function": {
+                "name": "get", "arguments": r.choice([{"q": "a", "n": None}, {}, {"l": [{"z": 1.5}]}, '{"q": 1}'])}}
+                for k in range(1 + r.randrange(2))]
+        if role == "tool":
+            m.update(r.choice([{"tool_call_id": "abcdef120", "name": "get"}, {"name": "get"}, {}]))
+        if r.random() < .15:
+            m[r.choice(["reasoning_content", "thinking", "name", "reasoning", "prefix"])] = r.choice(words)
+        messages.append(m)
+    v = {"messages": messages, "add_generation_prompt": r.random() < .7, "bos_token": "<s>", "eos_token": "</s>"}
+    for key, values in {"tools": [None, [], [tool], [tool, tool]], "enable_thinking": [True, False], "documents": [None, [{"title": "t", "text": "x"}]],
+                        "builtin_tools": [["code_interpreter"]], "reasoning_effort": ["high", "low"], "date_string": ["1 Jan 2025"], "thinking": [True],
+                        "pad_token": ["<pad>"], "unk_token": ["<unk>"], "tools_in_user_message": [False, True], "xml_tools": [["a"]], "keep_past_thinking": [True]}.items():
+        if r.random() < .35:
+            v[key] = r.choice(values)
+    return v
+
+
 class Generation(jinja2.ext.Extension):
     tags = {"generation"}
 
@@ -255,9 +295,9 @@ def environment():
     return env
 
 
-def python_result(env, source):
+def python_result(env, source, variables):
     try:
-        return {"text": env.from_string(source).render(**copy.deepcopy(CONTEXT))}
+        return {"text": env.from_string(source).render(**copy.deepcopy(variables))}
     except Exception as e:  # noqa: BLE001: whatever Python raises is the expected answer
         return {"error": "%s: %s" % (type(e).__name__, e)}
 
@@ -278,17 +318,23 @@ def main():
     a = argparse.ArgumentParser()
     a.add_argument("program")
     a.add_argument("--n", type=int, default=5000)
+    a.add_argument("--templates")
     a.add_argument("--seed", type=int, default=1)
     a.add_argument("--show", type=int, default=25)
     a.add_argument("--errors", action="store_true")
     o = a.parse_args()
     env, bad, counts = environment(), 0, {"text": 0, "error": 0}
-    sources = [Gen(random.Random("%d/%d" % (o.seed, i))).template() for i in range(o.n)]
-    jobs = "".join(json.dumps({"template": s, "vars": CONTEXT}) + "\n" for s in sources)
-    p = subprocess.run([o.program], input=jobs.encode(), stdout=subprocess.PIPE, check=False)
+    rng = lambda i: random.Random("%d/%s" % (o.seed, i))
+    if o.templates:
+        files = sorted(pathlib.Path(o.templates).rglob("*.jinja"))
+        jobs = [(f.read_bytes().decode(), conversation(rng("%s/%d" % (f.name, i)))) for f in files for i in range(o.n)]
+    else:
+        jobs = [(Gen(rng(i)).template(), CONTEXT) for i in range(o.n)]
+    lines = "".join(json.dumps({"template": s, "vars": v}) + "\n" for s, v in jobs)
+    p = subprocess.run([o.program], input=lines.encode(), stdout=subprocess.PIPE, check=False)
     lines = p.stdout.decode().split("\n")
-    for source, line in zip(sources, lines):
-        want = python_result(env, source)
+    for (source, variables), line in zip(jobs, lines):
+        want = python_result(env, source, variables)
         counts["text" if "text" in want else "error"] += 1
         if re.search(r"object at 0x|<generator|<function|<built-in|<bound method|<class|iterator object| at 0x|\dj\)", str(want), re.I):
             continue
@@ -297,9 +343,9 @@ def main():
             continue
         bad += 1
         if bad <= o.show:
-            print("%r\n  python %r\n  ours   %r" % (source, want, got))
-    print("%d templates (%d texts, %d errors), %d differences, exit %d" % (o.n, counts["text"], counts["error"], bad, p.returncode))
-    return 1 if bad or p.returncode or len(lines) != o.n + 1 else 0
+            print("%r\n  python %r\n  ours   %r" % (variables if o.templates else source, want, got))
+    print("%d templates (%d texts, %d errors), %d differences, exit %d" % (len(jobs), counts["text"], counts["error"], bad, p.returncode))
+    return 1 if bad or p.returncode or len(lines) != len(jobs) + 1 else 0
 
 
 if __name__ == "__main__":
