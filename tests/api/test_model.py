@@ -6,8 +6,10 @@ a float64 forward pass: greedy ids, logprobs of prompt (echo) and output.
 
 import json
 import os
+import signal
 import sys
 import threading
+import time
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
 from harness import Pagoda, run  # noqa: E402
@@ -61,7 +63,36 @@ def demo_in_a_crowd():
         assert len(answers) == 32
         for i, text in answers:
             assert text == want if i % 2 == 0 else want.startswith(text) or text.startswith(want)
-        assert s.metric("vllm:num_requests_running") == 0
+        assert s.wait_metric("vllm:num_requests_running", 0) == 0
+
+
+def keys_are_read_again():
+    """SIGHUP: a new key works, an old one no longer; a broken file changes nothing."""
+    path = "/tmp/pagoda-model-keys-%d" % os.getpid()
+
+    def works(s, key):
+        return s.request("GET", "/v1/models", headers={"Authorization": "Bearer " + key})[0] == 200
+
+    def reload(s, text, key):
+        with open(path, "w") as f:
+            f.write(text)
+        s.p.send_signal(signal.SIGHUP)
+        until = time.time() + 5
+        while not works(s, key) and time.time() < until:
+            time.sleep(0.05)
+
+    with open(path, "w") as f:
+        f.write("sk-one\n")
+    try:
+        with Pagoda(DEMO, "--engine", "mock", "--api-key-file", path) as s:
+            assert works(s, "sk-one") and not works(s, "sk-two")
+            reload(s, "sk-two\n", "sk-two")
+            assert works(s, "sk-two") and not works(s, "sk-one")
+            reload(s, "[", "sk-two")
+            time.sleep(0.2)
+            assert works(s, "sk-two")
+    finally:
+        os.unlink(path)
 
 
 def close(a, b):
@@ -104,4 +135,4 @@ def tinystories():
 
 
 if __name__ == "__main__":
-    sys.exit(run([demo_chat, demo_in_a_crowd, tinystories]))
+    sys.exit(run([demo_chat, demo_in_a_crowd, keys_are_read_again, tinystories]))

@@ -184,7 +184,7 @@ def client_timeout_frees_the_request():
         except openai.APITimeoutError:
             pass
         assert s.wait_metric("vllm:num_requests_running", 0) == 0
-        assert s.metric("pagoda:kv_pages_used") == 0
+        assert s.wait_metric("pagoda:kv_pages_used", 0) == 0
 
 
 def closing_a_stream_frees_the_request():
