@@ -48,6 +48,7 @@ void template_free(template *t) {
 static void render_all(rt *r) {
     const template *t = r->t;
     r->env_free = rt_array(r, t->n_funcs, sizeof *r->env_free);
+    r->context = dict_new(r, 0);
     env *e = env_new(r, NULL, &t->func);
     scope_enter(r, e, &t->scope);
     exec(r, e, t->body);

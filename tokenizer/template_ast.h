@@ -191,6 +191,7 @@ struct template {
     func_plan func;
     scope_plan scope;
     uint32_t n_funcs;
+    uint32_t n_names; /* variables of all scopes */
 };
 
 /* --- the passes: lexer -> parser -> scopes */

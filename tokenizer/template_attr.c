@@ -182,7 +182,9 @@ static val item(rt *r, val obj, val key) {
         const val *v = dict_get(r, obj.dict, key);
         return v ? *v : val_missing();
     }
-    case V_STR: return is_int(key) ? str_at(obj, int_of(key)) : val_missing();
+    case V_STR:
+        rt_tick(r, obj.n >> 8);
+        return is_int(key) ? str_at(obj, int_of(key)) : val_missing();
     case V_LIST:
     case V_TUPLE:
     case V_RANGE:

@@ -30,9 +30,14 @@ static val *slot_at(env *e, slot_ref ref) {
     return &e->slot[ref.idx];
 }
 
+/* A name of the context: converted when first asked for, since loops and macros ask again. */
 static val resolve_context(rt *r, val name) {
+    const val *known = dict_get(r, r->context, name);
+    if (known) return *known;
     const json_t *j = json_object_getn(r->vars, name.s, name.n);
-    return j ? val_from_json(r, j) : find_global(val_str(name));
+    val v = j ? val_from_json(r, j) : find_global(val_str(name));
+    dict_set(r, r->context, name, v);
+    return v;
 }
 
 void scope_enter(rt *r, env *e, const scope_plan *s) {

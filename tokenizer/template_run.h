@@ -46,7 +46,7 @@ val loop_call(rt *r, loop *l, const call_args *a);
 /* --- iteration (template_iter.c) */
 typedef struct iter iter;
 struct iter {
-    const char *type_name; /* first: type_name() reads it */
+    const char *type_name;
     bool (*next)(rt *r, iter *it, val *ret);
     val source;
     iter *inner;

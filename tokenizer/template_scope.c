@@ -8,14 +8,14 @@
  * the "if". This pass follows the same two steps: collect the names of one scope (analyse), then
  * walk it again, give each name its slot and open the scopes inside (resolve).
  *
- * Lookups are linear: a template has a few dozen names; NAMES_MAX keeps a hostile one cheap. */
+ * Lookups are linear: a template has a few dozen names; NAMES_MAX bounds a hostile one. */
 #include <string.h>
 
 #include "engine/base/mem.h"
 #include "tokenizer/template_ast.h"
 #include "tokenizer/template_run.h"
 
-enum { NAMES_MAX = 1024, SLOTS_MAX = 16384 };
+enum { NAMES_MAX = 4096 }; /* of all scopes together */
 
 typedef struct func {
     func_plan *plan;
@@ -59,7 +59,6 @@ static void resolve(pass *w, node *n);
 
 static symbol *symbol_add(pass *w, symbols *s, symbol x) {
     if (s->n == s->cap) {
-        if (s->n >= NAMES_MAX) parse_fail(w->p, 1, "more than %d names", NAMES_MAX);
         s->cap = s->cap ? s->cap * 2 : 8;
         symbol *p = parse_alloc(w->p, s->cap * sizeof *p);
         if (s->n) memcpy(p, s->p, s->n * sizeof *p);
@@ -95,7 +94,7 @@ static bool scope_ref(scope *from, func *f, str name, slot_ref *ret) {
 }
 
 static uint16_t slot_new(pass *w, func *f) {
-    if (f->plan->n_slots >= SLOTS_MAX) parse_fail(w->p, 1, "more than %d variables", SLOTS_MAX);
+    if (++w->t->n_names > NAMES_MAX) parse_fail(w->p, 1, "more than %d variables", NAMES_MAX);
     return (uint16_t)f->plan->n_slots++;
 }
 

@@ -142,10 +142,15 @@ static val reverse_list(val v) {
     return v;
 }
 
-static ptrdiff_t find_last(str s, str needle) {
+/* Every place where the needle may begin is paid for: there may be many long near misses. */
+static ptrdiff_t find_last(rt *r, str s, str needle) {
     if (needle.n > s.n) return -1;
-    for (size_t i = s.n - needle.n + 1; i-- > 0;)
+    if (!needle.n) return (ptrdiff_t)s.n;
+    for (size_t i = s.n - needle.n + 1; i-- > 0;) {
+        if (s.p[i] != needle.p[0]) continue;
+        rt_tick(r, 1 + (int64_t)(needle.n >> 6));
         if (!memcmp(s.p + i, needle.p, needle.n)) return (ptrdiff_t)i;
+    }
     return -1;
 }
 
@@ -153,7 +158,7 @@ static val rsplit_text(rt *r, val self, str sep, int64_t max) {
     str s = val_str(self);
     vals out = {0};
     for (ptrdiff_t at; out.n < (uint64_t)max; s.n = (size_t)at) {
-        at = find_last(s, sep);
+        at = find_last(r, s, sep);
         if (at < 0) break;
         vals_add(r, &out, like(self, str_cut(s, (size_t)at + sep.n, s.n)));
     }
@@ -229,7 +234,7 @@ static val m_splitlines(rt *r, val self, const val *in, const call_args *a) {
 static val partition(rt *r, val self, val sep, bool last) {
     str s = val_str(self), x = want_str(r, sep, "partition()");
     if (!x.n) rt_raise(r, "ValueError", "empty separator");
-    ptrdiff_t at = last ? find_last(s, x) : str_find(s, x, 0);
+    ptrdiff_t at = last ? find_last(r, s, x) : str_find(s, x, 0);
     val *p = rt_array(r, 3, sizeof *p);
     size_t cut = at < 0 ? (last ? 0 : s.n) : (size_t)at, n = at < 0 ? 0 : x.n;
     p[0] = like(self, str_cut(s, 0, cut));
@@ -279,7 +284,7 @@ static int64_t find(rt *r, val self, const val *in, bool last) {
     if (!window(r, self, in[1], in[2], &part, &from)) return -1;
     str s = val_str(part);
     rt_tick(r, s.n >> 5);
-    ptrdiff_t at = last ? find_last(s, needle) : str_find(s, needle, 0);
+    ptrdiff_t at = last ? find_last(r, s, needle) : str_find(s, needle, 0);
     return at < 0 ? -1 : from + (int64_t)cp_count(str_cut(s, 0, (size_t)at));
 }
 static val m_find(rt *r, val self, const val *in, const call_args *a) {
@@ -355,7 +360,8 @@ static val m_replace(rt *r, val self, const val *in, const call_args *a) {
     return str_replace(r, self, in[0], new, in[2].type == V_MISSING ? -1 : want_int(r, in[2]));
 }
 
-static bool affix(str s, val x, bool at_end) {
+static bool affix(rt *r, str s, val x, bool at_end) {
+    rt_tick(r, x.n >> 8);
     return at_end ? str_ends(s, val_str(x)) : str_starts(s, val_str(x));
 }
 
@@ -372,9 +378,9 @@ static val starts(rt *r, val self, const val *in, bool at_end) {
             rt_raise(r, "TypeError", "tuple for %s must only contain str, not %s", name,
                      type_name(in[0].items[i]));
     if (!window(r, self, in[1], in[2], &part, &from)) return val_bool(false);
-    bool is = one && affix(val_str(part), in[0], at_end);
+    bool is = one && affix(r, val_str(part), in[0], at_end);
     for (uint32_t i = 0; !one && !is && i < in[0].n; i++)
-        is = affix(val_str(part), in[0].items[i], at_end);
+        is = affix(r, val_str(part), in[0].items[i], at_end);
     return val_bool(is);
 }
 static val m_startswith(rt *r, val self, const val *in, const call_args *a) {

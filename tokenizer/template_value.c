@@ -3,7 +3,7 @@
  * A val is 16 bytes and passed by value. Strings and lists carry their length beside the pointer,
  * so cutting and slicing copy nothing. One buffer holds all text of a rendering: captures are
  * strictly nested, so a macro's result is simply what stands behind its mark. */
-#include "tokenizer/template_value.h"
+#include "tokenizer/template_run.h"
 
 #include <math.h>
 #include <stdarg.h>
@@ -323,9 +323,9 @@ const char *type_name(val v) {
     case V_CYCLER: return "Cycler";
     case V_JOINER: return "Joiner";
     case V_MISSING: return "missing";
-    case V_ITER: break;
+    case V_ITER: return v.iter->type_name;
     }
-    return *(const char *const *)(const void *)v.iter; /* iter.type_name, its first member */
+    return "object";
 }
 
 bool has_length(val v) {
@@ -347,8 +347,6 @@ static size_t count_cp(val v) {
     for (uint32_t i = 0; i < v.n; i++) n += ((unsigned char)v.s[i] & 0xc0) != 0x80;
     return n;
 }
-
-int64_t loop_length(rt *r, struct loop *l); /* template_iter.c */
 
 int64_t val_length(rt *r, val v) {
     switch ((vtype)v.type) {
@@ -461,7 +459,9 @@ bool val_equal(rt *r, val a, val b) {
     switch ((vtype)a.type) {
     case V_UNDEFINED:
     case V_NONE: return true;
-    case V_STR: return str_eq(val_str(a), val_str(b));
+    case V_STR:
+        if (a.n == b.n) rt_tick(r, a.n >> 8);
+        return str_eq(val_str(a), val_str(b));
     case V_LIST:
     case V_TUPLE:
     case V_DICT:
@@ -498,7 +498,10 @@ bool val_order(rt *r, val a, val b, const char *op) {
     if (is_undefined(a)) rt_raise_undefined(r, a);
     if (is_undefined(b)) rt_raise_undefined(r, b);
     if (is_number(a) && is_number(b)) return order_holds(number_cmp(a, b), op);
-    if (is_str(a) && is_str(b)) return order_holds(str_cmp(a, b), op);
+    if (is_str(a) && is_str(b)) {
+        rt_tick(r, MIN(a.n, b.n) >> 8);
+        return order_holds(str_cmp(a, b), op);
+    }
     if (a.type == b.type && (a.type == V_LIST || a.type == V_TUPLE))
         return sequence_order(r, a, b, op);
     rt_raise(r, "TypeError", "'%s' not supported between instances of '%s' and '%s'", op,

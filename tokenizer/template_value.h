@@ -120,6 +120,7 @@ typedef struct rt {
     status st;
     const struct template *t;
     const json_t *vars;
+    dict *context;   /* members of vars that were asked for, converted once */
     void **env_free; /* spare activations by function */
     int64_t steps;   /* left */
     int64_t tick;    /* steps until the clock is read */

@@ -95,6 +95,26 @@ START_TEST(bounds_of_work) {
 }
 END_TEST
 
+/* Work that hides in one step: long near misses, long comparisons, conversion of the context. */
+START_TEST(bounds_of_hidden_work) {
+    fails("{% set a = 'a' * 4000000 %}{% set b = a[:2000000] + 'b' %}{{ a.rfind(b) }}",
+          ERR_TOO_LARGE, "steps");
+    fails("{% set a = 'a' * 4000000 %}{% set b = 'a' * 4000000 %}{% for i in range(100000) %}"
+          "{% if a == b and a < b %}{% endif %}{% endfor %}",
+          ERR_TOO_LARGE, "chat template");
+    fails("{% set a = 'a' * 4000000 %}{% for i in range(100000) %}{% if a[3999999] == 'b' %}"
+          "{% endif %}{% endfor %}",
+          ERR_TOO_LARGE, "chat template");
+    strbuf names = {0};
+    template *t;
+    error e;
+    for (int i = 0; i < 20000; i++) strbuf_addf(&names, "{{ name%d }}", i);
+    ck_assert(template_parse(strbuf_str(&names), &t, &e) == ERR_INVALID);
+    ck_assert(strstr(e.text, "variables") != NULL);
+    strbuf_done(&names);
+}
+END_TEST
+
 START_TEST(bounds_of_integers) {
     fails("{{ 9223372036854775807 + 1 }}", ERR_INVALID, "OverflowError");
     fails("{{ 10 ** 30 }}", ERR_INVALID, "OverflowError");
@@ -293,6 +313,7 @@ int main(void) {
     tcase_add_test(t, appends_only_on_success);
     tcase_add_test(t, own_message);
     tcase_add_test(t, bounds_of_work);
+    tcase_add_test(t, bounds_of_hidden_work);
     tcase_add_test(t, bounds_of_integers);
     tcase_add_test(t, bounds_of_depth);
     tcase_add_test(t, bounds_of_parsing);
