@@ -64,18 +64,28 @@ static void add_name(const output *o, int32_t id, strbuf *scratch, strbuf *out) 
     strbuf_addc(out, '"');
 }
 
+static void add_entry(const output *o, int32_t id, float logprob, strbuf *scratch, strbuf *out) {
+    add_name(o, id, scratch, out);
+    strbuf_addc(out, ':');
+    add_number(logprob, out);
+}
+
 static void add_tops(const output *o, const out_token *t, strbuf *scratch, strbuf *out) {
     if (!t->has_logprob) {
         strbuf_addz(out, "null");
         return;
     }
+    bool own = t->n_top == 0; /* logprobs: 0 asks for no alternatives */
     strbuf_addc(out, '{');
     for (int32_t k = 0; k < t->n_top; k++) {
         const token_logprob *top = &o->tops.p[t->top_at + (uint32_t)k];
         if (k) strbuf_addc(out, ',');
-        add_name(o, top->id, scratch, out);
-        strbuf_addc(out, ':');
-        add_number(top->logprob, out);
+        add_entry(o, top->id, top->logprob, scratch, out);
+        own |= top->id == t->id;
+    }
+    if (!own) { /* as OpenAI: the token itself is always among them */
+        strbuf_addc(out, ',');
+        add_entry(o, t->id, t->logprob, scratch, out);
     }
     strbuf_addc(out, '}');
 }
