@@ -4,6 +4,10 @@
  * slots (every vector level inherits them from avx2). */
 #include "kernels/select.h"
 
+#if defined(__x86_64__)
+#include <cpuid.h>
+#endif
+
 #include "engine/base/mem.h"
 #include "kernels/ref/rows.h"
 
@@ -13,18 +17,30 @@ const char *isa_name(cpu_isa isa) {
     return names[isa];
 }
 
+#if defined(__x86_64__)
+/* Two features by CPUID itself: clang 14 does not know their names. They are asked after AVX2 and
+ * AVX-512, so the operating system is known to keep the registers. */
+static bool has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 29);
+}
+
+static bool has_avx512bf16(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+}
+#endif
+
 bool isa_usable(cpu_isa isa) {
 #if defined(__x86_64__)
-
-    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-                __builtin_cpu_supports("f16c");
+    bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
     bool avx512 = avx2 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
                   __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq");
     switch (isa) {
     case ISA_REF: return true;
     case ISA_AVX2: return avx2;
     case ISA_AVX512: return avx512;
-    case ISA_AVX512BF16: return avx512 && __builtin_cpu_supports("avx512bf16");
+    case ISA_AVX512BF16: return avx512 && has_avx512bf16();
     case ISA_COUNT: break;
     }
     return false;
