@@ -138,6 +138,7 @@ static void plan_memory(engine *e, const engine_options *o) {
     *p = (memplan){
         .weights = e->w.bytes,
         .staging = loader_staging_bytes(&e->w, e->b->n_threads),
+        .other = OTHER_BYTES,
         .page_bytes =
             kvcache_page_bytes(e->a->n_layers, e->a->n_kv_heads, e->a->head_dim, e->info.kv_dt),
         .page_tokens = KV_PAGE_TOKENS,
@@ -147,8 +148,7 @@ static void plan_memory(engine *e, const engine_options *o) {
         .kv_wanted = o->kv_bytes,
     };
     forward_bytes(e->a, e->max_tokens, e->max_seqs, &p->activations_fixed, &p->activations_per_len);
-    p->activations_fixed +=
-        sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof *e->tasks + OTHER_BYTES;
+    p->activations_fixed += sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof *e->tasks;
     memplan_available(&p->available, &p->limited_by);
     e->plan_status = memplan_decide(p, &e->plan_error);
     e->info.weight_bytes = p->weights;

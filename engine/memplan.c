@@ -95,7 +95,7 @@ static status too_large(const memplan *m, size_t need, const char *what, error *
 status memplan_decide(memplan *m, error *err) {
     m->len = m->max_model_len > 0 ? m->max_model_len : m->ctx_max;
     m->activations = m->activations_fixed + m->activations_per_len * (size_t)m->len;
-    size_t other = m->weights + m->activations;
+    size_t other = m->weights + m->activations + m->other;
     size_t left = m->available == SIZE_MAX ? SIZE_MAX
                   : m->available > other   ? m->available - other
                                            : 0;
@@ -136,6 +136,7 @@ void memplan_print(const memplan *m, strbuf *out) {
     line(out, "KV cache", m->kv, note);
     snprintf(note, sizeof note, "sequences up to %d tokens, %d at a time", m->len, m->max_seqs);
     line(out, "activations", m->activations, note);
+    line(out, "other", m->other, "set aside for program, tokenizer, requests");
     line(out, "staging", m->staging, "while loading only");
     memplan_size(m->available, s, sizeof s);
     snprintf(note, sizeof note, "of %s (%s)", s, m->limited_by);

@@ -13,6 +13,7 @@ typedef struct memplan {
     /* in: what is fixed */
     size_t weights, staging;                       /* staging is freed after loading */
     size_t activations_fixed, activations_per_len; /* + per_len * max_model_len (rope tables) */
+    size_t other;                                  /* set aside: program, tokenizer, requests */
     size_t page_bytes;
     int32_t page_tokens;
     int32_t ctx_max;       /* what the model can do */
