@@ -51,6 +51,98 @@ STORY_ASK_ANY = ["Tell me a story.", "Tell me a short story.", "Write a story.",
                  "Write me a short story.", "I would like to hear a story.", "A story, please.", "Please tell me a story.",
                  "Do you know any stories?", "Once upon a time?"]
 
+# Words and phrases that a question may exchange, so that the model meets more than one name for a thing.
+SYNONYMS = [line.split("/") for line in """
+how do I/how can I/how could I/how should I/what is the way to/how does one/how am I supposed to
+how do you/how can one/how do I
+what is/what's/what exactly is/what would be
+what does/what do you think does/please say what
+what happens/what will happen/what occurs/what follows
+why does/why would/for what reason does
+why is/for what reason is/how come
+can I/could I/may I/am I able to/is it possible to
+which option/which flag/what option/which setting/which switch
+which/what
+explain/describe/clarify/tell me about/talk about
+tell me about/say something about/explain/inform me about
+useful/good/helpful
+fast/quick/speedy
+slow/sluggish
+big/large/huge
+small/tiny/little
+limit/bound/cap/restrict
+set/choose/configure/change/adjust
+use/employ/work with/make use of
+start/launch/boot up/fire up
+stop/end/halt
+shut down/stop/terminate
+see/look at/view/find out
+get/obtain/receive/have
+make/create/produce
+send/submit/post
+need/require/want
+needs/requires/wants
+work/function/operate
+help/assist/be of use
+answer/reply/response/output
+answers/replies/responses/outputs
+prompt/input/prompt text
+question/query
+request/call/query
+requests/calls/queries
+server/service/program
+pagoda/this server/the server/the program/it
+memory/RAM/storage
+computer/machine/PC
+length/size
+number/count/amount
+users/people/clients
+user/client/person
+client/caller/app
+error/failure/problem
+file/document
+text/string/passage
+word/term
+words/terms
+stored/kept/saved/held
+computed/calculated/worked out
+measured/determined
+chosen/picked/selected
+generated/made/produced/written
+found/located/looked up
+lost/gone
+shared/used together
+difference/distinction
+meaning/sense
+purpose/point/role
+save/reduce/spare
+avoid/prevent/keep away from
+raise/increase/boost
+reduce/lower/cut/decrease
+too long/very long/over the limit
+too many/a lot of
+busy/full/overloaded/loaded
+wait/hang around
+free/unused/available
+several/multiple/many
+different/other/another
+important/significant
+random/unpredictable
+same/identical
+maximum/largest/longest
+default/standard/preset
+supported/available/possible
+support/handle/know
+kind/type/sort
+tool/utility
+website/site
+""".strip().splitlines()]
+SYNONYM_OF = {}
+for group in SYNONYMS:
+    SYNONYM_OF.setdefault(group[0].lower(), group[1:])
+SYNONYM_RE = re.compile(r"(?<![-\w/.`:])(" + "|".join(sorted(map(re.escape, SYNONYM_OF), key=len, reverse=True)) +
+                        r")(?![-\w/`:]|\.\w)", re.I)
+
 SMALL_WORDS = {"the", "a", "an", "please", "me", "to", "you", "of", "is", "do", "does", "can", "in"}
 
 
@@ -114,13 +206,22 @@ def plain(question):
     return re.sub(r"[^\w/\- ]", "", question.lower()).strip()
 
 
+def exchange(rng, question, share):
+    """Exchanges about that share of the words that have a synonym; parts of names such as --max-num-seqs stay."""
+    def swap(m):
+        word = m.group(1)
+        if rng.random() >= share:
+            return word
+        new = rng.choice(SYNONYM_OF[word.lower()])
+        return new[0].upper() + new[1:] if word[0].isupper() else new
+    return SYNONYM_RE.sub(swap, question)
+
+
 def vary(rng, question):
     """The same question as another person might type it."""
-    q = question
+    q = exchange(rng, question, 0.35) if rng.random() < 0.45 else question
     if rng.random() < 0.30:
-        q = rng.choice(BEFORE) + q
-        if rng.random() < 0.4 and len(q) > len(question):
-            q = q[:len(q) - len(question)] + question[0].lower() + question[1:]
+        q = rng.choice(BEFORE) + (q if rng.random() < 0.6 else q[0].lower() + q[1:])
     if rng.random() < 0.15:
         q = q + rng.choice(AFTER)
     if rng.random() < 0.25:
@@ -140,10 +241,17 @@ def vary(rng, question):
     return q
 
 
-def ask(rng, fact):
-    """One varied phrasing of a fact; written ones are drawn as often as framed ones."""
-    pool = fact.written if fact.written and (not fact.framed or rng.random() < 0.5) else fact.framed
-    return vary(rng, rng.choice(pool))
+def ask(rng, fact, held):
+    """One varied phrasing of a fact, never one that is held out; written ones are drawn a little more often."""
+    while True:
+        pool = fact.written if fact.written and (not fact.framed or rng.random() < 0.6) else fact.framed
+        q = vary(rng, rng.choice(pool))
+        if plain(q) not in held:
+            return q
+
+
+def held_out(facts):
+    return {plain(q) for f in facts for q in f.held + f.framed_held}
 
 
 def story_turn(rng):
@@ -155,7 +263,7 @@ def story_turn(rng):
     return vary(rng, rng.choice(STORY_ASK).format(x=noun)), text
 
 
-def conversation(rng, facts, stories=0.08):
+def conversation(rng, facts, held, stories=0.08):
     """A list of messages: a system message sometimes, one turn mostly, up to five turns sometimes."""
     messages = [{"role": "system", "content": rng.choice(SYSTEM)}] if rng.random() < 0.25 else []
     for _ in range(rng.choice((1, 1, 1, 1, 1, 2, 2, 3, 4, 5))):
@@ -163,7 +271,7 @@ def conversation(rng, facts, stories=0.08):
             q, a = story_turn(rng)
         else:
             fact = rng.choice(facts)
-            q, a = ask(rng, fact), fact.answer
+            q, a = ask(rng, fact, held), fact.answer
         messages += [{"role": "user", "content": q}, {"role": "assistant", "content": a}]
     return messages
 
@@ -197,5 +305,5 @@ if __name__ == "__main__":
     print(len(all_facts), "facts,", sum(len(f.written) for f in all_facts), "written phrasings,",
           sum(len(f.framed) for f in all_facts), "framed,", sum(len(f.held) for f in all_facts), "held out by hand,",
           sum(len(f.framed_held) for f in all_facts), "held-out frames")
-    for m in conversation(random.Random(3), all_facts):
+    for m in conversation(random.Random(3), all_facts, held_out(all_facts)):
         print(m["role"], ":", m["content"])
