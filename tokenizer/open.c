@@ -61,14 +61,35 @@ static status open_pair(const char *vocab_path, const char *merges_path, tokeniz
     return st;
 }
 
-/* The first *.tiktoken file that a directory of a known name would hold. */
+/* Rank files under a name of their own, where there is no tokenizer.model. */
 static const char *const rank_files[] = {"qwen.tiktoken", "cl100k_base.tiktoken"};
+
+/* The split pattern of a directory's rank file by config.json's model_type; NULL: not known. */
+static const char *pretokenizer_of(const char *dir) {
+    static const char *const types[][2] = {
+        {"qwen", "qwen2"},       {"qwen2", "qwen2"},   {"chatglm", "glm4"},  {"glm", "glm4"},
+        {"glm4", "glm4"},        {"llama", "llama3"},  {"llama4", "llama4"}, {"mllama", "llama3"},
+        {"phi3small", "cl100k"}, {"gpt_oss", "o200k"},
+    };
+    char *path = path_join(dir, "config.json");
+    json_t *config = NULL;
+    const char *found = NULL;
+    if (file_exists(path) && js_parse_file(path, LIMIT_CONFIG_BYTES, &config, NULL) == OK)
+        for (size_t i = 0; i < ARRAY_LEN(types); i++)
+            if (str_eqz(js_get_str(config, "model_type"), types[i][0])) found = types[i][1];
+    json_decref(config);
+    mem_free(path);
+    return found;
+}
 
 static status open_dir(const char *dir, const tokenizer_options *o, tokenizer **ret, error *err) {
     char *json = path_join(dir, "tokenizer.json"), *spm = path_join(dir, "tokenizer.model"),
          *pieces = path_join(dir, "vocab.json"), *merges = path_join(dir, "merges.txt");
     status st;
     bool complete = true, bos_default = false;
+    tokenizer_options by_config = {.pretokenizer = o ? o->pretokenizer : NULL};
+    if (!by_config.pretokenizer) by_config.pretokenizer = pretokenizer_of(dir);
+    o = &by_config;
     if (file_exists(json)) {
         complete = false;
         st = open_file(json, o, ret, err);

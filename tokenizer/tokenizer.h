@@ -11,7 +11,9 @@
 typedef struct tokenizer tokenizer;
 
 typedef struct tokenizer_options {
-    const char *pretokenizer; /* for bare rank files: cl100k, o200k, llama3, ...; NULL otherwise */
+    /* For rank files, which do not say how text is split: cl100k, o200k, llama3, llama4, qwen2 or
+     * glm4. NULL: a model directory's config.json decides by its model_type. */
+    const char *pretokenizer;
 } tokenizer_options;
 
 /* `path`: a model directory (tokenizer.json, else tokenizer.model, else vocab.json + merges.txt),

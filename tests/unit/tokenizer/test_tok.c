@@ -214,10 +214,36 @@ START_TEST(rank_files) {
     vec_i32 ids = {0};
     ck_assert(tokenizer_encode(t, STR("abcab <|x|>"), 0, 0, &ids, &err) == OK);
     ck_assert(ids.n == 2 + 6 && ids.p[0] == 257 && ids.p[1] == 256);
-    vec_done(&ids);
+    ids.n = 0;
     tokenizer_free(t);
     close(fd);
     unlink(path);
+    /* In a directory config.json chooses, and tokenizer_config.json adds tokens. */
+    char dir[] = "/tmp/ranks-dir-XXXXXX", name[64];
+    ck_assert(mkdtemp(dir) != NULL);
+    snprintf(name, sizeof name, "%s/tokenizer.model", dir);
+    ck_assert(file_write_atomic(name, strbuf_str(&b), &err) == OK);
+    ck_assert(tokenizer_open(dir, NULL, &t, &err) != OK);
+    snprintf(name, sizeof name, "%s/config.json", dir);
+    ck_assert(file_write_atomic(name, STR("{\"model_type\":\"chatglm\"}"), &err) == OK);
+    snprintf(name, sizeof name, "%s/tokenizer_config.json", dir);
+    ck_assert(file_write_atomic(name,
+                                STR("{\"added_tokens_decoder\":{\"300\":{\"content\":\"<|x|>\","
+                                    "\"special\":true}},\"eos_token\":\"<|x|>\","
+                                    "\"add_eos_token\":true}"),
+                                &err) == OK);
+    ck_assert_msg(tokenizer_open(dir, NULL, &t, &err) == OK, "%s", err.text);
+    ck_assert(tokenizer_encode(t, STR("<|x|>abc"), ENCODE_SPECIAL, 0, &ids, &err) == OK);
+    ck_assert(ids.n == 3 && ids.p[0] == 300 && ids.p[1] == 257 && ids.p[2] == 300);
+    ck_assert(tokenizer_eos(t) == 300 && tokenizer_bos(t) == -1 && tokenizer_vocab(t) == 301);
+    tokenizer_free(t);
+    unlink(name);
+    snprintf(name, sizeof name, "%s/config.json", dir);
+    unlink(name);
+    snprintf(name, sizeof name, "%s/tokenizer.model", dir);
+    unlink(name);
+    rmdir(dir);
+    vec_done(&ids);
     strbuf_done(&b);
 }
 END_TEST
