@@ -1,6 +1,7 @@
-/* Packing runs once per weight at load time. A source row is converted in strips that stay in L1
- * and scattered into its column of the panel; the zero padding of the last panel and of an odd K
- * is written whenever its panel is, so that packed bytes are the same for any split into ranges. */
+/* Packing runs once per weight at load time, and most of a start is spent in it. It goes panel by
+ * panel in strips of K: a strip of a panel (at most 16 KB) stays in L1 while all its columns are
+ * scattered into it. The zero padding of the last panel and of an odd K is written whenever its
+ * column is, so that packed bytes are the same for any split into ranges. */
 #include "kernels/cpu/pack.h"
 
 #include <string.h>
@@ -8,7 +9,7 @@
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
 
-#define STRIP 512 /* elements converted at a time */
+#define STRIP 128 /* elements of K converted at a time, even */
 
 size_t pack_panel_bytes(int32_t k, dtype dt) {
     return (size_t)PANEL_COLS * dtype_bytes(dt) *
@@ -48,26 +49,39 @@ static void scatter(void *panel, dtype dt, int32_t col, int32_t k0, int32_t n, c
     } else if (dt == DT_F16) {
         uint16_t *p = (uint16_t *)panel + (int64_t)k0 * PANEL_COLS + col;
         for (int32_t i = 0; i < n; i++) p[(int64_t)i * PANEL_COLS] = ((const uint16_t *)src)[i];
-    } else { /* pairs; k0 is even */
-        uint16_t *p = (uint16_t *)panel + ((int64_t)(k0 / 2) * PANEL_COLS + col) * 2;
-        for (int32_t i = 0; i < n; i++)
-            p[(int64_t)(i / 2) * 2 * PANEL_COLS + i % 2] = ((const uint16_t *)src)[i];
+    } else { /* pairs; k0 is even, an odd n is the end of K */
+        uint32_t *p = (uint32_t *)panel + (int64_t)(k0 / 2) * PANEL_COLS + col;
+        const uint16_t *h = src;
+        for (int32_t i = 0; i + 1 < n; i += 2) {
+            uint32_t pair;
+            memcpy(&pair, h + i, sizeof pair);
+            p[(int64_t)(i / 2) * PANEL_COLS] = pair;
+        }
+        if (n % 2 == 1) {
+            uint16_t last[2] = {h[n - 1], 0};
+            memcpy(&p[(int64_t)(n / 2) * PANEL_COLS], last, sizeof last);
+        }
     }
 }
 
-static void pack_column(wmat *w, int32_t row, const char *src, dtype src_dt) {
-    char *panel = (char *)w->data + (size_t)(row / PANEL_COLS) * pack_panel_bytes(w->k, w->dt);
-    _Alignas(64) char strip[STRIP * 4];
+/* Columns [col0, col1) of a panel; src is row col0 of the source, NULL for zeros. */
+static void pack_panel(const wmat *w, void *panel, int32_t col0, int32_t col1, const char *src,
+                       dtype src_dt, size_t src_row) {
+    _Alignas(64) char strip[STRIP * 4] = {0};
     for (int32_t k = 0; k < w->k; k += STRIP) {
         int32_t n = MIN(STRIP, w->k - k);
-        if (src)
-            convert(src + (size_t)k * dtype_bytes(src_dt), src_dt, strip, w->dt, n);
-        else
-            memset(strip, 0, sizeof strip);
-        scatter(panel, w->dt, row % PANEL_COLS, k, n, strip);
+        for (int32_t col = col0; col < col1; col++) {
+            const char *from = strip;
+            if (src) {
+                from = src + (size_t)(col - col0) * src_row + (size_t)k * dtype_bytes(src_dt);
+                if (src_dt != w->dt) {
+                    convert(from, src_dt, strip, w->dt, n);
+                    from = strip;
+                }
+            }
+            scatter(panel, w->dt, col, k, n, from);
+        }
     }
-    if (w->dt == DT_BF16 && w->k % 2 == 1)
-        ((uint16_t *)panel)[((int64_t)(w->k / 2) * PANEL_COLS + row % PANEL_COLS) * 2 + 1] = 0;
 }
 
 void pack_rows_into(wmat *w, int32_t row0, int32_t n_rows, const void *src, dtype src_dt,
@@ -86,8 +100,13 @@ void pack_rows_into(wmat *w, int32_t row0, int32_t n_rows, const void *src, dtyp
                         w->dt, MIN(STRIP, w->k - k));
         return;
     }
-    for (int32_t r = 0; r < n_rows; r++)
-        pack_column(w, row0 + r, from + (size_t)r * src_row, src_dt);
-    if (row0 + n_rows == w->n) /* the padding columns of the last panel */
-        for (int32_t row = w->n; row % PANEL_COLS != 0; row++) pack_column(w, row, NULL, DT_F32);
+    int32_t end = row0 + n_rows;
+    for (int32_t row = row0, next; row < end; row = next) {
+        next = MIN(end, (row / PANEL_COLS + 1) * PANEL_COLS);
+        void *panel = (char *)w->data + (size_t)(row / PANEL_COLS) * pack_panel_bytes(w->k, w->dt);
+        pack_panel(w, panel, row % PANEL_COLS, row % PANEL_COLS + next - row,
+                   from + (size_t)(row - row0) * src_row, src_dt, src_row);
+        if (next == w->n && next % PANEL_COLS) /* the columns after the last */
+            pack_panel(w, panel, next % PANEL_COLS, PANEL_COLS, NULL, w->dt, 0);
+    }
 }

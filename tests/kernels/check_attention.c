@@ -99,8 +99,8 @@ static kv_state kv_new(backend *b, const world *w, int32_t step) {
     kv_state kv = {.qkv = mat_new(w->n_tokens, w->qkv.width, w->qkv.stride)};
     mat_copy(&kv.qkv, &w->qkv);
     kv.bytes = (size_t)w->n_pages * (size_t)(s->g * s->page_tokens * s->d) * dtype_bytes(s->kv);
-    kv.k = mem_map(kv.bytes);
-    kv.v = mem_map(kv.bytes);
+    kv.k = fenced_alloc(kv.bytes);
+    kv.v = fenced_alloc(kv.bytes);
     memset(kv.k, 0xFF, kv.bytes);
     memset(kv.v, 0xFF, kv.bytes);
     for (int32_t t = 0; t < w->n_tokens; t += step) {
@@ -127,8 +127,8 @@ static kv_state kv_new(backend *b, const world *w, int32_t step) {
 
 static void kv_free(kv_state *kv) {
     mat_free(&kv->qkv);
-    mem_unmap(kv->k, kv->bytes);
-    mem_unmap(kv->v, kv->bytes);
+    fenced_free(kv->k, kv->bytes);
+    fenced_free(kv->v, kv->bytes);
 }
 
 /* Attention for the given rows of each sequence; seqs[i].row0 counts in the buffer of all tokens,

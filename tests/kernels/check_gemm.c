@@ -13,7 +13,7 @@ typedef struct shape {
 static wmat pack(backend *b, const mat *w, dtype dt, size_t *ret_bytes) {
     wmat p;
     *ret_bytes = b->v->wmat_bytes(b, w->rows, w->width, dt);
-    void *data = mem_map(*ret_bytes);
+    void *data = fenced_alloc(*ret_bytes);
     memset(data, 0x7F, *ret_bytes); /* padding must be written, not found */
     b->v->wmat_init(b, &p, w->rows, w->width, dt, data);
     int32_t a = w->rows / 3, m = w->rows * 2 / 3;
@@ -44,8 +44,8 @@ static gemm_case case_new(check_ctx *c, shape s, dtype dt) {
 
 static void case_free(gemm_case *g) {
     mat_free(&g->a), mat_free(&g->w), mat_free(&g->bias), mat_free(&g->old);
-    mem_unmap(g->ref.data, g->ref_bytes);
-    mem_unmap(g->fast.data, g->fast_bytes);
+    fenced_free(g->ref.data, g->ref_bytes);
+    fenced_free(g->fast.data, g->fast_bytes);
 }
 
 /* Rows [row0, row0+m) of the case; bit 0 of `how`: bias, bit 1: accumulate. */

@@ -9,6 +9,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #include "engine/base/clock.h"
 #include "engine/base/rng.h"
@@ -26,17 +27,31 @@ static float poison(void) {
     return f;
 }
 
+#define PAGE ((size_t)4096)
+
+void *fenced_alloc(size_t bytes) {
+    size_t whole = ALIGN_UP(bytes, PAGE) + PAGE;
+    char *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (p == MAP_FAILED || mprotect(p + whole - PAGE, PAGE, PROT_NONE) != 0) abort();
+    return p + whole - PAGE - bytes;
+}
+
+void fenced_free(void *p, size_t bytes) {
+    size_t whole = ALIGN_UP(bytes, PAGE) + PAGE;
+    if (p) munmap((char *)p + bytes + PAGE - whole, whole);
+}
+
 mat mat_new(int32_t rows, int32_t width, int64_t stride) {
     mat m = {rows, width, stride, NULL, NULL, 0};
-    m.n = (size_t)(rows * stride) + 2 * GUARD;
-    m.base = mem_alloc(m.n * sizeof(float));
+    m.n = (size_t)((rows - 1) * stride + width) + GUARD;
+    m.base = fenced_alloc(m.n * sizeof(float));
     for (size_t i = 0; i < m.n; i++) m.base[i] = poison();
     m.p = m.base + GUARD;
     return m;
 }
 
 void mat_free(mat *m) {
-    mem_free(m->base);
+    fenced_free(m->base, m->n * sizeof(float));
     *m = (mat){0};
 }
 

@@ -18,13 +18,18 @@ typedef struct check_ctx {
     int n_passed, n_failed;
 } check_ctx;
 
-/* f32 rows inside a larger buffer: everything that is not an element of a row is a guard. */
+/* Memory whose end lies against an unmapped page: reading past it ends the program. */
+void *fenced_alloc(size_t bytes);
+void fenced_free(void *p, size_t bytes);
+
+/* f32 rows inside a larger buffer: everything that is not an element of a row is a guard, and the
+ * last element of the last row is fenced. */
 typedef struct mat {
     int32_t rows, width;
     int64_t stride;
     float *p;    /* row 0 */
     float *base; /* the buffer */
-    size_t n;    /* its floats */
+    size_t n;    /* its floats; 0: a view, without guards */
 } mat;
 mat mat_new(int32_t rows, int32_t width, int64_t stride); /* all poison: a NaN of known bits */
 void mat_free(mat *m);
