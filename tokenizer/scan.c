@@ -231,14 +231,52 @@ static const struct known {
 };
 
 const char *scan_pattern(size_t i) {
-    return i < ARRAY_LEN(known) ? known[i].pattern : NULL;
+    static const char *const runs[] = {"\\s?\\p{L}+", "\\s?\\p{P}+", "\\p{N}{1,3}",
+                                       "\\p{N}",      "\\s?\\p{S}",  "\\p{M}+"};
+    if (i < ARRAY_LEN(known)) return known[i].pattern;
+    i -= ARRAY_LEN(known);
+    return i < ARRAY_LEN(runs) ? runs[i] : NULL;
+}
+
+/* \s? \p{X} and one of + {1,3} or nothing. */
+static scan run_of_pattern(str p) {
+    static const struct {
+        char name;
+        unsigned bits;
+    } properties[] = {{'L', UC_L}, {'N', UC_N}, {'P', UC_P}, {'S', UC_S}, {'M', UC_M}};
+    scan s = {.kind = SCAN_NONE, .name = "run", .run_max = 1};
+    s.after_space = str_starts(p, STR("\\s?"));
+    if (s.after_space) p = str_cut(p, 3, p.n);
+    if (p.n < 5 || !str_starts(p, STR("\\p{")) || p.p[4] != '}') return s;
+    for (size_t i = 0; i < ARRAY_LEN(properties); i++)
+        if (properties[i].name == p.p[3]) s.run = properties[i].bits;
+    p = str_cut(p, 5, p.n);
+    if (str_eqz(p, "+")) s.run_max = UINT32_MAX;
+    if (str_eqz(p, "{1,3}")) s.run_max = 3;
+    if (s.run && (!p.n || s.run_max > 1)) s.kind = SCAN_RUN;
+    return s;
+}
+
+static bool find_run(const scan *s, str t, size_t at, size_t *ret_start, size_t *ret_end) {
+    for (size_t end, next; at < t.n; at = end) {
+        unsigned c = class_at(t.p, t.n, at, &end);
+        next = end;
+        if (s->after_space && c & UC_SPACE) c = class_at(t.p, t.n, end, &next);
+        if (!(c & s->run)) continue;
+        *ret_start = at;
+        for (unsigned n = 1; n < s->run_max && class_at(t.p, t.n, next, &end) & s->run; n++)
+            next = end;
+        *ret_end = next;
+        return true;
+    }
+    return false;
 }
 
 scan scan_of_pattern(str pattern) {
     for (size_t i = 0; i < ARRAY_LEN(known); i++)
         if (str_eqz(pattern, known[i].pattern))
             return (scan){.kind = SCAN_TILE, .name = known[i].name, .tile = known[i].tile};
-    return (scan){.kind = SCAN_NONE};
+    return run_of_pattern(pattern);
 }
 
 const char *scan_name(const scan *s) {
@@ -246,6 +284,7 @@ const char *scan_name(const scan *s) {
 }
 
 bool scan_find(const scan *s, str text, size_t from, size_t *ret_start, size_t *ret_end) {
+    if (s->kind == SCAN_RUN) return find_run(s, text, from, ret_start, ret_end);
     if (from >= text.n) return false;
     *ret_start = from;
     *ret_end = s->tile(text.p, text.n, from);

@@ -81,6 +81,7 @@ static void compare(const matcher *fast, const matcher *plain, str text) {
         size_t s1 = 0, e1 = 0, s2 = 0, e2 = 0;
         bool a = matcher_find(fast, &w, text, at, &s1, &e1),
              b = matcher_find(plain, &w, text, at, &s2, &e2);
+        if (!a && !b) break; /* a run's pattern may match nowhere more */
         if (!a || !b || s1 != s2 || e1 != e2) {
             strbuf j = {0};
             strbuf_add_json(&j, text);
