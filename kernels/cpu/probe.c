@@ -1,11 +1,13 @@
-/* Each probe runs its loop on every member for the given time, in rounds short enough to stop in
- * time, and takes the best round: interference can only make a limit look too low. */
+/* Each probe runs its loop on every member for the given time, in rounds of a millisecond or two,
+ * and takes the best round: interference can only make a limit look too low, and a short round has
+ * a chance to pass without any. Reads move through the buffer, so that they stay cold. */
 #include "kernels/cpu/probe.h"
 
 #include "engine/base/clock.h"
 #include "engine/base/mem.h"
 
-#define LANES 8
+#define LANES       8
+#define READ_FLOATS (4 << 20) /* read by one member in one round: 16 MB */
 
 static float ref_read(const float *p, int64_t n) {
     float s[LANES] = {0};
@@ -41,15 +43,19 @@ typedef struct probe_job {
     const float *buffer;
     int64_t n; /* floats */
     float (*loop)(int64_t rounds);
-    int64_t rounds;
+    int64_t rounds; /* of the loop */
+    int64_t round;  /* of the probe */
     const probe_level *level;
     float sink[TEAM_MAX][16]; /* a line each */
 } probe_job;
 
 static void read_member(void *ctx, int member) {
     probe_job *j = ctx;
-    int64_t from, to;
-    team_range(j->n, 1024, member, team_size(j->t), &from, &to);
+    int64_t from, to, window = READ_FLOATS * team_size(j->t), n_windows = MAX(1, j->n / window);
+    int64_t start = j->round % n_windows * window;
+    team_range(MIN(window, j->n - start), 1024, member, team_size(j->t), &from, &to);
+    from += start;
+    to += start;
     j->sink[member][0] = j->level->read(j->buffer + from, to - from);
 }
 
@@ -64,6 +70,7 @@ static double best_rate(probe_job *j, team_fn fn, double work, int ms) {
     double best = 0;
     for (int i = 0; i < 2 || now < end; i++) {
         uint64_t start = clock_ns();
+        j->round = i;
         team_run(j->t, fn, j);
         now = clock_ns();
         best = MAX(best, work / (double)(now - start));
@@ -87,7 +94,8 @@ probe_limits probe_run(team *t, cpu_isa isa, const void *buffer, size_t bytes, i
     probe_limits p;
     p.f32_gflops = best_flops(j, l->f32, l->f32_flops, ms / 2);
     p.bf16_gflops = l->bf16 ? best_flops(j, l->bf16, l->bf16_flops, ms / 2) : p.f32_gflops;
-    p.read_gbs = best_rate(j, read_member, (double)bytes, ms);
+    double window = (double)MIN(READ_FLOATS * (int64_t)team_size(t), j->n) * sizeof(float);
+    p.read_gbs = best_rate(j, read_member, window, ms);
     mem_free(j);
     return p;
 }

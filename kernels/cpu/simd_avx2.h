@@ -80,6 +80,9 @@ SIMD_FN vf vf_scale2(vf v, vf n) {
 SIMD_FN vmask vf_lt(vf a, vf b) {
     return _mm256_cmp_ps(a, b, _CMP_LT_OQ);
 }
+SIMD_FN vmask vf_ge(vf a, vf b) {
+    return _mm256_cmp_ps(a, b, _CMP_GE_OQ);
+}
 SIMD_FN vmask vf_nan(vf a) {
     return _mm256_cmp_ps(a, a, _CMP_UNORD_Q);
 }
