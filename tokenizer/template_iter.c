@@ -37,7 +37,6 @@ static bool next_item_back(rt *r, iter *it, val *ret) {
 
 static bool next_char(rt *r, iter *it, val *ret) {
     val rest = val_strn(it->source.s + it->i, it->source.n - (size_t)it->i);
-    rest.flags = it->source.flags;
     *ret = str_at(rest, 0);
     it->i += ret->n;
     return ret->type != V_MISSING;
