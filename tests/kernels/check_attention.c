@@ -283,6 +283,7 @@ void check_attention(check_ctx *c) {
             compare(c, s, 3, seq_len, false);
         }
         invariance(c, (setting){16, 1, 2, 16, types[t], ROPE_HALF, 16, 0, 0, false});
+        if (strcmp(c->isa, "ref") == 0) continue; /* it has no tiles to go wrong, and is slow */
         invariance(c, (setting){64, 2, 7, 32, types[t], ROPE_HALF, 64, 100, 30, true});
         if (c->full) invariance(c, (setting){128, 2, 4, 16, types[t], ROPE_HALF, 128, 0, 0, false});
     }
