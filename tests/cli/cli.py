@@ -283,6 +283,26 @@ def serve_answers_and_stops():
 
 
 @case
+def the_demo_model_gives_its_showcase_answers():
+    """What the reference answered greedily in training's last step, through the chat API."""
+    with open(need(f"{DEMO}/showcase.json"), encoding="utf-8") as f:
+        showcase = json.load(f)
+    assert len(showcase) >= 12
+    with serving() as (_, port):
+        for c in showcase:
+            status, body = get(port, "/v1/chat/completions", "POST",
+                               json.dumps({"messages": c["messages"], "temperature": 0,
+                                           "max_tokens": 200}),
+                               {"Content-Type": "application/json"})
+            assert status == 200, body
+            answer = json.loads(body)
+            got = answer["choices"][0]
+            assert got["message"]["content"] == c["answer"], (c["messages"][-1], got)
+            assert got["finish_reason"] == "stop", got
+            assert answer["usage"]["prompt_tokens"] == len(c["prompt_ids"]), answer["usage"]
+
+
+@case
 def a_busy_port_is_one_sentence():
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
