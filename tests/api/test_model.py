@@ -134,5 +134,9 @@ def tinystories():
     golden("tinystories", "tinystories-656k-hf", "tinystories-656k-hf.dev.json")
 
 
+def stories260k():
+    golden("stories260K", "derived/stories260K-hf-f32", "stories260K-hf-f32.dev.json")
+
+
 if __name__ == "__main__":
-    sys.exit(run([demo_chat, demo_in_a_crowd, keys_are_read_again, tinystories]))
+    sys.exit(run([demo_chat, demo_in_a_crowd, keys_are_read_again, tinystories, stories260k]))
