@@ -9,7 +9,7 @@
 #include "conf/limits.h"
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
-#include "engine/embedded.h"
+#include "engine/base/embedded.h"
 #include "engine/expr.h"
 
 extern const embedded_file embedded_families[];

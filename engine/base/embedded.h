@@ -1,6 +1,6 @@
-/* A file that the build put into the program (engine/embed_files.c). */
-#ifndef ENGINE_EMBEDDED_H
-#define ENGINE_EMBEDDED_H
+/* A file that the build put into the program (engine/base/embed_files.c). */
+#ifndef ENGINE_BASE_EMBEDDED_H
+#define ENGINE_BASE_EMBEDDED_H
 
 #include <stddef.h>
 

@@ -3,7 +3,7 @@
  *
  *   embed_files SYMBOL OUT.c FILE...
  *
- * OUT.c defines `const embedded_file SYMBOL[]` (engine/embedded.h), ended by a NULL name. */
+ * OUT.c defines `const embedded_file SYMBOL[]` (engine/base/embedded.h), ended by a NULL name. */
 #include <stdio.h>
 #include <string.h>
 
@@ -33,7 +33,7 @@ int main(int argc, char **argv) {
         perror(argv[2]);
         return 1;
     }
-    fprintf(out, "#include \"engine/embedded.h\"\n#include <stddef.h>\n");
+    fprintf(out, "#include \"engine/base/embedded.h\"\n#include <stddef.h>\n");
     for (int i = 3; i < argc; i++)
         if (add_file(out, argv[i], i)) return 1;
     fprintf(out, "extern const embedded_file %s[];\nconst embedded_file %s[] = {\n", argv[1],
