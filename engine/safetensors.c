@@ -3,7 +3,6 @@
  * overlap or hole. */
 #include "engine/safetensors.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -110,19 +109,6 @@ static status check_layout(const st_tensor *t, int32_t n, const char *path, uint
     return OK;
 }
 
-static status index_names(checkpoint *c, int32_t first, error *err) {
-    for (int32_t i = first; i < c->n_tensors; i++) {
-        uint64_t at;
-        str name = str_z(c->tensors[i].name);
-        if (map_get(&c->by_name, name, &at))
-            return error_set(err, ERR_FORMAT, "%s: tensor \"%s\" is also in %s",
-                             c->files[c->tensors[i].file], c->tensors[i].name,
-                             c->files[c->tensors[at].file]);
-        map_put(&c->by_name, name, (uint64_t)i);
-    }
-    return OK;
-}
-
 static status add_tensors(checkpoint *c, const json_t *root, const char *path, int32_t file,
                           uint64_t data_off, uint64_t data_bytes, error *err) {
     const char *name;
@@ -131,16 +117,9 @@ static status add_tensors(checkpoint *c, const json_t *root, const char *path, i
         return error_set(err, ERR_FORMAT, "%s: the header is no JSON object", path);
     json_object_foreach((json_t *)root, name, v) {
         if (strcmp(name, "__metadata__") == 0) continue;
-        if (c->n_tensors >= LIMIT_TENSORS)
-            return error_set(err, ERR_FORMAT, "%s: more than %d tensors", path, LIMIT_TENSORS);
         st_tensor t = {.file = file};
         TRY(read_tensor(path, name, v, data_off, data_bytes, &t, err));
-        if (c->n_tensors == c->cap) {
-            c->cap = MAX(256, 2 * c->cap);
-            c->tensors = mem_realloc(c->tensors, (size_t)c->cap * sizeof *c->tensors);
-        }
-        t.name = mem_strdup(name);
-        c->tensors[c->n_tensors++] = t;
+        TRY(checkpoint_push(c, t, str_z(name), err));
     }
     return OK;
 }
@@ -160,7 +139,7 @@ status safetensors_add(checkpoint *c, str header, const char *path, int32_t file
     if (st == OK && n) qsort(added, (size_t)n, sizeof *added, by_offset);
     if (st == OK) st = check_layout(added, n, path, data_off, data_bytes, err);
     if (st != OK)
-        while (c->n_tensors > first) mem_free(c->tensors[--c->n_tensors].name);
+        checkpoint_cut(c, first);
     else
         c->data_bytes += data_bytes;
     json_decref(root);
@@ -184,10 +163,7 @@ static status read_length(int fd, const char *path, uint64_t file_bytes, uint64_
     size_t n = (size_t)MIN(file_bytes, (uint64_t)sizeof head);
     if (n > 0 && read_exact(fd, head, n, 0) != OK)
         return error_set(err, ERR_IO, "%s: cannot read: %s", path, strerror(errno));
-    if (is_lfs_pointer(head, n))
-        return error_set(err, ERR_FORMAT,
-                         "%s: this is a Git LFS pointer, not the file itself (run `git lfs pull`)",
-                         path);
+    TRY(file_check_pointer(path, head, n, err));
     if (n < 8)
         return error_set(err, ERR_FORMAT, "%s: truncated: %llu bytes are no safetensors file", path,
                          (unsigned long long)file_bytes);
@@ -222,134 +198,13 @@ static status read_header(int fd, checkpoint *c, int32_t file, error *err) {
     return st;
 }
 
-/* Takes the path. */
-static status add_file(checkpoint *c, char *path, error *err) {
-    c->files = mem_realloc(c->files, (size_t)(c->n_files + 1) * sizeof *c->files);
-    c->files[c->n_files++] = path;
+status safetensors_add_file(checkpoint *c, int32_t file, error *err) {
+    const char *path = c->files[file];
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return error_set(err, errno == ENOENT ? ERR_NOT_FOUND : ERR_IO, "%s: cannot open: %s", path,
                          strerror(errno));
-    status st = read_header(fd, c, c->n_files - 1, err);
+    status st = read_header(fd, c, file, err);
     close(fd);
     return st;
-}
-
-/* Each entry of weight_map must be in the shard it names. */
-static status check_weight_map(checkpoint *c, const char *index, const json_t *weights,
-                               error *err) {
-    const char *name;
-    json_t *v;
-    json_object_foreach((json_t *)weights, name, v) {
-        const st_tensor *t = checkpoint_find(c, name);
-        str want = js_str(v);
-        if (!t || !str_eq(path_base(c->files[t->file]), want))
-            return error_set(err, ERR_FORMAT, "%s: tensor \"%s\" is not in " STR_FMT, index, name,
-                             STR_ARG(want));
-    }
-    return OK;
-}
-
-static status add_shards(checkpoint *c, const char *dir, const char *index, const json_t *weights,
-                         error *err) {
-    const char *name;
-    json_t *v;
-    map seen = {0};
-    status st = OK;
-    json_object_foreach((json_t *)weights, name, v) {
-        str file = js_str(v);
-        if (!file.n || memchr(file.p, '/', file.n) || memchr(file.p, 0, file.n)) {
-            st = error_set(err, ERR_FORMAT, "%s: tensor \"%s\": bad file name", index, name);
-            break;
-        }
-        if (!map_put(&seen, file, 1)) continue;
-        if (c->n_files == LIMIT_SHARDS) {
-            st = error_set(err, ERR_FORMAT, "%s: more than %d shards", index, LIMIT_SHARDS);
-            break;
-        }
-        st = add_file(c, path_join(dir, file.p), err);
-        if (st != OK) break;
-    }
-    map_done(&seen);
-    return st;
-}
-
-static status open_sharded(checkpoint *c, const char *dir, const char *index, error *err) {
-    json_t *root = NULL;
-    TRY(js_parse_file(index, LIMIT_SAFETENSORS_HEADER, &root, err));
-    const json_t *weights = js_get(root, "weight_map");
-    status st = json_is_object(weights) && json_object_size(weights) > 0
-                    ? add_shards(c, dir, index, weights, err)
-                    : error_set(err, ERR_FORMAT, "%s: no \"weight_map\"", index);
-    if (st == OK) st = index_names(c, 0, err);
-    if (st == OK) st = check_weight_map(c, index, weights, err);
-    json_decref(root);
-    return st;
-}
-
-/* The directory's only *.safetensors as a fresh path, NULL if there is none or more than one. */
-static char *only_file(const char *dir) {
-    char *found = NULL;
-    int n = 0;
-    DIR *d = opendir(dir);
-    for (struct dirent *e; d && (e = readdir(d));) {
-        if (!str_ends(str_z(e->d_name), STR(".safetensors"))) continue;
-        if (n++ == 0) found = path_join(dir, e->d_name);
-    }
-    if (d) closedir(d);
-    if (n == 1) return found;
-    mem_free(found);
-    return NULL;
-}
-
-static status open_single(checkpoint *c, const char *dir, char *path, error *err) {
-    if (!file_exists(path)) {
-        mem_free(path);
-        path = only_file(dir);
-    }
-    if (!path)
-        return error_set(err, ERR_NOT_FOUND,
-                         "%s: no model.safetensors and no model.safetensors.index.json (other "
-                         "weight formats must be converted to safetensors)",
-                         dir);
-    TRY(add_file(c, path, err));
-    return index_names(c, 0, err);
-}
-
-status checkpoint_open(const char *model_dir, checkpoint *ret, error *err) {
-    checkpoint c = {0};
-    char *index = path_join(model_dir, "model.safetensors.index.json");
-    status st = file_exists(index)
-                    ? open_sharded(&c, model_dir, index, err)
-                    : open_single(&c, model_dir, path_join(model_dir, "model.safetensors"), err);
-    mem_free(index);
-    if (st == OK)
-        *ret = c;
-    else
-        checkpoint_done(&c);
-    return st;
-}
-
-void checkpoint_done(checkpoint *c) {
-    for (int32_t i = 0; i < c->n_tensors; i++) mem_free(c->tensors[i].name);
-    for (int32_t i = 0; i < c->n_files; i++) mem_free(c->files[i]);
-    mem_free(c->tensors);
-    mem_free(c->files);
-    map_done(&c->by_name);
-    *c = (checkpoint){0};
-}
-
-const st_tensor *checkpoint_find(const checkpoint *c, const char *name) {
-    uint64_t at;
-    return map_get(&c->by_name, str_z(name), &at) ? &c->tensors[at] : NULL;
-}
-
-void st_tensor_describe(const st_tensor *t, char *out, size_t n) {
-    strbuf b = {0};
-    strbuf_addc(&b, '[');
-    for (int32_t i = 0; i < t->n_dims; i++)
-        strbuf_addf(&b, "%s%lld", i ? ", " : "", (long long)t->dims[i]);
-    strbuf_addf(&b, "] %s", t->dtype_name);
-    snprintf(out, n, "%s", b.p);
-    strbuf_done(&b);
 }

@@ -4,7 +4,7 @@
 #define ENGINE_WEIGHTS_H
 
 #include "engine/arch.h"
-#include "engine/safetensors.h"
+#include "engine/checkpoint.h"
 #include "kernels/backend.h"
 
 /* A weight of a layer: a packed matrix or an f32 vector; data NULL when the layer has none. */

@@ -22,6 +22,20 @@ bool is_lfs_pointer(const void *p, size_t n) {
     return n >= sizeof mark - 1 && memcmp(p, mark, sizeof mark - 1) == 0;
 }
 
+status file_check_pointer(const char *path, const void *p, size_t n, error *err) {
+    static const char annex[] = "/annex/objects/";
+    if (is_lfs_pointer(p, n))
+        return error_set(err, ERR_FORMAT,
+                         "%s: this is a Git LFS pointer, not the file itself (run `git lfs pull`)",
+                         path);
+    if (n >= sizeof annex - 1 && memcmp(p, annex, sizeof annex - 1) == 0)
+        return error_set(err, ERR_FORMAT,
+                         "%s: this is a git-annex pointer, not the file itself (run `git annex "
+                         "get`)",
+                         path);
+    return OK;
+}
+
 static status open_regular(const char *path, int *ret_fd, size_t *ret_bytes, error *err) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0) return io_error(err, path, "open");
@@ -48,11 +62,7 @@ static status read_fd(int fd, const char *path, size_t n, strbuf *ret, error *er
     }
     ret->n = start + got;
     ret->p[ret->n] = 0;
-    if (is_lfs_pointer(ret->p + start, got))
-        return error_set(err, ERR_FORMAT,
-                         "%s: this is a Git LFS pointer, not the file itself (run `git lfs pull`)",
-                         path);
-    return OK;
+    return file_check_pointer(path, ret->p + start, got, err);
 }
 
 status file_read(const char *path, size_t bytes_max, strbuf *ret, error *err) {

@@ -9,8 +9,8 @@
 #include "engine/base/status.h"
 #include "engine/base/str.h"
 
-/* Read all of `path` (at most bytes_max) into *ret (appended). A Git LFS pointer in place of the
- * file is refused by name. */
+/* Read all of `path` (at most bytes_max) into *ret (appended). A Git LFS or git-annex pointer in
+ * place of the file is refused by name. */
 NODISCARD status file_read(const char *path, size_t bytes_max, strbuf *ret, error *err);
 /* Write through a temporary file and rename: readers see the old or the new one, never half. */
 NODISCARD status file_write_atomic(const char *path, str data, error *err);
@@ -30,5 +30,7 @@ char *path_join(const char *dir, const char *name);
 str path_base(const char *path);
 /* True when the bytes are a Git LFS pointer file ("version https://git-lfs..."). */
 bool is_lfs_pointer(const void *p, size_t n);
+/* An error when the first bytes of `path` are those of a Git LFS or git-annex pointer. */
+NODISCARD status file_check_pointer(const char *path, const void *p, size_t n, error *err);
 
 #endif

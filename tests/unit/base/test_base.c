@@ -181,6 +181,8 @@ START_TEST(file_errors_name_the_path) {
     ck_assert(file_write_atomic(path, STR("version https://git-lfs.github.com/spec/v1\n"), &e) ==
               OK);
     ck_assert(file_read(path, 1000, &b, &e) == ERR_FORMAT && strstr(e.text, "LFS"));
+    ck_assert(file_write_atomic(path, STR("/annex/objects/SHA256E-s4--00.bin\n"), &e) == OK);
+    ck_assert(file_read(path, 1000, &b, &e) == ERR_FORMAT && strstr(e.text, "git-annex"));
     ck_assert(file_read(path, 4, &b, &e) == ERR_TOO_LARGE);
     unlink(path);
     strbuf_done(&b);

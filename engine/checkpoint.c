@@ -1,0 +1,203 @@
+/* Which files make up a model, and the table that their readers fill. A file's reader is chosen by
+ * the file's name, or its first bytes where the name says nothing. Names are indexed once all files
+ * are read; a name that is in two files is an error. */
+#include "engine/checkpoint.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <unistd.h>
+
+#include "engine/base/file.h"
+#include "engine/base/mem.h"
+#include "engine/safetensors.h"
+
+int32_t checkpoint_add_path(checkpoint *c, char *path) {
+    c->files = mem_realloc(c->files, (size_t)(c->n_files + 1) * sizeof *c->files);
+    c->files[c->n_files] = path;
+    return c->n_files++;
+}
+
+status checkpoint_push(checkpoint *c, st_tensor t, str name, error *err) {
+    const char *path = c->files[t.file];
+    if (c->n_tensors >= LIMIT_TENSORS)
+        return error_set(err, ERR_FORMAT, "%s: more than %d tensors", path, LIMIT_TENSORS);
+    if (!name.n || memchr(name.p, 0, name.n))
+        return error_set(err, ERR_FORMAT, "%s: tensor %d has an empty name or one with a NUL", path,
+                         c->n_tensors);
+    if (c->n_tensors == c->cap) {
+        c->cap = MAX(256, 2 * c->cap);
+        c->tensors = mem_realloc(c->tensors, (size_t)c->cap * sizeof *c->tensors);
+    }
+    t.name = mem_alloc(name.n + 1);
+    memcpy(t.name, name.p, name.n);
+    t.name[name.n] = 0;
+    c->tensors[c->n_tensors++] = t;
+    return OK;
+}
+
+void checkpoint_cut(checkpoint *c, int32_t n_tensors) {
+    while (c->n_tensors > n_tensors) mem_free(c->tensors[--c->n_tensors].name);
+}
+
+static status index_names(checkpoint *c, error *err) {
+    for (int32_t i = 0; i < c->n_tensors; i++) {
+        uint64_t at;
+        str name = str_z(c->tensors[i].name);
+        if (map_get(&c->by_name, name, &at))
+            return error_set(err, ERR_FORMAT, "%s: tensor \"%s\" is also in %s",
+                             c->files[c->tensors[i].file], c->tensors[i].name,
+                             c->files[c->tensors[at].file]);
+        map_put(&c->by_name, name, (uint64_t)i);
+    }
+    return OK;
+}
+
+/* Takes the path. */
+static status add_file(checkpoint *c, char *path, error *err) {
+    return safetensors_add_file(c, checkpoint_add_path(c, path), err);
+}
+
+/* Each entry of weight_map must be in the shard it names. */
+static status check_weight_map(checkpoint *c, const char *index, const json_t *weights,
+                               error *err) {
+    const char *name;
+    json_t *v;
+    json_object_foreach((json_t *)weights, name, v) {
+        const st_tensor *t = checkpoint_find(c, name);
+        str want = js_str(v);
+        if (!t || !str_eq(path_base(c->files[t->file]), want))
+            return error_set(err, ERR_FORMAT, "%s: tensor \"%s\" is not in " STR_FMT, index, name,
+                             STR_ARG(want));
+    }
+    return OK;
+}
+
+static status add_shards(checkpoint *c, const char *dir, const char *index, const json_t *weights,
+                         error *err) {
+    const char *name;
+    json_t *v;
+    map seen = {0};
+    status st = OK;
+    json_object_foreach((json_t *)weights, name, v) {
+        str file = js_str(v);
+        if (!file.n || memchr(file.p, '/', file.n) || memchr(file.p, 0, file.n)) {
+            st = error_set(err, ERR_FORMAT, "%s: tensor \"%s\": bad file name", index, name);
+            break;
+        }
+        if (!map_put(&seen, file, 1)) continue;
+        if (c->n_files == LIMIT_SHARDS) {
+            st = error_set(err, ERR_FORMAT, "%s: more than %d shards", index, LIMIT_SHARDS);
+            break;
+        }
+        st = add_file(c, path_join(dir, file.p), err);
+        if (st != OK) break;
+    }
+    map_done(&seen);
+    return st;
+}
+
+static status open_sharded(checkpoint *c, const char *dir, const char *index, error *err) {
+    json_t *root = NULL;
+    TRY(js_parse_file(index, LIMIT_SAFETENSORS_HEADER, &root, err));
+    const json_t *weights = js_get(root, "weight_map");
+    status st = json_is_object(weights) && json_object_size(weights) > 0
+                    ? add_shards(c, dir, index, weights, err)
+                    : error_set(err, ERR_FORMAT, "%s: no \"weight_map\"", index);
+    if (st == OK) st = index_names(c, err);
+    if (st == OK) st = check_weight_map(c, index, weights, err);
+    json_decref(root);
+    return st;
+}
+
+/* The directory's only file that ends in `suffix` as a fresh path, NULL if there is none or more
+ * than one. */
+static char *only_file(const char *dir, const char *suffix) {
+    char *found = NULL;
+    int n = 0;
+    DIR *d = opendir(dir);
+    for (struct dirent *e; d && (e = readdir(d));) {
+        if (!str_ends(str_z(e->d_name), str_z(suffix))) continue;
+        if (n++ == 0) found = path_join(dir, e->d_name);
+    }
+    if (d) closedir(d);
+    if (n == 1) return found;
+    mem_free(found);
+    return NULL;
+}
+
+/* "dir/name" if it is a file, in fresh memory, else NULL. */
+static char *file_in(const char *dir, const char *name) {
+    char *path = path_join(dir, name);
+    if (file_exists(path)) return path;
+    mem_free(path);
+    return NULL;
+}
+
+static status open_dir(checkpoint *c, const char *dir, error *err) {
+    char *path = file_in(dir, "model.safetensors.index.json");
+    if (path) {
+        status st = open_sharded(c, dir, path, err);
+        mem_free(path);
+        return st;
+    }
+    path = file_in(dir, "model.safetensors");
+    if (!path) path = only_file(dir, ".safetensors");
+    if (!path)
+        return error_set(err, ERR_NOT_FOUND,
+                         "%s: no model.safetensors and no model.safetensors.index.json (other "
+                         "weight formats must be converted to safetensors)",
+                         dir);
+    TRY(add_file(c, path, err));
+    return index_names(c, err);
+}
+
+static status finish(status st, checkpoint *c, checkpoint *ret) {
+    if (st == OK)
+        *ret = *c;
+    else
+        checkpoint_done(c);
+    return st;
+}
+
+status checkpoint_open_file(const char *path, checkpoint *ret, error *err) {
+    checkpoint c = {0};
+    status st = add_file(&c, mem_strdup(path), err);
+    if (st == OK) st = index_names(&c, err);
+    return finish(st, &c, ret);
+}
+
+status checkpoint_open(const char *model, checkpoint *ret, error *err) {
+    checkpoint c = {0};
+    if (!dir_exists(model)) return checkpoint_open_file(model, ret, err);
+    return finish(open_dir(&c, model, err), &c, ret);
+}
+
+bool checkpoint_has_config(const char *model) {
+    return false;
+}
+
+void checkpoint_done(checkpoint *c) {
+    for (int32_t i = 0; i < c->n_tensors; i++) mem_free(c->tensors[i].name);
+    for (int32_t i = 0; i < c->n_files; i++) mem_free(c->files[i]);
+    mem_free(c->tensors);
+    mem_free(c->files);
+    map_done(&c->by_name);
+    json_decref(c->config);
+    *c = (checkpoint){0};
+}
+
+const st_tensor *checkpoint_find(const checkpoint *c, const char *name) {
+    uint64_t at;
+    return map_get(&c->by_name, str_z(name), &at) ? &c->tensors[at] : NULL;
+}
+
+void st_tensor_describe(const st_tensor *t, char *out, size_t n) {
+    strbuf b = {0};
+    strbuf_addc(&b, '[');
+    for (int32_t i = 0; i < t->n_dims; i++)
+        strbuf_addf(&b, "%s%lld", i ? ", " : "", (long long)t->dims[i]);
+    strbuf_addf(&b, "] %s", t->dtype_name);
+    snprintf(out, n, "%s", b.p);
+    strbuf_done(&b);
+}
