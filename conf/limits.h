@@ -47,4 +47,9 @@
 #define LIMIT_LAYERS             1024
 #define LIMIT_SHARDS             4096
 
+/* Adapters */
+#define LIMIT_ADAPTERS       256 /* loaded at once */
+#define LIMIT_ADAPTER_NAME   128 /* bytes */
+#define LIMIT_VIRTUAL_TOKENS 4096
+
 #endif

@@ -56,6 +56,9 @@ typedef struct sample_out {
     token_logprob top[20]; /* LIMIT_TOP_LOGPROBS */
 } sample_out;
 
+/* Ids from the vocabulary's size upwards are virtual tokens: a sequence whose adapter brings a soft
+ * prompt of n tokens begins with vocab, vocab+1, ..., vocab+n-1. They take cache positions like any
+ * other token, are never sampled, and prompt_out has no entry for them. */
 typedef struct batch_seq {
     const int32_t *ids;   /* [>= pos+n_tokens]: all known ids from position 0 */
     int32_t n_known;      /* prompt + generated so far */
@@ -67,6 +70,7 @@ typedef struct batch_seq {
     int32_t choice;       /* index of the choice within its request: part of the random key */
     int32_t max_len;      /* n_prompt + max_tokens: fixes length-dependent rope scaling */
     const sample_params *params; /* when sample or prompt_out */
+    int32_t adapter;             /* 0: the base model; else an id of adapter_host.load */
     /* Logprobs of prompt tokens (echo): where not NULL, entry [p] is filled for every p in
      * (pos, pos+n_tokens] with p < n_prompt. [n_prompt], owned by the request. */
     sample_out *prompt_out;
@@ -102,8 +106,27 @@ typedef struct stepper {
     int32_t max_model_len; /* most tokens of one sequence, prompt and output */
     int32_t vocab;
     /* Sequences of different class may not share pages even where their tokens agree (keys that
-     * depend on max_len by dynamic rope scaling). NULL: one class. Any thread. */
-    uint64_t (*kv_class)(void *self, int32_t max_len);
+     * depend on max_len by dynamic rope scaling, or on the adapter, also on one that was loaded
+     * later under an old id). NULL: one class. Any thread; the adapter stays loaded meanwhile. */
+    uint64_t (*kv_class)(void *self, int32_t max_len, int32_t adapter);
 } stepper;
+
+/* What a loaded adapter tells of itself. */
+typedef struct adapter_info {
+    int32_t id;        /* batch_seq.adapter, from 1 to adapter_host.max */
+    int32_t n_virtual; /* virtual tokens that its sequences begin with */
+    int32_t rank;      /* the largest of its modules; 0 without low-rank parts */
+    char kind[24];     /* "lora", "prompt_tuning", ... */
+} adapter_info;
+
+/* Adapters beside a running stepper. Any thread but one at a time; steps go on meanwhile. */
+typedef struct adapter_host {
+    void *self;
+    int32_t max; /* most adapters at once; 0: the stepper takes none */
+    /* Read a directory. Errors name the file and the key or tensor at fault. */
+    status (*load)(void *self, const char *dir, adapter_info *ret, error *err);
+    /* No sequence of any later step uses it. The id may be given to another afterwards. */
+    void (*unload)(void *self, int32_t id);
+} adapter_host;
 
 #endif

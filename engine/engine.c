@@ -240,7 +240,7 @@ const model_info *engine_info(const engine *e) {
 
 /* Keys depend on the length that dynamic rope scaling is fixed for: each length is its own class.
  */
-static uint64_t engine_kv_class(void *self, int32_t max_len) {
+static uint64_t engine_kv_class(void *self, int32_t max_len, int32_t adapter) {
     const engine *e = self;
     for (int32_t k = 0; k < e->a->n_ropes; k++)
         if (rope_depends_on_len(&e->a->ropes[k], max_len)) return (uint64_t)max_len;

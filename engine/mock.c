@@ -21,6 +21,11 @@ static uint64_t mix(uint64_t h, uint64_t x) {
     return h ^ h >> 29;
 }
 
+/* The digest before the first token: an adapter's keys and values are its own. */
+static uint64_t start(const batch_seq *s) {
+    return s->adapter ? mix(0, (uint64_t)s->adapter) : 0;
+}
+
 static uint64_t *slot(mock *m, const batch_seq *s, int32_t pos) {
     int32_t page = s->pages[pos / m->o.page_tokens];
     CHECK(page >= 0 && page < m->o.n_pages);
@@ -28,7 +33,7 @@ static uint64_t *slot(mock *m, const batch_seq *s, int32_t pos) {
 }
 
 static status verify_prefix(mock *m, const batch_seq *s, int32_t i, error *err) {
-    uint64_t h = 0;
+    uint64_t h = start(s);
     for (int32_t p = 0; p < s->pos; p++) {
         h = mix(h, (uint64_t)s->ids[p]);
         if (*slot(m, s, p) != h)
@@ -41,7 +46,7 @@ static status verify_prefix(mock *m, const batch_seq *s, int32_t i, error *err) 
 
 /* Digest after the last token of the step, written slot by slot. */
 static uint64_t extend(mock *m, const batch_seq *s) {
-    uint64_t h = s->pos ? *slot(m, s, s->pos - 1) : 0;
+    uint64_t h = s->pos ? *slot(m, s, s->pos - 1) : start(s);
     for (int32_t p = s->pos; p < s->pos + s->n_tokens; p++) {
         h = mix(h, (uint64_t)s->ids[p]);
         *slot(m, s, p) = h;
@@ -154,6 +159,10 @@ void mock_free(mock *m) {
     mem_free(m);
 }
 
+static uint64_t mock_kv_class(void *self, int32_t max_len, int32_t adapter) {
+    return (uint64_t)adapter;
+}
+
 stepper mock_stepper(mock *m) {
     return (stepper){.self = m,
                      .step = mock_step,
@@ -162,5 +171,6 @@ stepper mock_stepper(mock *m) {
                      .max_tokens = m->o.max_tokens,
                      .max_seqs = m->o.max_seqs,
                      .max_model_len = m->o.max_model_len,
-                     .vocab = m->o.vocab};
+                     .vocab = m->o.vocab,
+                     .kv_class = mock_kv_class};
 }

@@ -91,6 +91,7 @@ void core_add(core *c, request *r) {
     c->groups = g;
     c->n_groups++;
     tenant_enter(c, r->tenant);
+    adapter_count(c, g, false, 1);
     if (r->deadline_us) c->due_us = MIN(c->due_us, r->deadline_us);
     g->seqs[0].state = SEQ_WAITING;
     waitq_add(&c->wait, &g->seqs[0]);

@@ -49,9 +49,23 @@ static void set_lengths(const core *c, group *g) {
     g->n_pages_max = pages_for(c, MAX(r->n_prompt, g->len_max - 1));
 }
 
+/* Virtual tokens come first and in order; after them only what the vocabulary has. */
+static status check_ids(const core *c, const request *r, error *err) {
+    for (int32_t i = 0; i < r->n_prompt; i++) {
+        int32_t id = r->prompt[i], vocab = c->step.vocab;
+        if (i < r->n_virtual ? id == vocab + i : id >= 0 && id < vocab) continue;
+        return error_set_param(err, ERR_INVALID, "prompt",
+                               "token %d of the prompt is %d, but the vocabulary has %d",
+                               i - r->n_virtual, id, vocab);
+    }
+    return OK;
+}
+
 static status check_request(const core *c, const request *r, error *err) {
     CHECK(r->events && r->choice_done && !r->sched);
     CHECK(r->n >= 1 && r->max_tokens >= 0 && r->tenant >= 0 && r->tenant_weight > 0);
+    CHECK(r->adapter >= 0 && r->adapter <= LIMIT_ADAPTERS);
+    CHECK(r->n_virtual >= 0 && r->n_virtual <= r->n_prompt);
     if (r->n_prompt < 1)
         return error_set_param(err, ERR_INVALID, "prompt", "the prompt has no tokens");
     int64_t need = (int64_t)r->n_prompt + (r->max_tokens > 0);
@@ -64,17 +78,13 @@ static status check_request(const core *c, const request *r, error *err) {
         return error_set_param(err, ERR_INVALID, "prompt",
                                "the prompt has %d tokens, but the KV cache holds %lld", r->n_prompt,
                                (long long)c->pages.n * c->step.page_tokens);
-    for (int32_t i = 0; i < r->n_prompt; i++)
-        if (r->prompt[i] < 0 || r->prompt[i] >= c->step.vocab)
-            return error_set_param(err, ERR_INVALID, "prompt",
-                                   "token %d of the prompt is %d, but the vocabulary has %d", i,
-                                   r->prompt[i], c->step.vocab);
-    return OK;
+    return check_ids(c, r, err);
 }
 
 static void hash_prompt(const core *c, group *g) {
     seq *s = &g->seqs[0];
-    uint64_t kv_class = c->step.kv_class ? c->step.kv_class(c->step.self, g->rope_len) : 0;
+    uint64_t kv_class =
+        c->step.kv_class ? c->step.kv_class(c->step.self, g->rope_len, g->r->adapter) : 0;
     g->root = prefix_root(c->key, g->r->cache_salt, kv_class);
     int32_t n = c->o.prefix_cache ? g->r->n_prompt / c->step.page_tokens : 0;
     for (int32_t i = 0; i < n; i++)

@@ -44,6 +44,7 @@ static void plan_add(core *c, seq *s, int32_t n_tokens) {
         .choice = s->choice,
         .max_len = g->rope_len,
         .params = &g->r->params,
+        .adapter = g->r->adapter,
         .prompt_out = g->has_prompt ? NULL : g->r->prompt_out,
     };
     c->planned[p->n_seqs++] = s;

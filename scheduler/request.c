@@ -46,6 +46,7 @@ void request_unref(request *r) {
     CHECK(!r->sched);
     spsc_free(r->events);
     mem_free((void *)r->choice_done);
+    if (r->on_free) r->on_free(r->on_free_ctx);
     arena_free(r->mem);
     mem_free(r);
 }

@@ -69,6 +69,11 @@ typedef struct request {
     sample_out *prompt_out; /* [n_prompt] when prompt logprobs are wanted, else NULL; filled
                              * before the first event is pushed, never touched after it */
     void *owner;            /* the front end's own */
+    int32_t adapter;        /* batch_seq.adapter: 0 = the base model */
+    int32_t n_virtual;      /* leading ids of the prompt that are the adapter's virtual tokens */
+    /* Called when the last reference goes, on that thread: an adapter stays loaded until then. */
+    void (*on_free)(void *ctx);
+    void *on_free_ctx;
 
     /* front end, at any time */
     _Atomic bool cancel;          /* the whole request: client gone */

@@ -3,6 +3,7 @@
 #ifndef SCHEDULER_SCHEDULER_H
 #define SCHEDULER_SCHEDULER_H
 
+#include "conf/limits.h"
 #include "engine/base/clock.h"
 #include "scheduler/request.h"
 
@@ -42,7 +43,9 @@ typedef struct scheduler_stats {
     uint64_t finished[5];                  /* by finish_reason, per choice */
     uint64_t step_tokens_hist[16];         /* steps; buckets le 1,8,16,32,64,...,16384,+Inf */
     uint64_t step_tokens_total;            /* tokens computed */
-    bool healthy;                          /* false for good after a failed device */
+    /* bit id-1 of each: adapters with a request that runs, with one that waits to start */
+    uint64_t adapters_running[LIMIT_ADAPTERS / 64], adapters_waiting[LIMIT_ADAPTERS / 64];
+    bool healthy; /* false for good after a failed device */
 } scheduler_stats;
 
 typedef struct scheduler scheduler;

@@ -28,12 +28,25 @@ static int32_t running_idx(const core *c, const seq *s) {
     return lo;
 }
 
+void adapter_count(core *c, const group *g, bool started, int32_t by) {
+    int32_t i = g->r->adapter - 1;
+    if (i < 0) return;
+    int32_t *n = started ? &c->adapter_runs[i] : &c->adapter_waits[i];
+    uint64_t *bits = started ? c->stats.adapters_running : c->stats.adapters_waiting;
+    uint64_t bit = 1ULL << (i % 64);
+    *n += by;
+    CHECK(*n >= 0);
+    bits[i / 64] = *n ? bits[i / 64] | bit : bits[i / 64] & ~bit;
+}
+
 static void mark_started(core *c, group *g) {
     if (g->is_started) return;
+    adapter_count(c, g, false, -1);
+    adapter_count(c, g, true, 1);
     g->is_started = true;
     g->r->times.scheduled_us = c->now_us;
     c->n_unqueued++;
-    c->stats.prompt_tokens += (uint64_t)g->r->n_prompt;
+    c->stats.prompt_tokens += (uint64_t)(g->r->n_prompt - g->r->n_virtual);
 }
 
 void seq_run(core *c, seq *s) {
@@ -104,6 +117,7 @@ static void group_ended(core *c, group *g) {
     g->is_ended = true;
     g->r->times.finished_us = c->now_us;
     c->n_active[g->r->tenant]--;
+    adapter_count(c, g, g->is_started, -1);
     if (!g->is_started) c->n_unqueued++;
     group_news(c, g);
 }

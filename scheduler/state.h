@@ -10,6 +10,7 @@
 #ifndef SCHEDULER_STATE_H
 #define SCHEDULER_STATE_H
 
+#include "conf/limits.h"
 #include "engine/base/vec.h"
 #include "scheduler/pages.h"
 #include "scheduler/prefix.h"
@@ -74,6 +75,7 @@ typedef struct core {
 
     double *vtime;     /* [n_tenants] tokens served / weight */
     int32_t *n_active; /* [n_tenants] groups in flight */
+    int32_t adapter_runs[LIMIT_ADAPTERS], adapter_waits[LIMIT_ADAPTERS]; /* groups; of id-1 */
     int32_t n_tenants;
     double vclock; /* virtual time of the tenant that was admitted last */
 
@@ -130,6 +132,8 @@ void seq_emit(core *c, seq *s, const sample_out *out);
 void seq_forget(core *c, seq *s);
 /* Keys and values of the first n tokens are in the pages now: make full pages shareable. */
 void seq_computed(core *c, seq *s, int32_t n);
+/* Started groups and those that wait to start, by adapter: `by` is 1 or -1. */
+void adapter_count(core *c, const group *g, bool started, int32_t by);
 /* The lead has the prompt (or cannot get it): let the other choices start. */
 void group_release(core *c, group *g);
 void group_end(core *c, group *g, finish_reason why);

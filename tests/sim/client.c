@@ -22,7 +22,7 @@ static int32_t *make_prompt(sim *s, arena *mem, int32_t *ret_n) {
 
 static uint64_t first_history(const sim *s, const request *r) {
     int64_t len = MIN((int64_t)r->n_prompt + r->max_tokens, s->st.max_model_len);
-    return fake_start(&s->fake, (int32_t)len);
+    return fake_start(&s->fake, (int32_t)len, r->adapter);
 }
 
 /* A stop id that choice 0 will meet, where it does not stop before. */
@@ -52,6 +52,7 @@ static request *make_request(sim *s) {
     r->tenant = rnd_in(&s->rnd, 0, s->n_tenants - 1);
     r->tenant_weight = (float)(1 + r->tenant);
     r->cache_salt[0] = rnd_one_in(&s->rnd, 8);
+    r->adapter = rnd_one_in(&s->rnd, 4) ? rnd_in(&s->rnd, 1, 3) : 0;
     r->priority = rnd_in(&s->rnd, 0, s->priorities - 1);
     r->stream = !rnd_one_in(&s->rnd, 3);
     r->arrival_us = s->now_us;

@@ -16,13 +16,13 @@ void fake_done(fake *f) {
     mem_free(f->slots);
 }
 
-static uint64_t kv_class(void *self, int32_t max_len) {
+static uint64_t kv_class(void *self, int32_t max_len, int32_t adapter) {
     const fake *f = self;
-    return f->class_len > 0 && max_len > f->class_len;
+    return (uint64_t)(f->class_len > 0 && max_len > f->class_len) | (uint64_t)adapter << 1;
 }
 
-uint64_t fake_start(const fake *f, int32_t max_len) {
-    return kv_class((void *)f, max_len);
+uint64_t fake_start(const fake *f, int32_t max_len, int32_t adapter) {
+    return kv_class((void *)f, max_len, adapter);
 }
 
 uint64_t fake_history(uint64_t before, int32_t token) {
@@ -65,7 +65,7 @@ static uint64_t *slot(fake *f, const batch_seq *b, int32_t p) {
 
 /* Write the new positions; all sequences write before any reads, as layers do. */
 static void write_seq(fake *f, const batch_seq *b) {
-    uint64_t h = fake_start(f, b->max_len);
+    uint64_t h = fake_start(f, b->max_len, b->adapter);
     for (int32_t p = 0; p < b->pos + b->n_tokens; p++) {
         h = fake_history(h, b->ids[p]);
         if (p < b->pos) continue;
@@ -77,7 +77,7 @@ static void write_seq(fake *f, const batch_seq *b) {
 }
 
 static uint64_t read_seq(fake *f, const batch_seq *b) {
-    uint64_t h = fake_start(f, b->max_len);
+    uint64_t h = fake_start(f, b->max_len, b->adapter);
     for (int32_t p = 0; p < b->pos + b->n_tokens; p++) {
         h = fake_history(h, b->ids[p]);
         if (*slot(f, b, p) != h)
@@ -90,14 +90,15 @@ static uint64_t read_seq(fake *f, const batch_seq *b) {
 static void fill_prompt_out(fake *f, const batch_seq *b) {
     int32_t to = b->pos + b->n_tokens;
     for (int32_t p = b->pos + 1; p <= to && p < b->n_prompt; p++)
-        b->prompt_out[p] = (sample_out){.token = b->ids[p], .logprob = -(float)p, .rank = 1};
+        if (b->ids[p] < f->vocab)
+            b->prompt_out[p] = (sample_out){.token = b->ids[p], .logprob = -(float)p, .rank = 1};
 }
 
 static void trace(fake *f, const batch_plan *plan) {
     uint64_t h = hash64(plan->copies, (size_t)plan->n_copies * sizeof *plan->copies, f->trace);
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *b = &plan->seqs[i];
-        int32_t v[] = {b->n_known, b->pos, b->n_tokens, b->sample, b->choice};
+        int32_t v[] = {b->n_known, b->pos, b->n_tokens, b->sample, b->choice, b->adapter};
         h = hash64(v, sizeof v, h);
         h = hash64(b->pages, (size_t)CEIL_DIV(b->pos + b->n_tokens, f->page_tokens) * 4, h);
     }

@@ -27,8 +27,8 @@ void fake_init(fake *f, int32_t page_tokens, int32_t n_pages, int32_t vocab);
 void fake_done(fake *f);
 stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_model_len);
 
-/* The empty history of a sequence that may get max_len long. */
-uint64_t fake_start(const fake *f, int32_t max_len);
+/* The empty history of a sequence that may get max_len long, with an adapter (0: none). */
+uint64_t fake_start(const fake *f, int32_t max_len, int32_t adapter);
 /* History after one more token. */
 uint64_t fake_history(uint64_t before, int32_t token);
 /* The token that follows a history. */

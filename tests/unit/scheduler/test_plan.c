@@ -485,6 +485,65 @@ START_TEST(priority_comes_before_fairness) {
 }
 END_TEST
 
+START_TEST(adapters_share_no_pages_and_are_counted) {
+    bed b;
+    bed_init(&b, 100, neutral(&b));
+    request *r[4];
+    for (int i = 0; i < 4; i++) { /* the same text under adapters 0, 2, 2, 70 */
+        r[i] = make((uint64_t)i, 0, 20, 20, 3);
+        r[i]->adapter = (int32_t[]){0, 2, 2, 70}[i];
+        add(&b, r[i]);
+        scheduler_stats st;
+        core_stats(b.c, &st);
+        ck_assert_uint_eq(st.adapters_waiting[0], i == 1 || i == 2 ? 2 : 0);
+        ck_assert_uint_eq(st.adapters_waiting[1], i == 3 ? 32 : 0);
+        ck_assert(step(&b));
+        const batch_seq *q = planned(&b, r[i], 0);
+        ck_assert(q && q->adapter == r[i]->adapter);
+        core_stats(b.c, &st);
+        ck_assert_uint_eq(st.adapters_running[0], i == 1 || i == 2 ? 2 : 0);
+        ck_assert_uint_eq(st.adapters_running[1], i == 3 ? 32 : 0);
+        drain(&b, r[i], NULL);
+        core_stats(b.c, &st);
+        ck_assert_uint_eq(st.adapters_running[0] | st.adapters_running[1], 0);
+        ck_assert_int_eq(r[i]->times.n_cached, i == 2 ? 16 : 0);
+        request_unref(r[i]);
+    }
+    bed_done(&b);
+}
+END_TEST
+
+START_TEST(virtual_tokens_come_first_and_in_order) {
+    bed b;
+    bed_init(&b, 100, neutral(&b));
+    int32_t good[] = {VOCAB, VOCAB + 1, VOCAB + 2, 5, 6},
+            bad[] = {VOCAB, VOCAB + 2, VOCAB + 1, 5, 6},
+            late[] = {5, VOCAB, VOCAB + 1, VOCAB + 2, 6};
+    const int32_t *prompts[] = {good, bad, late, good};
+    for (int i = 0; i < 4; i++) {
+        error e;
+        request *r = request_new(1000);
+        r->prompt = prompts[i];
+        r->n_prompt = 5;
+        r->n_virtual = i == 3 ? 0 : 3;
+        r->max_tokens = 2;
+        r->adapter = 1;
+        request_arm(r);
+        status st = core_prepare(b.c, r, &e);
+        ck_assert_int_eq(st, i == 0 ? OK : ERR_INVALID);
+        if (st == OK) {
+            core_add(b.c, request_ref(r));
+            ck_assert_int_eq(drain(&b, r, NULL), 2);
+            scheduler_stats stats;
+            core_stats(b.c, &stats);
+            ck_assert_uint_eq(stats.prompt_tokens, 2);
+        }
+        request_unref(r);
+    }
+    bed_done(&b);
+}
+END_TEST
+
 START_TEST(options_are_clamped) {
     bed b;
     scheduler_options o = neutral(&b);
@@ -521,6 +580,8 @@ int main(void) {
     tcase_add_test(tc, a_flood_does_not_delay_another_tenant);
     tcase_add_test(tc, idleness_earns_no_credit);
     tcase_add_test(tc, priority_comes_before_fairness);
+    tcase_add_test(tc, adapters_share_no_pages_and_are_counted);
+    tcase_add_test(tc, virtual_tokens_come_first_and_in_order);
     tcase_add_test(tc, options_are_clamped);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);

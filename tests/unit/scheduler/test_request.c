@@ -55,12 +55,29 @@ START_TEST(the_last_reference_frees) {
 }
 END_TEST
 
+static void count_up(void *ctx) {
+    ++*(int *)ctx;
+}
+
+START_TEST(the_end_is_told_once) {
+    int n = 0;
+    request *r = request_new(1000);
+    r->on_free = count_up;
+    r->on_free_ctx = &n;
+    request_unref(request_ref(r));
+    ck_assert_int_eq(n, 0);
+    request_unref(r);
+    ck_assert_int_eq(n, 1);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("scheduler/request");
     TCase *tc = tcase_create("request");
     tcase_add_test(tc, the_ring_is_bounded_and_an_end_always_fits);
     tcase_add_test(tc, armed_rings_hold_events_with_logprobs);
     tcase_add_test(tc, the_last_reference_frees);
+    tcase_add_test(tc, the_end_is_told_once);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
     srunner_run_all(sr, CK_NORMAL);
