@@ -1,5 +1,35 @@
-/* binary16 by integer arithmetic: portable, exact, and the reference for the vector conversions. */
+/* The table of storage types; binary16 and 8-bit floats by integer arithmetic: portable, exact, and
+ * the reference for the vector conversions. */
 #include "kernels/dtype.h"
+
+#include <math.h>
+
+static const struct {
+    const char *name;
+    int32_t values;
+    uint16_t bytes;
+    dtype_kind kind;
+} types[DT_COUNT] = {
+#define DTYPE(id, name, values, bytes, kind) {name, values, bytes, DTYPE_##kind},
+#include "kernels/dtype.def"
+#undef DTYPE
+};
+
+const char *dtype_name(dtype d) {
+    return types[d].name;
+}
+
+dtype_kind dtype_kind_of(dtype d) {
+    return types[d].kind;
+}
+
+int32_t dtype_block(dtype d) {
+    return types[d].values;
+}
+
+size_t dtype_block_bytes(dtype d) {
+    return types[d].bytes;
+}
 
 float f16_to_f32(uint16_t h) {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, exp = h >> 10 & 31, man = h & 1023, u;
@@ -35,4 +65,44 @@ uint16_t f32_to_f16(float f) {
     }
     u += 0xFFFu + (u >> 13 & 1);
     return sign | (uint16_t)((u - 0x38000000u) >> 13);
+}
+
+/* The 8-bit floats by their definition, evaluated by the compiler. */
+#define EXP2(e) ((float)(1u << (e)))
+#define SIGN(x) ((x)&0x80 ? -1.0f : 1.0f)
+#define E4M3_(x)                                                                                   \
+    ((x) >> 3 & 15 ? (1 + ((x)&7) / 8.0f) * EXP2((x) >> 3 & 15) / 128 : ((x)&7) / 512.0f)
+#define E4M3(x) (((x)&0x7F) == 0x7F ? NAN : SIGN(x) * E4M3_(x))
+#define E5M2_(x)                                                                                   \
+    ((x) >> 2 & 31 ? (1 + ((x)&3) / 4.0f) * EXP2((x) >> 2 & 31) / 32768 : ((x)&3) / 65536.0f)
+#define E5M2(x)                                                                                    \
+    (((x)&0x7F) > 0x7C ? NAN : ((x)&0x7F) == 0x7C ? SIGN(x) * INFINITY : SIGN(x) * E5M2_(x))
+#define T4(f, x)  f(x), f(x + 1), f(x + 2), f(x + 3)
+#define T16(f, x) T4(f, x), T4(f, x + 4), T4(f, x + 8), T4(f, x + 12)
+#define T64(f, x) T16(f, x), T16(f, x + 16), T16(f, x + 32), T16(f, x + 48)
+const float f8_e4m3_values[256] = {T64(E4M3, 0), T64(E4M3, 64), T64(E4M3, 128), T64(E4M3, 192)};
+const float f8_e5m2_values[256] = {T64(E5M2, 0), T64(E5M2, 64), T64(E5M2, 128), T64(E5M2, 192)};
+
+float f8_e8m0_to_f32(uint8_t x) {
+    uint32_t u = x == 255 ? 0x7FC00000u : x ? (uint32_t)x << 23 : 0x00400000u;
+    float f;
+    memcpy(&f, &u, 4);
+    return f;
+}
+
+float dtype_to_f32(dtype d, const void *src) {
+    uint32_t u = 0;
+    float f;
+    memcpy(&u, src, dtype_bytes(d) < 4 ? dtype_bytes(d) : 4);
+    switch (d) {
+    case DT_F32: memcpy(&f, &u, 4); return f;
+    case DT_F16: return f16_to_f32((uint16_t)u);
+    case DT_BF16: return bf16_to_f32((uint16_t)u);
+    case DT_I8: return (float)(int8_t)u;
+    case DT_I32: return (float)(int32_t)u;
+    case DT_F8_E8M0: return f8_e8m0_to_f32((uint8_t)u);
+    case DT_F8_E4M3: return f8_e4m3_values[u & 255];
+    case DT_F8_E5M2: return f8_e5m2_values[u & 255];
+    default: return (float)u;
+    }
 }

@@ -59,7 +59,10 @@ START_TEST(bf16_rounds_to_nearest_even) {
 END_TEST
 
 START_TEST(sizes_and_names) {
-    for (int d = 0; d < DT_COUNT; d++) ck_assert(dtype_bytes(d) >= 1 && dtype_name(d)[0]);
+    for (int d = 0; d < DT_COUNT; d++) {
+        ck_assert(dtype_block(d) >= 1 && dtype_block_bytes(d) >= 1 && dtype_name(d)[0]);
+        ck_assert_uint_eq(dtype_bytes(d), dtype_block(d) == 1 ? dtype_block_bytes(d) : 0);
+    }
     ck_assert_uint_eq(dtype_bytes(DT_BF16), 2);
 }
 END_TEST

@@ -1,0 +1,168 @@
+/* Codes with scales apart: the canonical row, written and read.
+ *
+ * Reading goes group by group: one scale and one zero serve a run of columns. With an order
+ * (GPTQ's act-order) neighbouring columns have different groups, so each column looks up its own;
+ * the scales of a row are decoded once, in strips, before. Both ways compute the same product. */
+#include "kernels/quant.h"
+
+#include <math.h>
+
+#include "engine/base/check.h"
+#include "engine/base/mem.h"
+
+#define STRIP 256 /* columns unpacked at a time; a multiple of every block of codes */
+
+int quant_bits(dtype dt) {
+    return (int)(dtype_block_bytes(dt) * 8) / dtype_block(dt);
+}
+
+size_t quant_row_bytes(dtype dt, const quant_spec *q, int32_t k) {
+    size_t bytes = dtype_row_bytes(dt, k);
+    if (dtype_kind_of(dt) != DTYPE_CODES) return bytes;
+    return bytes + (size_t)quant_groups(q, k) * (dtype_bytes(q->scale_dt) + q->has_zeros);
+}
+
+static size_t order_bytes(const quant_spec *q, int32_t k) {
+    return q->has_order ? (size_t)k * sizeof(int32_t) : 0;
+}
+
+size_t quant_side_bytes(dtype dt, const quant_spec *q, int32_t k) {
+    if (dtype_kind_of(dt) != DTYPE_CODES) return 0;
+    return ALIGN_UP(order_bytes(q, k) + (dt == DT_TABLE4 ? 16 * sizeof(float) : 0), (size_t)64);
+}
+
+void quant_pack_side(dtype dt, const quant_spec *q, int32_t k, const int32_t *order,
+                     const float *table, void *dst) {
+    if (q->has_order) memcpy(dst, order, order_bytes(q, k));
+    if (dt == DT_TABLE4) memcpy((char *)dst + order_bytes(q, k), table, 16 * sizeof(float));
+}
+
+static void pack_codes(int bits, const uint8_t *codes, int32_t k, uint8_t *dst, size_t bytes) {
+    if (bits == 8) {
+        memcpy(dst, codes, (size_t)k);
+        return;
+    }
+    memset(dst, 0, bytes);
+    for (int32_t i = 0; i < k; i++) {
+        uint32_t at = (uint32_t)i * (uint32_t)bits, code = (uint32_t)codes[i] << at % 8;
+        dst[at / 8] |= (uint8_t)code;
+        if (code >> 8) dst[at / 8 + 1] |= (uint8_t)(code >> 8);
+    }
+}
+
+void quant_pack_rows(dtype dt, const quant_spec *q, int32_t k, const quant_rows *src,
+                     int32_t n_rows, void *dst) {
+    size_t row_bytes = quant_row_bytes(dt, q, k), code_bytes = dtype_row_bytes(dt, k);
+    if (dtype_kind_of(dt) != DTYPE_CODES) {
+        CHECK(k % dtype_block(dt) == 0);
+        memcpy(dst, src->blocks, (size_t)n_rows * row_bytes);
+        return;
+    }
+    size_t n_groups = (size_t)quant_groups(q, k), scale_bytes = dtype_bytes(q->scale_dt) * n_groups;
+    for (size_t r = 0; r < (size_t)n_rows; r++) {
+        uint8_t *to = (uint8_t *)dst + r * row_bytes;
+        pack_codes(quant_bits(dt), src->codes + r * (size_t)k, k, to, code_bytes);
+        memcpy(to + code_bytes, (const char *)src->scales + r * scale_bytes, scale_bytes);
+        if (q->has_zeros)
+            memcpy(to + code_bytes + scale_bytes, src->zeros + r * n_groups, n_groups);
+    }
+}
+
+/* n codes from code k0, which begins a byte. */
+static void unpack_codes(int bits, const uint8_t *row, int32_t k0, int32_t n, uint8_t *ret) {
+    const uint8_t *p = row + (size_t)k0 * (size_t)bits / 8;
+    if (bits == 8) {
+        memcpy(ret, p, (size_t)n);
+    } else if (bits == 4) {
+        for (int32_t i = 0; i + 1 < n; i += 2) {
+            ret[i] = p[i / 2] & 15;
+            ret[i + 1] = p[i / 2] >> 4;
+        }
+        if (n % 2) ret[n - 1] = p[n / 2] & 15;
+    } else if (bits == 2) {
+        for (int32_t i = 0; i < n; i++) ret[i] = p[i / 4] >> i % 4 * 2 & 3;
+    } else {
+        for (int32_t i = 0; i < n; i++) {
+            int32_t at = i * 3, shift = at % 8;
+            uint32_t pair = p[at / 8] | (shift > 5 ? (uint32_t)p[at / 8 + 1] << 8 : 0);
+            ret[i] = (uint8_t)(pair >> shift & 7);
+        }
+    }
+}
+
+/* The fixed tables by code, NULL for integers. */
+static const float *table_of(dtype dt, const quant_spec *q, int32_t k, const void *side) {
+    static const float e2m1[16] = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
+                                   -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+    if (dt == DT_E2M1) return e2m1;
+    if (dt == DT_F8_E4M3) return f8_e4m3_values;
+    if (dt == DT_F8_E5M2) return f8_e5m2_values;
+    if (dt == DT_TABLE4) return (const float *)((const char *)side + order_bytes(q, k));
+    return NULL;
+}
+
+typedef struct row_view {
+    const quant_spec *q;
+    const uint8_t *codes, *scales, *zeros;
+} row_view;
+
+static float scale_at(const row_view *r, int32_t g) {
+    size_t bytes = dtype_bytes(r->q->scale_dt);
+    return dtype_to_f32(r->q->scale_dt, r->scales + (size_t)g * bytes) * r->q->scale_mul;
+}
+
+static int zero_at(const row_view *r, int32_t g) {
+    return r->q->zero + (r->zeros ? r->zeros[g] : 0);
+}
+
+/* n values of one group. */
+static void group_f32(const float *table, float scale, int zero, const uint8_t *codes, int32_t n,
+                      float *ret) {
+    if (table)
+        for (int32_t i = 0; i < n; i++) ret[i] = table[codes[i]] * scale;
+    else
+        for (int32_t i = 0; i < n; i++) ret[i] = (float)(codes[i] - zero) * scale;
+}
+
+void quant_row_f32(dtype dt, const quant_spec *q, int32_t k, const void *side, const void *row,
+                   float *ret) {
+    if (dtype_kind_of(dt) == DTYPE_GGUF) {
+        quant_blocks_f32(dt, row, k, ret);
+        return;
+    }
+    uint8_t codes[STRIP];
+    int32_t n_groups = quant_groups(q, k), n;
+    row_view r = {.q = q, .codes = row};
+    r.scales = r.codes + dtype_row_bytes(dt, k);
+    if (q->has_zeros) r.zeros = r.scales + dtype_bytes(q->scale_dt) * (size_t)n_groups;
+    const float *table = table_of(dt, q, k, side);
+    const int32_t *order = q->has_order ? side : NULL;
+    for (int32_t k0 = 0; k0 < k; k0 += STRIP) {
+        int32_t strip = MIN(STRIP, k - k0);
+        unpack_codes(quant_bits(dt), r.codes, k0, strip, codes);
+        for (int32_t i = 0; i < strip; i += n) {
+            int32_t g = order ? order[k0 + i] : (k0 + i) / q->group;
+            n = order ? 1 : MIN(strip - i, (int32_t)((int64_t)(g + 1) * q->group - k0 - i));
+            group_f32(table, scale_at(&r, g), zero_at(&r, g), codes + i, n, ret + k0 + i);
+        }
+    }
+}
+
+static float round_code(float x, int zero) {
+    float code = nearbyintf(x) + (float)zero;
+    return fminf(fmaxf(code, -128.0f), 127.0f) - (float)zero;
+}
+
+void quant_round_acts(const quant_spec *q, int32_t k, float *x) {
+    float s = q->act_scale;
+    if (q->act == ACT_ROUND_NONE) return;
+    if (q->act == ACT_ROUND_INT8_TOKEN) {
+        float most = 0;
+        for (int32_t i = 0; i < k; i++) most = fmaxf(most, fabsf(x[i]));
+        s = most / 127.0f;
+    }
+    if (!(s > 0) || isinf(s)) return; /* zeros stay zero; nothing sensible with infinities */
+    int zero = q->act == ACT_ROUND_INT8_STATIC ? q->act_zero : 0;
+    for (int32_t i = 0; i < k; i++)
+        if (!isnan(x[i])) x[i] = round_code(x[i] / s, zero) * s;
+}

@@ -1,0 +1,76 @@
+/* Quantised storage of a weight matrix [N,K] and what its values are.
+ *
+ * Two kinds (dtype.def):
+ *   GGUF blocks: a row is K/block consecutive blocks, as in the file.
+ *   Codes: one canonical layout for GPTQ, AWQ, compressed-tensors, block and channel FP8,
+ *   bitsandbytes, MXFP4 and NVFP4. Column k of a row belongs to group g = order ? order[k] :
+ *   k / group; its value is
+ *       (table[code] or code - zero[g]) * scale[g]
+ *   intN: code - zero; e2m1, f8: their fixed tables; table4: the matrix' own 16 values.
+ *
+ * A stored row is its codes (dtype_row_bytes; code j at bit j*bits, low bits first), then G scales
+ * of scale_dt, then G zeros of a byte if the spec has them. What belongs to all rows comes first in
+ * the matrix' memory: order [K] int32, then table [16] f32 (quant_side_bytes, a multiple of 64).
+ *
+ * Everything here is pure and defines the values; faster rows must give the same bits or stay
+ * within the gemm's tolerance. Formulas: GGUF and the checkpoint formats' own documents. */
+#ifndef KERNELS_QUANT_H
+#define KERNELS_QUANT_H
+
+#include "kernels/dtype.h"
+
+/* How the activations of a product are rounded before it, as checkpoints for integer units ask:
+ * x becomes round(x / s) * s, clamped to [-128 s, 127 s]. */
+typedef enum act_round {
+    ACT_ROUND_NONE,
+    ACT_ROUND_INT8_TOKEN, /* s = max|x| / 127 of the row */
+    ACT_ROUND_INT8_STATIC /* s = quant_spec.act_scale, codes shifted by act_zero */
+} act_round;
+
+/* What a matrix of codes needs to be understood; all zero for other types. */
+typedef struct quant_spec {
+    int32_t group;   /* columns of one scale, >= 1; G = ceil(K / group) */
+    dtype scale_dt;  /* f32, f16, bf16, f8_e8m0, f8_e4m3 */
+    bool has_zeros;  /* a stored zero for each group; else `zero` is the zero of all */
+    bool has_order;  /* order[K] says each column's group, every value below G */
+    int16_t zero;    /* of all groups, or what is added to every stored zero */
+    float scale_mul; /* every scale is multiplied by it: 1, or 1 / global scale */
+    act_round act;
+    int16_t act_zero; /* ACT_ROUND_INT8_STATIC */
+    float act_scale;
+} quant_spec;
+
+static inline int32_t quant_groups(const quant_spec *q, int32_t k) {
+    return (k + q->group - 1) / q->group;
+}
+/* Bytes of one stored row of k values; q is not read for other kinds than codes. */
+size_t quant_row_bytes(dtype dt, const quant_spec *q, int32_t k);
+/* Bytes before the rows; 0 for other kinds than codes. */
+size_t quant_side_bytes(dtype dt, const quant_spec *q, int32_t k);
+int quant_bits(dtype dt); /* of a code: 2, 3, 4, 8 */
+
+/* Rows in transit from a reader to a matrix: unpacked, one code a byte. */
+typedef struct quant_rows {
+    const void *blocks;   /* GGUF: [n_rows] rows of dtype_row_bytes */
+    const uint8_t *codes; /* [n_rows,K] */
+    const void *scales;   /* [n_rows,G] of scale_dt */
+    const uint8_t *zeros; /* [n_rows,G] if the spec has zeros */
+} quant_rows;
+
+/* Write rows into consecutive stored rows at dst. */
+void quant_pack_rows(dtype dt, const quant_spec *q, int32_t k, const quant_rows *src,
+                     int32_t n_rows, void *dst);
+/* Write what belongs to all rows: order [K] and table [16], NULL where there is none. */
+void quant_pack_side(dtype dt, const quant_spec *q, int32_t k, const int32_t *order,
+                     const float *table, void *dst);
+
+/* All K values of one stored row. side: the memory that quant_pack_side wrote. */
+void quant_row_f32(dtype dt, const quant_spec *q, int32_t k, const void *side, const void *row,
+                   float *ret);
+/* n values (whole blocks) of a GGUF type. */
+void quant_blocks_f32(dtype dt, const void *src, int64_t n, float *ret);
+
+/* Round k activations in place as the spec says. */
+void quant_round_acts(const quant_spec *q, int32_t k, float *x);
+
+#endif
