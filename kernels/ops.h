@@ -2,7 +2,8 @@
  * every other row must agree with it within the tolerance written in ops.def.
  *
  * Letters: T tokens (rows of this step), C hidden, H query heads, G key/value heads, D head width,
- * F ffn, V vocabulary, N out features, K in features, P pages, S tokens per page, B sequences.
+ * F ffn, V vocabulary, N out features, K in features, P pages, S tokens per page, B sequences,
+ * E experts, L latent width and R rope width of latent attention.
  * Shapes go from outer to inner. Activations are f32 and row-major; a row stride is given in
  * elements where rows may be part of a wider buffer. Pointers are borrowed for the call.
  *
@@ -26,7 +27,8 @@ typedef struct wmat {
     size_t bytes;
 } wmat;
 
-/* out[t,:] = scale * table[ids[t],:]. Ids are valid: 0 <= id < rows. */
+/* out[t,:] = scale * table[ids[t],:] (+ out[t,:] before, if accumulate). Ids are valid:
+ * 0 <= id < rows. */
 typedef struct op_embed {
     const int32_t *ids; /* [T] */
     int32_t n_tokens, width, rows;
@@ -34,13 +36,15 @@ typedef struct op_embed {
     dtype table_dt;
     float scale;
     float *out; /* [T,width] */
+    bool accumulate;
 } op_embed;
 
 typedef enum norm_kind { NORM_RMS, NORM_LAYER } norm_kind;
 
 /* For each row: if add, x += add (written back); out = norm(x) * weight (+ bias).
  * RMS: x / sqrt(mean(x^2) + eps). LAYER: (x - mean) / sqrt(var + eps). Sums in f32 or better.
- * A row may hold several groups (heads) normalised apart with one weight: QK norm. */
+ * A row may hold several groups (heads) normalised apart: QK norm. They share one weight, or group
+ * g has its own at weight + g*weight_stride (and bias + g*weight_stride). */
 typedef struct op_norm {
     norm_kind kind;
     int32_t n_rows, n_groups, width; /* n_groups 1 for a plain norm; width of one group */
@@ -48,11 +52,12 @@ typedef struct op_norm {
     int64_t x_stride;
     const float *add; /* as x, or NULL; n_groups must be 1 */
     int64_t add_stride;
-    const float *weight; /* [width], or NULL for none */
-    const float *bias;   /* [width], or NULL */
+    const float *weight; /* [width] or [groups,width], or NULL for none */
+    const float *bias;   /* as weight, or NULL */
     float eps;
     float *out; /* may be x */
     int64_t out_stride;
+    int64_t weight_stride; /* between the weights of neighbouring groups; 0: one for all */
 } op_norm;
 
 /* out[m,n] = sum_k a[m,k] * w[n,k] (+ bias[n]) (+ out[m,n] before, if accumulate).
@@ -68,13 +73,18 @@ typedef struct op_gemm {
     bool accumulate;
 } op_gemm;
 
-typedef enum rope_style { ROPE_NONE, ROPE_HALF, ROPE_PAIR } rope_style;
+/* Pairs of a head's first rope_dim elements that are rotated together, pair j by the angle whose
+ * cosine and sine are entry j of the token's table row.
+ * HALF: (j, j+rope_dim/2). PAIR: (2j, 2j+1). HALVES: the elements are two halves and each is
+ * rotated as by HALF on its own, pairs (j, j+rope_dim/4); the first rope_dim/4 entries of the table
+ * row are of the first half, the others of the second (two positions per token: ChatGLM-6B). */
+typedef enum rope_style { ROPE_NONE, ROPE_HALF, ROPE_PAIR, ROPE_HALVES } rope_style;
 
-/* Rotate q and k of the packed projection in place (first rope_dim of each head), then write k and
- * v to their pages. HALF pairs (j, j+rope_dim/2), PAIR pairs (2j, 2j+1).
- * kv_slot[t] = page * S + offset of the token. k_pages and v_pages hold P pages of G*S*D elements
- * of kv_dt each; the order inside a page is the backend's business: only rope_kv, attention and
- * copy_pages touch pages. D is even and at most 256. */
+/* Rotate q and k of the packed projection in place (first rope_dim of each head, a multiple of 4
+ * for HALVES), then write k and v to their pages. kv_slot[t] = page * S + offset of the token.
+ * k_pages and v_pages hold P pages of G*S*D elements of kv_dt each; the order inside a page is the
+ * backend's business: only rope_kv, attention and copy_pages touch pages. D is even and at most
+ * 256. */
 typedef struct op_rope_kv {
     int32_t n_tokens, n_heads, n_kv_heads, head_dim, rope_dim;
     rope_style style;
@@ -92,14 +102,17 @@ typedef struct op_rope_kv {
 typedef struct attn_seq {
     int32_t row0, n_rows; /* rows of q and out */
     int32_t pos0;
-    const int32_t *pages; /* page ids for positions 0 .. pos0+n_rows-1; entries wholly below every
-                           * row's window are not read */
+    const int32_t *pages; /* page ids for positions 0 .. pos0+n_rows-1 and of the whole prefix;
+                           * entries wholly below every row's window are not read */
+    int32_t prefix;       /* rows at positions < prefix see all of it, in both directions; its keys
+                           * are all written. 0: causal throughout; an encoder: its length */
 } attn_seq;
 
-/* Causal attention over pages, keys already written for all positions up to the query's own.
- * score(i,j) = scale * q_i . k_j, softcapped (c*tanh(s/c)) if softcap > 0, plus -slope_h*(i-j) if
- * alibi, for i-window < j <= i (window 0: no lower bound); out = softmax(score) . v.
- * Query head h reads kv head h / (H/G). */
+/* Attention over pages, keys already written for all positions that a row sees: j <= i, or
+ * j < prefix for a row i < prefix; and |i-j| < window if window > 0.
+ * score(i,j) = scale * q_i . k_j, softcapped (c*tanh(s/c)) if softcap > 0, plus -slope_h*|i-j| if
+ * alibi; out = softmax(score) . v. A sink is one more logit of the softmax that has no value: it
+ * joins the denominator only. Query head h reads kv head h / (H/G). */
 typedef struct op_attention {
     int32_t n_seqs, n_heads, n_kv_heads, head_dim;
     const attn_seq *seqs;
@@ -113,12 +126,65 @@ typedef struct op_attention {
     const void *k_pages, *v_pages;
     dtype kv_dt;
     int32_t page_tokens; /* a multiple of 16 */
+    const float *sinks;  /* [H] or NULL */
 } op_attention;
 
-typedef enum act_kind { ACT_SILU, ACT_GELU, ACT_GELU_TANH, ACT_RELU, ACT_COUNT } act_kind;
+/* Attention with a compressed cache (MLA in its absorbed form): one row of L+R elements per token
+ * is the key of every head, and its first L elements are the value. DeepSeek-V2, section 2.1. */
+#define LATENT_MAX_WIDTH 1024 /* L+R at most */
+
+/* For each token: rotate the rope part of every query head in place, rotate the last R elements of
+ * its kv row in place, and write the kv row (the normed latent, then the rotated key part) to its
+ * place in pages of P * S * (L+R) elements of kv_dt; their order is the backend's business. */
+typedef struct op_latent_kv {
+    int32_t n_tokens, n_heads;
+    int32_t latent, rope_dim; /* L, R; R even, may be 0 */
+    rope_style style;         /* HALF, PAIR or NONE */
+    float *q; /* head h's rope part: q + t*q_stride + h*q_head_stride + q_off, [R] */
+    int64_t q_stride, q_head_stride, q_off;
+    float *kv; /* [T,L+R] */
+    int64_t kv_stride;
+    const int32_t *pos;     /* [T] */
+    const int64_t *kv_slot; /* [T], as in op_rope_kv */
+    const float *cos, *sin; /* [max_pos,R/2] */
+    void *pages;
+    dtype kv_dt;         /* f32 or bf16 */
+    int32_t page_tokens; /* a multiple of 16 */
+} op_latent_kv;
+
+/* score(i,j) = scale * q_i . row_j over L+R elements, for the same keys as in op_attention without
+ * a window; out = softmax(score) . first L elements of row_j. */
+typedef struct op_latent_attention {
+    int32_t n_seqs, n_heads, latent, rope_dim; /* rope_dim even */
+    const attn_seq *seqs;
+    const float *q; /* row t at q + t*q_stride, [H,L+R] */
+    int64_t q_stride;
+    float *out; /* row t at out + t*out_stride, [H,L]; may not overlap q */
+    int64_t out_stride;
+    float scale;
+    const void *pages;
+    dtype kv_dt;
+    int32_t page_tokens; /* a multiple of 16 */
+} op_latent_attention;
+
+/* SILU x*sigmoid(x), GELU by erf and by its tanh formula, QUICK_GELU x*sigmoid(1.702x), RELU2
+ * max(x,0)^2. SWIGLU_OAI is gated only: with g = min(gate,7), u = clamp(up,-7,7) it is
+ * (u+1) * g*sigmoid(1.702g). */
+typedef enum act_kind {
+    ACT_SILU,
+    ACT_GELU,
+    ACT_GELU_TANH,
+    ACT_RELU,
+    ACT_QUICK_GELU,
+    ACT_RELU2,
+    ACT_TANH,
+    ACT_SIGMOID,
+    ACT_SWIGLU_OAI,
+    ACT_COUNT
+} act_kind;
 
 /* gated: in is [T,2F], out[t,f] = act(in[t,f]) * in[t,F+f]. Not gated: in is [T,F], out = act(in).
- */
+ * out may be in, with the same stride. */
 typedef struct op_act {
     act_kind kind;
     bool gated;
@@ -129,14 +195,87 @@ typedef struct op_act {
     int64_t out_stride;
 } op_act;
 
-/* x += y, rows of width. */
+/* x = x_scale*x + y_scale*y, rows of width; 1 and 1 for a plain sum. Both products are rounded. */
 typedef struct op_add {
     int32_t n_rows, width;
     float *x;
     int64_t x_stride;
     const float *y;
     int64_t y_stride;
+    float x_scale, y_scale;
 } op_add;
+
+/* x[r,c] *= scale * row[r*row_stride] * col[c]; a factor whose pointer is NULL is 1. With
+ * row_sigmoid the row's factor is sigmoid(row[r*row_stride]). */
+typedef struct op_scale {
+    int32_t n_rows, width;
+    float *x;
+    int64_t x_stride;
+    float scale;
+    const float *row; /* [rows] or NULL; outside x */
+    int64_t row_stride;
+    bool row_sigmoid;
+    const float *col; /* [width] or NULL */
+} op_scale;
+
+/* CLAMP: x to [-limit, limit], a NaN stays. TANH: limit * tanh(x/limit). In place; limit > 0. */
+typedef enum limit_kind { LIMIT_CLAMP, LIMIT_TANH } limit_kind;
+typedef struct op_limit {
+    limit_kind kind;
+    int32_t n_rows, width;
+    float *x;
+    int64_t x_stride;
+    float limit;
+} op_limit;
+
+/* Choose top_k of E experts for each token.
+ *   score    SOFTMAX: softmax over all logits. SIGMOID: of each. SOFTMAX_TOPK: the logits choose,
+ *            and the weights are the softmax over the chosen ones.
+ *   choice   by score + select_bias (the bias joins the choice only). With groups, E is n_groups
+ *            runs of neighbours; only the top_groups groups with the highest group score (the
+ *            highest choice value in it, or the sum of its two highest) can be chosen from.
+ *   weights  scores of the chosen, divided by (their sum + 1e-20) if renorm, times scale.
+ * Chosen in descending order of the choice value; among equals the lower index is first, for groups
+ * too. A NaN counts as the highest value, so that it is chosen and shows in the weights. */
+#define ROUTE_MAX_EXPERTS 1024
+typedef enum score_kind { SCORE_SOFTMAX, SCORE_SIGMOID, SCORE_SOFTMAX_TOPK } score_kind;
+typedef enum group_kind { GROUP_NONE, GROUP_MAX, GROUP_TOP2_SUM } group_kind;
+typedef struct op_route {
+    int32_t n_tokens, n_experts, top_k; /* top_k <= E, or <= the experts of top_groups groups */
+    const float *logits;                /* [T,E] */
+    int64_t logits_stride;
+    score_kind score;
+    const float *select_bias; /* [E] or NULL */
+    group_kind group;
+    int32_t n_groups, top_groups; /* not read with GROUP_NONE; n_groups divides E */
+    bool renorm;
+    float scale;
+    int32_t *ids;   /* [T,top_k] */
+    float *weights; /* [T,top_k] */
+} op_route;
+
+/* out[t] = (out[t] +) sum over j < top_k of weights[t,j] * mlp_e(x[t]), e = ids[t,j], added in the
+ * order of j; mlp_e(x) = down_e . act(up_e . x + up_bias_e) + down_bias_e. The weights of an expert
+ * that no token chose are not read. A backend groups the rows by expert. */
+typedef struct op_experts {
+    int32_t n_tokens, n_experts, top_k;
+    int32_t width, ffn; /* C, F */
+    const float *x;     /* [T,C]; may not overlap out */
+    int64_t x_stride;
+    float *out; /* [T,C] */
+    int64_t out_stride;
+    bool accumulate;      /* add to what out holds */
+    const int32_t *ids;   /* [T,top_k], 0 <= id < E, those of a token differ */
+    const float *weights; /* [T,top_k] */
+    act_kind act;
+    bool gated;
+    const wmat *up;                /* [E]: gated [2F,C], gate above up; else [F,C] */
+    const wmat *gate;              /* NULL, or [E] of [F,C] where gate and up are stored
+                                    * apart: then up is [F,C] too; gated only */
+    const wmat *down;              /* [E]: [C,F] */
+    const float *const *up_bias;   /* [E] of [2F] or [F], or NULL */
+    const float *const *down_bias; /* [E] of [C], or NULL */
+} op_experts;
 
 /* Copy whole KV pages: page dst[i] becomes a copy of page src[i], in every buffer of the list. */
 typedef struct op_copy_pages {

@@ -105,7 +105,7 @@ void select_rows(cpu_isa isa, cpu_rows *ret_rows) {
 
 void select_print(const cpu_rows *rows, strbuf *out) {
 #define ROW(slot, type, op, dtypes)                                                                \
-    strbuf_addf(out, "%-11s %-13s %s\n", op, dtypes, rows->slot->name);
+    strbuf_addf(out, "%-17s %-13s %s\n", op, dtypes, rows->slot->name);
 #include "kernels/ref/rows.def"
 #undef ROW
 }

@@ -14,6 +14,7 @@
 
 typedef struct attn_call {
     const op_attention *a;
+    int32_t value_dim; /* of out and of states */
     const attention_row *row;
     team *team;
     int64_t *first_tile; /* [n_seqs+1]: running count of tiles over the sequences */
@@ -22,7 +23,7 @@ typedef struct attn_call {
     /* Cut along the keys: every tile has n_chunks states per row (unused ones are skipped). */
     bool cut;
     int32_t n_chunks;
-    float *states; /* [tile][row of tile][chunk][ATTN_STATE(D)] */
+    float *states; /* [tile][row of tile][chunk][ATTN_STATE(value_dim)] */
 } attn_call;
 
 static int32_t group_size(const op_attention *a) {
@@ -44,30 +45,32 @@ static attn_tile tile_at(const attn_call *c, int64_t i) {
     int64_t in_seq = i - c->first_tile[lo];
     int32_t n_f = s->n_rows * group_size(a), n_rows_tiles = CEIL_DIV(n_f, c->row->tile_rows);
     int32_t row_tile = n_rows_tiles - 1 - (int32_t)(in_seq / a->n_kv_heads);
-    attn_tile t = {.seq = s, .kv_head = (int32_t)(in_seq % a->n_kv_heads)};
+    attn_tile t = {
+        .seq = s, .kv_head = (int32_t)(in_seq % a->n_kv_heads), .value_dim = c->value_dim};
     t.f0 = row_tile * c->row->tile_rows;
     t.f1 = MIN(n_f, t.f0 + c->row->tile_rows);
     int32_t pos_first = s->pos0 + t.f0 / group_size(a);
     int32_t pos_last = s->pos0 + (t.f1 - 1) / group_size(a);
-    int32_t key0 = a->window > 0 ? MAX(0, pos_first - a->window + 1) : 0;
-    t.chunk0 = key0 / ATTN_CHUNK;
-    t.chunk1 = pos_last / ATTN_CHUNK + 1;
+    t.chunk0 = attn_first_key(a, pos_first) / ATTN_CHUNK;
+    t.chunk1 = attn_last_key(a, s, pos_last) / ATTN_CHUNK + 1;
     return t;
 }
 
 static float *states_of(const attn_call *c, int64_t tile) {
-    return c->states + tile * c->row->tile_rows * (int64_t)c->n_chunks * ATTN_STATE(c->a->head_dim);
+    return c->states + tile * c->row->tile_rows * (int64_t)c->n_chunks * ATTN_STATE(c->value_dim);
 }
 
 static void merge_tile(const attn_call *c, int64_t i) {
     const op_attention *a = c->a;
     attn_tile t = tile_at(c, i);
-    int32_t state = ATTN_STATE(a->head_dim), r = group_size(a);
+    int32_t state = ATTN_STATE(c->value_dim), r = group_size(a);
     for (int32_t f = t.f0; f < t.f1; f++) {
         const float *partial = states_of(c, i) + (int64_t)(f - t.f0) * c->n_chunks * state;
-        float *out = a->out + (int64_t)(t.seq->row0 + f / r) * a->out_stride +
-                     (int64_t)(t.kv_head * r + f % r) * a->head_dim;
-        c->row->merge(partial, state, t.chunk1 - t.chunk0, a->head_dim, out);
+        int32_t head = t.kv_head * r + f % r;
+        float *out =
+            a->out + (int64_t)(t.seq->row0 + f / r) * a->out_stride + (int64_t)head * c->value_dim;
+        c->row->merge(partial, state, t.chunk1 - t.chunk0, c->value_dim,
+                      a->sinks ? &a->sinks[head] : NULL, out);
     }
 }
 
@@ -86,7 +89,7 @@ static void attn_member(void *ctx, int member) {
         attn_tile t = tile_at(c, tile);
         int32_t chunk = t.chunk0 + (int32_t)(i % c->n_chunks);
         if (chunk >= t.chunk1) continue;
-        int32_t state = ATTN_STATE(c->a->head_dim);
+        int32_t state = ATTN_STATE(c->value_dim);
         t.partial = states_of(c, tile) + (int64_t)(chunk - t.chunk0) * state;
         t.partial_stride = (int64_t)c->n_chunks * state;
         t.chunk0 = chunk;
@@ -103,7 +106,6 @@ static void attn_member(void *ctx, int member) {
 static void check_args(const op_attention *a) {
     CHECK(a->kv_dt == DT_F32 || a->kv_dt == DT_BF16);
     CHECK(a->page_tokens > 0 && a->page_tokens % ATTN_PAGE_UNIT == 0);
-    CHECK(a->head_dim > 0 && a->head_dim % 2 == 0 && a->head_dim <= ATTN_MAX_WIDTH);
     CHECK(a->n_kv_heads > 0 && a->n_heads % a->n_kv_heads == 0);
 }
 
@@ -116,8 +118,9 @@ static int64_t count_tiles(attn_call *c, int32_t *ret_len_max, int64_t *ret_macs
         const attn_seq *s = &a->seqs[i];
         c->first_tile[i] = n;
         n += (int64_t)CEIL_DIV(s->n_rows * group_size(a), c->row->tile_rows) * a->n_kv_heads;
-        len_max = MAX(len_max, s->pos0 + s->n_rows);
-        macs += (int64_t)s->n_rows * a->n_heads * (s->pos0 + s->n_rows) * 2 * a->head_dim;
+        int32_t len = attn_last_key(a, s, s->pos0 + s->n_rows - 1) + 1;
+        len_max = MAX(len_max, len);
+        macs += (int64_t)s->n_rows * a->n_heads * len * (a->head_dim + c->value_dim);
     }
     c->first_tile[a->n_seqs] = n;
     *ret_len_max = len_max;
@@ -125,12 +128,11 @@ static int64_t count_tiles(attn_call *c, int32_t *ret_len_max, int64_t *ret_macs
     return n;
 }
 
-void cpu_attention(backend *b, const op_attention *a) {
-    cpu_backend *cpu = (cpu_backend *)b;
+static void run(cpu_backend *cpu, const attention_row *row, const op_attention *a,
+                int32_t value_dim) {
     check_args(a);
     if (a->n_seqs <= 0) return;
-    attn_call c = {.a = a, .team = cpu->team};
-    c.row = a->kv_dt == DT_F32 ? cpu->rows.attention_f32 : cpu->rows.attention_bf16;
+    attn_call c = {.a = a, .value_dim = value_dim, .row = row, .team = cpu->team};
     size_t first_bytes = ALIGN_UP(((size_t)a->n_seqs + 1) * sizeof(int64_t), 64);
     c.first_tile = cpu_workspace(cpu, first_bytes);
     int32_t len_max;
@@ -142,7 +144,7 @@ void cpu_attention(backend *b, const op_attention *a) {
     c.scratch_bytes = ALIGN_UP(c.row->scratch_bytes(a), 64);
     size_t state_bytes = !c.cut ? 0
                                 : (size_t)n_tiles * (size_t)c.row->tile_rows * (size_t)c.n_chunks *
-                                      ATTN_STATE((size_t)a->head_dim) * sizeof(float);
+                                      ATTN_STATE((size_t)value_dim) * sizeof(float);
     char *ws = cpu_workspace(cpu, first_bytes + (size_t)n_threads * c.scratch_bytes + state_bytes);
     c.first_tile = (int64_t *)ws;
     count_tiles(&c, &len_max, &macs); /* again: the workspace may have moved */
@@ -156,4 +158,33 @@ void cpu_attention(backend *b, const op_attention *a) {
         }
     } else
         team_run(cpu->team, attn_member, &c);
+}
+
+void cpu_attention(backend *b, const op_attention *a) {
+    cpu_backend *cpu = (cpu_backend *)b;
+    CHECK(a->head_dim > 0 && a->head_dim % 2 == 0 && a->head_dim <= ATTN_MAX_WIDTH);
+    run(cpu, a->kv_dt == DT_F32 ? cpu->rows.attention_f32 : cpu->rows.attention_bf16, a,
+        a->head_dim);
+}
+
+/* One kv head whose values are the beginning of its keys. */
+void cpu_latent_attention(backend *b, const op_latent_attention *l) {
+    cpu_backend *cpu = (cpu_backend *)b;
+    CHECK(l->latent > 0 && l->rope_dim >= 0 && l->rope_dim % 2 == 0);
+    CHECK(l->latent + l->rope_dim <= LATENT_MAX_WIDTH);
+    op_attention a = {.n_seqs = l->n_seqs,
+                      .n_heads = l->n_heads,
+                      .n_kv_heads = 1,
+                      .head_dim = l->latent + l->rope_dim,
+                      .seqs = l->seqs,
+                      .q = l->q,
+                      .q_stride = l->q_stride,
+                      .out = l->out,
+                      .out_stride = l->out_stride,
+                      .scale = l->scale,
+                      .k_pages = l->pages,
+                      .v_pages = l->pages,
+                      .kv_dt = l->kv_dt,
+                      .page_tokens = l->page_tokens};
+    run(cpu, a.kv_dt == DT_F32 ? cpu->rows.latent_f32 : cpu->rows.latent_bf16, &a, l->latent);
 }

@@ -13,13 +13,21 @@
 /* Elements of elementwise work below which a second thread does not pay (about 2 us). */
 #define GRAIN_ELEMS 16384
 
+static void *grow(char **p, size_t *p_bytes, size_t bytes) {
+    if (bytes <= *p_bytes) return *p;
+    mem_unmap(*p, *p_bytes);
+    *p_bytes = ALIGN_UP(bytes + bytes / 4, (size_t)65536);
+    *p = mem_map(*p_bytes);
+    CHECK(*p);
+    return *p;
+}
+
 void *cpu_workspace(cpu_backend *c, size_t bytes) {
-    if (bytes <= c->ws_bytes) return c->ws;
-    mem_unmap(c->ws, c->ws_bytes);
-    c->ws_bytes = ALIGN_UP(bytes + bytes / 4, (size_t)65536);
-    c->ws = mem_map(c->ws_bytes);
-    CHECK(c->ws);
-    return c->ws;
+    return grow(&c->ws, &c->ws_bytes, bytes);
+}
+
+void *cpu_held_workspace(cpu_backend *c, size_t bytes) {
+    return grow(&c->held, &c->held_bytes, bytes);
 }
 
 const gemm_row *cpu_gemm_row(const cpu_backend *c, dtype dt) {
@@ -31,6 +39,7 @@ static void cpu_close(backend *b) {
     cpu_backend *c = (cpu_backend *)b;
     team_free(c->team);
     mem_unmap(c->ws, c->ws_bytes);
+    mem_unmap(c->held, c->held_bytes);
     mem_free(c);
 }
 
@@ -73,9 +82,9 @@ static void range_member(void *ctx, int member) {
     if (from < to) j->run(j->op, (int32_t)from, (int32_t)to);
 }
 
-static void run_rows(backend *b, const void *op, int32_t n_rows, int64_t row_elems,
-                     void (*run)(const void *op, int32_t row0, int32_t row1)) {
-    team *t = ((cpu_backend *)b)->team;
+void cpu_run_rows(cpu_backend *c, const void *op, int32_t n_rows, int64_t row_elems,
+                  void (*run)(const void *op, int32_t row0, int32_t row1)) {
+    team *t = c->team;
     if (n_rows <= 0) return;
     if (team_size(t) == 1 || n_rows == 1 || n_rows * row_elems < 2 * GRAIN_ELEMS) {
         run(op, 0, n_rows);
@@ -83,6 +92,11 @@ static void run_rows(backend *b, const void *op, int32_t n_rows, int64_t row_ele
     }
     range_job j = {op, run, n_rows, 1, team_size(t)};
     team_run(t, range_member, &j);
+}
+
+static void run_rows(backend *b, const void *op, int32_t n_rows, int64_t row_elems,
+                     void (*run)(const void *op, int32_t row0, int32_t row1)) {
+    cpu_run_rows((cpu_backend *)b, op, n_rows, row_elems, run);
 }
 
 typedef struct cpu_call {
@@ -98,6 +112,8 @@ typedef struct cpu_call {
 CALL_ROWS(op_embed, embed)
 CALL_ROWS(op_norm, norm)
 CALL_ROWS(op_rope_kv, rope_kv)
+CALL_ROWS(op_latent_kv, latent_kv)
+CALL_ROWS(op_route, route)
 CALL_ROWS(op_copy_pages, copy_pages)
 
 static void cpu_embed(backend *b, const op_embed *a) {
@@ -115,10 +131,32 @@ static void cpu_rope_kv(backend *b, const op_rope_kv *a) {
     CHECK(a->kv_dt == DT_F32 || a->kv_dt == DT_BF16);
     CHECK(a->page_tokens > 0 && a->page_tokens % ATTN_PAGE_UNIT == 0);
     CHECK(a->head_dim % 2 == 0 && a->head_dim <= ATTN_MAX_WIDTH);
-    CHECK(a->rope_dim % 2 == 0 && a->rope_dim <= a->head_dim);
+    CHECK(a->rope_dim % (a->style == ROPE_HALVES ? 4 : 2) == 0 && a->rope_dim <= a->head_dim);
     cpu_call call = {&((cpu_backend *)b)->rows, a};
     run_rows(b, &call, a->n_tokens, (int64_t)(a->n_heads + 2 * a->n_kv_heads) * a->head_dim,
              rope_kv_rows);
+}
+
+static void cpu_latent_kv(backend *b, const op_latent_kv *a) {
+    CHECK(a->kv_dt == DT_F32 || a->kv_dt == DT_BF16);
+    CHECK(a->page_tokens > 0 && a->page_tokens % ATTN_PAGE_UNIT == 0);
+    CHECK(a->latent > 0 && a->rope_dim >= 0 && a->latent + a->rope_dim <= LATENT_MAX_WIDTH);
+    CHECK(a->rope_dim % 2 == 0 && a->style != ROPE_HALVES);
+    cpu_call call = {&((cpu_backend *)b)->rows, a};
+    run_rows(b, &call, a->n_tokens, (int64_t)(a->n_heads + 1) * a->rope_dim + a->latent,
+             latent_kv_rows);
+}
+
+static void cpu_route(backend *b, const op_route *a) {
+    CHECK(a->n_experts > 0 && a->n_experts <= ROUTE_MAX_EXPERTS && a->top_k > 0);
+    if (a->group != GROUP_NONE) {
+        CHECK(a->n_groups > 0 && a->n_experts % a->n_groups == 0);
+        CHECK(a->top_groups > 0 && a->top_groups <= a->n_groups);
+        CHECK(a->top_k <= a->n_experts / a->n_groups * a->top_groups);
+    }
+    CHECK(a->top_k <= a->n_experts);
+    cpu_call call = {&((cpu_backend *)b)->rows, a};
+    run_rows(b, &call, a->n_tokens, (int64_t)a->n_experts * (16 + a->top_k), route_rows);
 }
 
 /* Elementwise ops: a wide single row is cut into columns, many rows into rows. */
@@ -134,7 +172,7 @@ static void cpu_rope_kv(backend *b, const op_rope_kv *a) {
         const op_type *a = call->op;                                                               \
         call->rows->slot->run(a, 0, a->n_rows, col0, col1);                                        \
     }                                                                                              \
-    static void cpu_##slot(backend *b, const op_type *a) {                                         \
+    static void slot##_cells(backend *b, const op_type *a) {                                       \
         team *t = ((cpu_backend *)b)->team;                                                        \
         cpu_call call = {&((cpu_backend *)b)->rows, a};                                            \
         if (a->n_rows >= 2 * team_size(t) || a->width < 4 * COL_GRAIN || team_size(t) == 1) {      \
@@ -148,6 +186,26 @@ static void cpu_rope_kv(backend *b, const op_rope_kv *a) {
     }
 CALL_CELLS(op_act, act)
 CALL_CELLS(op_add, add)
+CALL_CELLS(op_scale, scale)
+CALL_CELLS(op_limit, limit)
+
+void cpu_act(backend *b, const op_act *a) {
+    CHECK(a->kind < ACT_COUNT && (a->gated || a->kind != ACT_SWIGLU_OAI));
+    act_cells(b, a);
+}
+
+static void cpu_add(backend *b, const op_add *a) {
+    add_cells(b, a);
+}
+
+static void cpu_scale(backend *b, const op_scale *a) {
+    scale_cells(b, a);
+}
+
+static void cpu_limit(backend *b, const op_limit *a) {
+    CHECK(a->limit > 0);
+    limit_cells(b, a);
+}
 
 /* Copies are ordered: a page may be source and destination of one list. So each buffer belongs to
  * one member. */

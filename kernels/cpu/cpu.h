@@ -13,17 +13,28 @@ typedef struct cpu_backend {
     team *team;
     char *ws; /* workspace of the op that runs now */
     size_t ws_bytes;
+    char *held; /* workspace of an op that is made of others */
+    size_t held_bytes;
 } cpu_backend;
 
 /* At least `bytes` of 64-byte aligned workspace, content undefined, valid until the next call.
  * Grows when an op needs more than any before; ends the process if memory is refused. */
 void *cpu_workspace(cpu_backend *c, size_t bytes);
+/* The same for an op that calls others: they leave it alone. */
+void *cpu_held_workspace(cpu_backend *c, size_t bytes);
+
+/* run(ctx, row0, row1) over [0, n_rows), cut for the team unless the work is small. */
+void cpu_run_rows(cpu_backend *c, const void *ctx, int32_t n_rows, int64_t row_elems,
+                  void (*run)(const void *ctx, int32_t row0, int32_t row1));
 
 /* The row that serves a weight type; programmer error if there is none. */
 const gemm_row *cpu_gemm_row(const cpu_backend *c, dtype dt);
 
 void cpu_gemm(backend *b, const op_gemm *a);
 void cpu_attention(backend *b, const op_attention *a);
+void cpu_latent_attention(backend *b, const op_latent_attention *a);
+void cpu_act(backend *b, const op_act *a);
+void cpu_experts(backend *b, const op_experts *a);
 
 /* How the members of a team share an [m,n] product: a grid of tile ranges x panel ranges. */
 typedef struct gemm_grid {

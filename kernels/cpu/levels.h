@@ -16,6 +16,8 @@ extern const embed_row avx2_embed, avx512_embed;
 extern const norm_row avx2_norm, avx512_norm;
 extern const act_row avx2_act, avx512_act;
 extern const add_row avx2_add, avx512_add;
+extern const scale_row avx2_scale, avx512_scale;
+extern const limit_row avx2_limit, avx512_limit;
 extern const logsumexp_row avx2_logsumexp, avx512_logsumexp;
 extern const rope_kv_row avx2_rope_kv, avx512_rope_kv;
 

@@ -12,6 +12,8 @@ const cpu_rows rows_avx2 = {
     .norm = &avx2_norm,
     .act = &avx2_act,
     .add = &avx2_add,
+    .scale = &avx2_scale,
+    .limit = &avx2_limit,
     .logsumexp = &avx2_logsumexp,
 };
 
@@ -26,6 +28,8 @@ const cpu_rows rows_avx512 = {
     .norm = &avx512_norm,
     .act = &avx512_act,
     .add = &avx512_add,
+    .scale = &avx512_scale,
+    .limit = &avx512_limit,
     .logsumexp = &avx512_logsumexp,
 };
 

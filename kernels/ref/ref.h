@@ -1,4 +1,5 @@
-/* The reference rows: plain C, the meaning of every op. Their KV page layout is [G][S][D]. */
+/* The reference rows: plain C, the meaning of every op. Their KV page layout is [G][S][D]. Experts
+ * have no row: the driver (cpu/experts.c) makes them of gemm and act. */
 #ifndef KERNELS_REF_REF_H
 #define KERNELS_REF_REF_H
 
@@ -9,8 +10,13 @@ extern const norm_row ref_norm;
 extern const gemm_row ref_gemm_f32, ref_gemm_f16, ref_gemm_bf16;
 extern const rope_kv_row ref_rope_kv;
 extern const attention_row ref_attention_f32, ref_attention_bf16;
+extern const latent_kv_row ref_latent_kv;
+extern const attention_row ref_latent_f32, ref_latent_bf16;
 extern const act_row ref_act;
 extern const add_row ref_add;
+extern const scale_row ref_scale;
+extern const limit_row ref_limit;
+extern const route_row ref_route;
 extern const copy_pages_row ref_copy_pages;
 extern const logsumexp_row ref_logsumexp;
 

@@ -24,6 +24,16 @@ typedef struct rope_kv_row {
     void (*run)(const op_rope_kv *a, int32_t row0, int32_t row1);
 } rope_kv_row;
 
+typedef struct latent_kv_row {
+    const char *name;
+    void (*run)(const op_latent_kv *a, int32_t row0, int32_t row1);
+} latent_kv_row;
+
+typedef struct route_row {
+    const char *name;
+    void (*run)(const op_route *a, int32_t row0, int32_t row1);
+} route_row;
+
 typedef struct act_row {
     const char *name;
     void (*run)(const op_act *a, int32_t row0, int32_t row1, int32_t col0, int32_t col1);
@@ -33,6 +43,16 @@ typedef struct add_row {
     const char *name;
     void (*run)(const op_add *a, int32_t row0, int32_t row1, int32_t col0, int32_t col1);
 } add_row;
+
+typedef struct scale_row {
+    const char *name;
+    void (*run)(const op_scale *a, int32_t row0, int32_t row1, int32_t col0, int32_t col1);
+} scale_row;
+
+typedef struct limit_row {
+    const char *name;
+    void (*run)(const op_limit *a, int32_t row0, int32_t row1, int32_t col0, int32_t col1);
+} limit_row;
 
 typedef struct copy_pages_row {
     const char *name;
@@ -83,15 +103,19 @@ typedef struct gemm_row {
 /* Attention rows are numbered f = query * (H/G) + head within the group, per sequence and kv head.
  * A tile is a range of them over a range of key chunks; keys are cut into chunks of ATTN_CHUNK at
  * absolute positions. The state of a row after a chunk is {max, sum, acc[D]}; states of chunks are
- * merged in ascending order, whoever computed them. */
+ * merged in ascending order, whoever computed them; a sink comes last.
+ *
+ * Latent attention is the same with one kv head, head_dim L+R, k_pages == v_pages and values that
+ * are the first value_dim = L elements of a row; its pages are [S][L+R] at every level. */
 #define ATTN_CHUNK     512
-#define ATTN_STATE(d)  ((d) + 16) /* floats of one state: acc[d], max, sum, padding */
+#define ATTN_STATE(d)  ((d) + 16) /* floats of one state: acc[value_dim], max, sum, padding */
 #define ATTN_MAX_WIDTH 256        /* head_dim */
 #define ATTN_PAGE_UNIT 16         /* page_tokens is a multiple of it */
 
 typedef struct attn_tile {
     const attn_seq *seq;
     int32_t kv_head;
+    int32_t value_dim;      /* of out and acc; head_dim unless latent */
     int32_t f0, f1;         /* rows */
     int32_t chunk0, chunk1; /* key chunks; all that the rows see, unless partial */
     float *partial;         /* NULL: write out. Else the state of row f, f0 <= f < f1, of the one
@@ -104,10 +128,21 @@ typedef struct attention_row {
     int32_t tile_rows;
     size_t (*scratch_bytes)(const op_attention *a);
     void (*tile)(const op_attention *a, const attn_tile *t, void *scratch);
-    /* Merge n states at `partial`, `stride` floats apart, and write [D] to out. NULL: the row does
-     * not split keys. */
-    void (*merge)(const float *partial, int64_t stride, int32_t n, int32_t d, float *out);
+    /* Merge n states at `partial`, `stride` floats apart, and the sink (NULL: none), and write [d]
+     * to out, d = value_dim. NULL: the row does not split keys. */
+    void (*merge)(const float *partial, int64_t stride, int32_t n, int32_t d, const float *sink,
+                  float *out);
 } attention_row;
+
+/* The keys that the row at position pos sees: [first, last], never empty. */
+static inline int32_t attn_first_key(const op_attention *a, int32_t pos) {
+    return a->window > 0 && pos >= a->window ? pos - a->window + 1 : 0;
+}
+static inline int32_t attn_last_key(const op_attention *a, const attn_seq *s, int32_t pos) {
+    if (pos >= s->prefix) return pos;
+    int32_t ahead = s->prefix - 1 - pos;
+    return a->window > 0 && a->window <= ahead ? pos + a->window - 1 : s->prefix - 1;
+}
 
 typedef struct cpu_rows {
 #define ROW(slot, type, op, dtypes) const type *slot;

@@ -93,7 +93,7 @@ static mat run_add(backend *b, const op_case *o, int32_t row0, int32_t n) {
     mat x = mat_new(n, o->width, o->width + 1);
     for (int32_t r = 0; r < n; r++)
         memcpy(x.p + r * x.stride, o->x.p + (row0 + r) * o->x.stride, (size_t)o->width * 4);
-    op_add a = {n, o->width, x.p, x.stride, o->y.p + row0 * o->y.stride, o->y.stride};
+    op_add a = {n, o->width, x.p, x.stride, o->y.p + row0 * o->y.stride, o->y.stride, 1, 1};
     b->v->add(b, &a);
     return x;
 }
