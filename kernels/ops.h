@@ -16,15 +16,17 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/dtype.h"
+#include "kernels/quant.h"
 
-/* A weight matrix [N,K] in the backend's own packed layout. Made by backend wmat_init/wmat_pack. */
+/* A weight matrix [N,K] in the backend's own packed layout. Made by backend wmat_init/wmat_pack, or
+ * by quant_init/quant_pack for quantised storage. */
 typedef struct wmat {
     int32_t n, k;
-    dtype dt;       /* storage type: f32, f16, bf16 */
+    dtype dt;       /* storage type: f32, f16, bf16 or a quantised one */
     int32_t layout; /* the backend's business */
     void *data;
     size_t bytes;
+    quant_spec q; /* of codes */
 } wmat;
 
 /* out[t,:] = scale * table[ids[t],:] (+ out[t,:] before, if accumulate). Ids are valid:
@@ -61,7 +63,8 @@ typedef struct op_norm {
 } op_norm;
 
 /* out[m,n] = sum_k a[m,k] * w[n,k] (+ bias[n]) (+ out[m,n] before, if accumulate).
- * bf16 weights: a row may round `a` to bf16 first (f32 accumulation); f32 weights: all in f32. */
+ * bf16 weights: a row may round `a` to bf16 first (f32 accumulation); f32 weights: all in f32.
+ * Quantised weights: their values by quant.h, all in f32, of `a` rounded as w->q.act says. */
 typedef struct op_gemm {
     int32_t m;
     const float *a; /* [M,K] */

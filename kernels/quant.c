@@ -10,8 +10,6 @@
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
 
-#define STRIP 256 /* columns unpacked at a time; a multiple of every block of codes */
-
 int quant_bits(dtype dt) {
     return (int)(dtype_block_bytes(dt) * 8) / dtype_block(dt);
 }
@@ -124,28 +122,32 @@ static void group_f32(const float *table, float scale, int zero, const uint8_t *
         for (int32_t i = 0; i < n; i++) ret[i] = (float)(codes[i] - zero) * scale;
 }
 
+/* Columns [k0, k0+n), n at most QUANT_STRIP. */
+static void strip_f32(dtype dt, const row_view *r, const float *table, const int32_t *order,
+                      int32_t k0, int32_t n, float *ret) {
+    uint8_t codes[QUANT_STRIP];
+    unpack_codes(quant_bits(dt), r->codes, k0, n, codes);
+    for (int32_t i = 0, run; i < n; i += run) {
+        int32_t g = order ? order[k0 + i] : (k0 + i) / r->q->group;
+        int64_t end = (int64_t)(g + 1) * r->q->group - k0;
+        run = order ? 1 : (int32_t)(MIN(n, end) - i);
+        group_f32(table, scale_at(r, g), zero_at(r, g), codes + i, run, ret + i);
+    }
+}
+
 void quant_row_f32(dtype dt, const quant_spec *q, int32_t k, const void *side, const void *row,
-                   float *ret) {
+                   int32_t k0, int32_t n, float *ret) {
     if (dtype_kind_of(dt) == DTYPE_GGUF) {
-        quant_blocks_f32(dt, row, k, ret);
+        quant_blocks_f32(dt, (const char *)row + dtype_row_bytes(dt, k0), n, ret);
         return;
     }
-    uint8_t codes[STRIP];
-    int32_t n_groups = quant_groups(q, k), n;
     row_view r = {.q = q, .codes = row};
     r.scales = r.codes + dtype_row_bytes(dt, k);
-    if (q->has_zeros) r.zeros = r.scales + dtype_bytes(q->scale_dt) * (size_t)n_groups;
+    if (q->has_zeros) r.zeros = r.scales + dtype_bytes(q->scale_dt) * (size_t)quant_groups(q, k);
     const float *table = table_of(dt, q, k, side);
     const int32_t *order = q->has_order ? side : NULL;
-    for (int32_t k0 = 0; k0 < k; k0 += STRIP) {
-        int32_t strip = MIN(STRIP, k - k0);
-        unpack_codes(quant_bits(dt), r.codes, k0, strip, codes);
-        for (int32_t i = 0; i < strip; i += n) {
-            int32_t g = order ? order[k0 + i] : (k0 + i) / q->group;
-            n = order ? 1 : MIN(strip - i, (int32_t)((int64_t)(g + 1) * q->group - k0 - i));
-            group_f32(table, scale_at(&r, g), zero_at(&r, g), codes + i, n, ret + k0 + i);
-        }
-    }
+    for (int32_t i = 0; i < n; i += QUANT_STRIP)
+        strip_f32(dt, &r, table, order, k0 + i, MIN(QUANT_STRIP, n - i), ret + i);
 }
 
 static float round_code(float x, int zero) {

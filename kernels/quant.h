@@ -64,9 +64,11 @@ void quant_pack_rows(dtype dt, const quant_spec *q, int32_t k, const quant_rows 
 void quant_pack_side(dtype dt, const quant_spec *q, int32_t k, const int32_t *order,
                      const float *table, void *dst);
 
-/* All K values of one stored row. side: the memory that quant_pack_side wrote. */
+/* Columns [k0, k0+n) of one stored row of k; k0 is a multiple of QUANT_STRIP, and so is n unless
+ * the row ends there. side: the memory that quant_pack_side wrote. */
+#define QUANT_STRIP 256 /* a multiple of every block */
 void quant_row_f32(dtype dt, const quant_spec *q, int32_t k, const void *side, const void *row,
-                   float *ret);
+                   int32_t k0, int32_t n, float *ret);
 /* n values (whole blocks) of a GGUF type. */
 void quant_blocks_f32(dtype dt, const void *src, int64_t n, float *ret);
 

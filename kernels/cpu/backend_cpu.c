@@ -60,12 +60,35 @@ static size_t cpu_wmat_bytes(backend *b, int32_t n, int32_t k, dtype dt) {
 
 static void cpu_wmat_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, void *data) {
     wmat_layout layout = cpu_gemm_row((cpu_backend *)b, dt)->layout;
-    *w = (wmat){n, k, dt, layout, data, pack_bytes(layout, n, k, dt)};
+    *w = (wmat){n, k, dt, layout, data, pack_bytes(layout, n, k, dt), {0}};
 }
 
 static void cpu_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *src,
                           dtype src_dt, int64_t src_stride) {
     pack_rows_into(w, row0, n_rows, src, src_dt, src_stride);
+}
+
+static size_t cpu_quant_bytes(backend *b, int32_t n, int32_t k, dtype dt, const quant_spec *spec) {
+    return quant_side_bytes(dt, spec, k) + (size_t)n * quant_row_bytes(dt, spec, k);
+}
+
+static void cpu_quant_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt,
+                           const quant_spec *spec, void *data) {
+    CHECK(dtype_is_quant(dt) && k % (dtype_kind_of(dt) == DTYPE_GGUF ? dtype_block(dt) : 1) == 0);
+    *w = (wmat){n, k, dt, WMAT_QUANT, data, cpu_quant_bytes(b, n, k, dt, spec), {0}};
+    if (spec) w->q = *spec;
+}
+
+static void cpu_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows,
+                           const quant_rows *src) {
+    CHECK(row0 >= 0 && n_rows >= 0 && row0 + n_rows <= w->n);
+    char *to = (char *)w->data + quant_side_bytes(w->dt, &w->q, w->k) +
+               (size_t)row0 * quant_row_bytes(w->dt, &w->q, w->k);
+    quant_pack_rows(w->dt, &w->q, w->k, src, n_rows, to);
+}
+
+static void cpu_quant_side(backend *b, wmat *w, const int32_t *order, const float *table) {
+    quant_pack_side(w->dt, &w->q, w->k, order, table, w->data);
 }
 
 /* Run fn over rows [0, n_rows) in units of `grain`, alone if the work is small. */
@@ -273,6 +296,10 @@ static const backend_vtbl vtbl = {
     .wmat_init = cpu_wmat_init,
     .wmat_pack = cpu_wmat_pack,
     .pack_rows = PANEL_COLS,
+    .quant_bytes = cpu_quant_bytes,
+    .quant_init = cpu_quant_init,
+    .quant_pack = cpu_quant_pack,
+    .quant_side = cpu_quant_side,
 #define OP(name, tol32, tol16, what) .name = cpu_##name,
 #include "kernels/ops.def"
 #undef OP

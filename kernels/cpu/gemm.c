@@ -60,6 +60,10 @@ void cpu_gemm(backend *b, const op_gemm *g) {
     cpu_backend *c = (cpu_backend *)b;
     const wmat *w = g->w;
     if (g->m <= 0) return;
+    if (w->layout == WMAT_QUANT) {
+        cpu_gemm_quant(c, g);
+        return;
+    }
     gemm_call call = {.g = g, .row = cpu_gemm_row(c, w->dt), .team = c->team};
     CHECK(w->layout == (int32_t)call.row->layout);
     int n_threads = (int64_t)g->m * w->n * w->k < SMALL_MACS ? 1 : team_size(c->team);

@@ -69,8 +69,9 @@ typedef struct logsumexp_row {
 
 /* Layouts of a packed matrix (wmat.layout). */
 typedef enum wmat_layout {
-    WMAT_ROWS,  /* [N][K] */
-    WMAT_PANELS /* f32, f16: [N/32][K][32]; bf16: [N/32][ceil(K/2)][32][2]; zero padded */
+    WMAT_ROWS,   /* [N][K] */
+    WMAT_PANELS, /* f32, f16: [N/32][K][32]; bf16: [N/32][ceil(K/2)][32][2]; zero padded */
+    WMAT_QUANT   /* what quant_pack_side writes, then N rows of quant_row_bytes */
 } wmat_layout;
 #define PANEL_COLS 32
 

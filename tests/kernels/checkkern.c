@@ -1,6 +1,6 @@
 /* checkkern: every row of every usable level against the reference rows.
  *
- *   checkkern [--isa LEVEL] [--op gemm|attention|ops] [--seed N] [--full]
+ *   checkkern [--isa LEVEL] [--op gemm|quant|attention|ops] [--seed N] [--full]
  *   checkkern --bench [--isa LEVEL] [--op NAME] [--threads N]
  *
  * Inputs are random, outputs poisoned and guarded; NaN and infinities are compared by place before
@@ -175,6 +175,7 @@ static void check_level(check_ctx *c, const char *op) {
     c->ref = open_or_die("ref", 1);
     for (int i = 0; i < 3; i++) c->be[i] = open_or_die(c->isa, i + 1);
     if (!op || strcmp(op, "gemm") == 0) check_gemm(c);
+    if (!op || strcmp(op, "quant") == 0) check_quant(c);
     if (!op || strcmp(op, "attention") == 0) check_attention(c);
     if (!op || strcmp(op, "ops") == 0) check_ops(c);
     backend_close(c->ref);

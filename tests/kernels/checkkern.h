@@ -55,6 +55,7 @@ bool check_same(check_ctx *c, const mat *want, int32_t row0, const mat *got, con
 double check_tol(const char *op, bool narrow);
 
 void check_gemm(check_ctx *c);
+void check_quant(check_ctx *c);
 void check_attention(check_ctx *c);
 void check_ops(check_ctx *c);
 

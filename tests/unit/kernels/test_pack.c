@@ -28,7 +28,7 @@ static float element(const wmat *w, int32_t n, int32_t k) {
 static void check_packed(wmat_layout layout, dtype dt, dtype src_dt, int32_t n, int32_t k,
                          int32_t cut) {
     size_t bytes = pack_bytes(layout, n, k, dt);
-    wmat w = {n, k, dt, layout, mem_alloc(bytes), bytes};
+    wmat w = {n, k, dt, layout, mem_alloc(bytes), bytes, {0}};
     memset(w.data, 0x5A, bytes);
     int64_t stride = k + 3;
     char *src = mem_calloc((size_t)(n * stride), 4);

@@ -1,0 +1,189 @@
+/* gemm with quantised weights, every storage type on every level: equal to a product with the same
+ * values stored as f32 on that level, bit for bit, near the reference's product of them; the same
+ * bits for any number of rows and threads, and for rows packed in any pieces. */
+#include <string.h>
+
+#include "tests/kernels/checkkern.h"
+
+typedef struct quant_case {
+    dtype dt;
+    quant_spec q;
+    int32_t n, k;
+    uint8_t *codes, *zeros; /* codes: GGUF blocks too */
+    float *scales;
+    int32_t *order;
+    float table[16];
+    mat a, bias, old;
+} quant_case;
+
+static uint8_t *bytes_new(check_ctx *c, size_t n, int bits) {
+    uint8_t *p = mem_alloc(n + 1);
+    uint64_t s = (uint64_t)(check_uniform(c) * 0x1p53) | 1;
+    for (size_t i = 0; i < n; i++) {
+        s = s * 6364136223846793005u + 1442695040888963407u;
+        p[i] = (uint8_t)(s >> 40 & ((1u << bits) - 1));
+    }
+    return p;
+}
+
+/* Random GGUF bytes may be infinite or NaN scales: tame the half-precision fields by value. */
+static void tame_blocks(const quant_case *q) {
+    size_t block = dtype_block_bytes(q->dt);
+    size_t n = (size_t)q->n * dtype_row_bytes(q->dt, q->k) / block;
+    float values[256];
+    for (size_t i = 0; i < n; i++) {
+        uint8_t *b = q->codes + i * block;
+        for (size_t at = 0; at < block; at++) b[at] &= 0x7F; /* E8M0 scales too */
+        for (size_t at = 1; at < block; at++) {
+            quant_blocks_f32(q->dt, b, dtype_block(q->dt), values);
+            float sum = 0;
+            for (int32_t j = 0; j < dtype_block(q->dt); j++) sum += values[j] * values[j];
+            if (sum < 1e4f && sum > 0) break;
+            b[at] = b[at] / 2, b[at - 1] = b[at - 1] / 2;
+        }
+    }
+}
+
+static quant_case case_new(check_ctx *c, dtype dt, quant_spec spec, int32_t m, int32_t n,
+                           int32_t k) {
+    quant_case q = {.dt = dt, .q = spec, .n = n, .k = k};
+    q.a = mat_new(m, k, k + 3), q.bias = mat_new(1, n, n), q.old = mat_new(m, n, n + 5);
+    mat_random(c, &q.a, 1), mat_random(c, &q.bias, 1), mat_random(c, &q.old, 1);
+    for (int i = 0; i < 16; i++) q.table[i] = (float)check_uniform(c) - 0.5f;
+    if (dtype_kind_of(dt) == DTYPE_GGUF) {
+        q.codes = bytes_new(c, (size_t)n * dtype_row_bytes(dt, k), 8);
+        tame_blocks(&q);
+        return q;
+    }
+    size_t groups = (size_t)(n * quant_groups(&spec, k));
+    q.codes = bytes_new(c, (size_t)(n * k), dt == DT_F8_E4M3 ? 6 : MIN(6, quant_bits(dt)));
+    q.zeros = bytes_new(c, groups, MIN(6, quant_bits(dt)));
+    q.scales = mem_alloc(groups * sizeof *q.scales);
+    for (size_t i = 0; i < groups; i++) q.scales[i] = (float)check_uniform(c) * 0.1f;
+    q.order = mem_alloc((size_t)k * sizeof *q.order);
+    for (int32_t i = 0; i < k; i++) q.order[i] = check_int(c, 0, quant_groups(&spec, k) - 1);
+    return q;
+}
+
+static void case_free(quant_case *q) {
+    mat_free(&q->a), mat_free(&q->bias), mat_free(&q->old);
+    mem_free(q->codes), mem_free(q->zeros), mem_free(q->scales), mem_free(q->order);
+}
+
+static void pack_range(backend *b, const quant_case *q, wmat *w, int32_t r0, int32_t r1) {
+    size_t groups = q->scales ? (size_t)(r0 * quant_groups(&q->q, q->k)) : 0;
+    quant_rows rows = {.blocks = q->codes + (size_t)r0 * dtype_row_bytes(q->dt, q->k),
+                       .codes = q->codes + (size_t)r0 * (size_t)q->k,
+                       .scales = q->scales + groups,
+                       .zeros = q->zeros + groups};
+    b->v->quant_pack(b, w, r0, r1 - r0, &rows);
+}
+
+/* A matrix in the backend's memory, which ends at a fence. */
+static wmat pack(backend *b, const quant_case *q, size_t *ret_bytes) {
+    wmat w;
+    const quant_spec *spec = dtype_kind_of(q->dt) == DTYPE_CODES ? &q->q : NULL;
+    *ret_bytes = b->v->quant_bytes(b, q->n, q->k, q->dt, spec);
+    void *data = fenced_alloc(*ret_bytes);
+    memset(data, 0x7F, *ret_bytes);
+    b->v->quant_init(b, &w, q->n, q->k, q->dt, spec, data);
+    if (spec) b->v->quant_side(b, &w, q->order, q->table);
+    pack_range(b, q, &w, q->n / 3, q->n);
+    pack_range(b, q, &w, 0, q->n / 3);
+    return w;
+}
+
+/* The same values as f32 weights. */
+static wmat pack_values(backend *b, const wmat *quant, size_t *ret_bytes) {
+    wmat w;
+    float *row = mem_alloc((size_t)quant->k * sizeof *row);
+    const char *at = (const char *)quant->data + quant_side_bytes(quant->dt, &quant->q, quant->k);
+    *ret_bytes = b->v->wmat_bytes(b, quant->n, quant->k, DT_F32);
+    b->v->wmat_init(b, &w, quant->n, quant->k, DT_F32, fenced_alloc(*ret_bytes));
+    for (int32_t r = 0; r < quant->n; r++) {
+        quant_row_f32(quant->dt, &quant->q, quant->k, quant->data,
+                      at + (size_t)r * quant_row_bytes(quant->dt, &quant->q, quant->k), 0, quant->k,
+                      row);
+        b->v->wmat_pack(b, &w, r, 1, row, DT_F32, quant->k);
+    }
+    mem_free(row);
+    return w;
+}
+
+/* Rows [row0, row0+m); bit 0 of `how`: bias, bit 1: accumulate. */
+static mat run(backend *b, const quant_case *q, const wmat *w, int32_t row0, int32_t m, int how) {
+    mat out = mat_new(m, q->n, q->old.stride);
+    for (int32_t r = 0; r < m && (how & 2); r++)
+        memcpy(out.p + r * out.stride, q->old.p + (row0 + r) * q->old.stride, (size_t)q->n * 4);
+    op_gemm g = {.m = m,
+                 .a = q->a.p + row0 * q->a.stride,
+                 .a_stride = q->a.stride,
+                 .w = w,
+                 .bias = how & 1 ? q->bias.p : NULL,
+                 .out = out.p,
+                 .out_stride = out.stride,
+                 .accumulate = (how & 2) != 0};
+    b->v->gemm(b, &g);
+    return out;
+}
+
+/* Does rounding of `a` by the product equal rounding before it? The plain product gets it done. */
+static void round_input(quant_case *q) {
+    for (int32_t r = 0; r < q->a.rows; r++) quant_round_acts(&q->q, q->k, q->a.p + r * q->a.stride);
+}
+
+static void check_case(check_ctx *c, dtype dt, quant_spec spec, int32_t m, int32_t n, int32_t k) {
+    quant_case q = case_new(c, dt, spec, m, n, k);
+    size_t bytes, value_bytes, ref_bytes;
+    wmat w = pack(c->be[0], &q, &bytes);
+    wmat values = pack_values(c->be[0], &w, &value_bytes);
+    wmat ref = pack_values(c->ref, &w, &ref_bytes);
+    int how = check_int(c, 0, 3);
+    mat all = run(c->be[0], &q, &w, 0, m, how);
+    for (int t = 0; t < 3; t++) {
+        mat again = run(c->be[t], &q, &w, 0, m, how);
+        check_same(c, &all, 0, &again, "gemm %s bits n=%d k=%d threads=%d", dtype_name(dt), n, k,
+                   t + 1);
+        mat_free(&again);
+        int32_t rows = check_int(c, 1, m), row0 = check_int(c, 0, m - rows);
+        mat part = run(c->be[t], &q, &w, row0, rows, how);
+        check_same(c, &all, row0, &part, "gemm %s bits m=%d of %d n=%d k=%d threads=%d",
+                   dtype_name(dt), rows, m, n, k, t + 1);
+        mat_free(&part);
+    }
+    round_input(&q);
+    mat same = run(c->be[0], &q, &values, 0, m, how), want = run(c->ref, &q, &ref, 0, m, how);
+    check_same(c, &same, 0, &all, "gemm %s as f32 m=%d n=%d k=%d act=%d", dtype_name(dt), m, n, k,
+               (int)spec.act);
+    check_close(c, &want, &all, check_tol("gemm", false), "gemm %s m=%d n=%d k=%d how=%d act=%d",
+                dtype_name(dt), m, n, k, how, (int)spec.act);
+    mat_free(&all), mat_free(&same), mat_free(&want);
+    fenced_free(w.data, bytes), fenced_free(values.data, value_bytes);
+    fenced_free(ref.data, ref_bytes);
+    case_free(&q);
+}
+
+static quant_spec random_spec(check_ctx *c, int32_t k, act_round act) {
+    int how = check_int(c, 0, 3);
+    return (quant_spec){.group = how == 1 ? k : 16 << check_int(c, 0, 4),
+                        .scale_dt = DT_F32,
+                        .has_zeros = how & 1,
+                        .has_order = how & 2,
+                        .zero = (int16_t)check_int(c, 0, 8),
+                        .scale_mul = 1,
+                        .act = act,
+                        .act_scale = 0.02f,
+                        .act_zero = 5};
+}
+
+void check_quant(check_ctx *c) {
+    for (int d = 0; d < DT_COUNT; d++)
+        for (int i = 0; dtype_is_quant(d) && i < (c->full ? 20 : 4); i++) {
+            int32_t block = dtype_kind_of(d) == DTYPE_GGUF ? dtype_block(d) : 1;
+            int32_t k = check_int(c, 1, 600 / block) * block, n = check_int(c, 1, 150);
+            act_round act = block == 1 ? (act_round)(i % 3) : ACT_ROUND_NONE;
+            quant_spec spec = block == 1 ? random_spec(c, k, act) : (quant_spec){0};
+            check_case(c, (dtype)d, spec, check_int(c, 1, 40), n, k);
+        }
+    check_case(c, DT_INT4, random_spec(c, 4300, ACT_ROUND_NONE), 90, 70, 4300);
+}
