@@ -79,12 +79,11 @@ static void cpu_quant_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt,
     if (spec) w->q = *spec;
 }
 
-static void cpu_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows,
-                           const quant_rows *src) {
+static void cpu_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows) {
     CHECK(row0 >= 0 && n_rows >= 0 && row0 + n_rows <= w->n);
-    char *to = (char *)w->data + quant_side_bytes(w->dt, &w->q, w->k) +
-               (size_t)row0 * quant_row_bytes(w->dt, &w->q, w->k);
-    quant_pack_rows(w->dt, &w->q, w->k, src, n_rows, to);
+    size_t row_bytes = quant_row_bytes(w->dt, &w->q, w->k);
+    memcpy((char *)w->data + quant_side_bytes(w->dt, &w->q, w->k) + (size_t)row0 * row_bytes, rows,
+           (size_t)n_rows * row_bytes);
 }
 
 static void cpu_quant_side(backend *b, wmat *w, const int32_t *order, const float *table) {

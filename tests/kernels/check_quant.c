@@ -71,12 +71,18 @@ static void case_free(quant_case *q) {
 }
 
 static void pack_range(backend *b, const quant_case *q, wmat *w, int32_t r0, int32_t r1) {
-    size_t groups = q->scales ? (size_t)(r0 * quant_groups(&q->q, q->k)) : 0;
-    quant_rows rows = {.blocks = q->codes + (size_t)r0 * dtype_row_bytes(q->dt, q->k),
-                       .codes = q->codes + (size_t)r0 * (size_t)q->k,
+    if (!q->scales) {
+        b->v->quant_pack(b, w, r0, r1 - r0, q->codes + (size_t)r0 * dtype_row_bytes(q->dt, q->k));
+        return;
+    }
+    size_t groups = (size_t)(r0 * quant_groups(&q->q, q->k));
+    quant_rows rows = {.codes = q->codes + (size_t)r0 * (size_t)q->k,
                        .scales = q->scales + groups,
                        .zeros = q->zeros + groups};
-    b->v->quant_pack(b, w, r0, r1 - r0, &rows);
+    char *stored = mem_alloc((size_t)(r1 - r0) * quant_row_bytes(q->dt, &q->q, q->k) + 1);
+    quant_pack_rows(q->dt, &q->q, q->k, &rows, r1 - r0, stored);
+    b->v->quant_pack(b, w, r0, r1 - r0, stored);
+    mem_free(stored);
 }
 
 /* A matrix in the backend's memory, which ends at a fence. */
