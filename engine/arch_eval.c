@@ -1,6 +1,7 @@
 /* Variables are resolved on first use, so their order in the file is free; a cycle is an error. */
 #include "engine/arch_eval.h"
 
+#include <fnmatch.h>
 #include <math.h>
 #include <stdio.h>
 
@@ -13,6 +14,8 @@ status arch_eval_init(arch_eval *e, const family *f, const json_t *config, const
                      .config_path = config_path,
                      .names = names,
                      .layer = -1,
+                     .expert = -1,
+                     .head = -1,
                      .prefix = ""};
     const char *key;
     json_t *v;
@@ -35,8 +38,7 @@ const json_t *arch_node(const arch_eval *e, const char *path) {
 }
 
 status arch_unsupported(const arch_eval *e, const char *path, const char *what, error *err) {
-    return error_set(err, ERR_UNSUPPORTED, "%s: %s: known but not supported yet: %s", e->f->file,
-                     path, what);
+    return error_set(err, ERR_UNSUPPORTED, "%s: %s: not supported: %s", e->f->file, path, what);
 }
 
 static bool scalar_value(const json_t *v, value *ret) {
@@ -63,21 +65,42 @@ static bool config_value(const arch_eval *e, str key, value *ret) {
     return v && scalar_value(v, ret);
 }
 
+/* DeepSeek's factor of the softmax scale: yarn's m(factor, mscale_all_dim), 1 without it. */
+static double mscale_all(const arch_eval *e) {
+    const json_t *p = js_get(e->config, "rope_parameters");
+    if (!json_is_object(p)) p = js_get(e->config, "rope_scaling");
+    double factor = js_get_real(p, "factor", 1), m = js_get_real(p, "mscale_all_dim", 0);
+    return factor <= 1 || m == 0 ? 1 : 0.1 * m * log(factor) + 1;
+}
+
+static void expand(const arch_eval *e, str pattern, strbuf *out);
+
 static status env_name(void *ctx, str name, value *ret, error *err) {
     arch_eval *e = ctx;
     if (str_eqz(name, "i") && e->layer >= 0) {
         *ret = value_num(e->layer);
         return OK;
     }
+    if (str_eqz(name, "mscale_all")) {
+        *ret = value_num(mscale_all(e));
+        return OK;
+    }
     return arch_var_value(e, name, ret, err);
 }
 
-/* has('key'): the key is there, be it null. layer_type(i, 'name', otherwise): layer_types[i] is
- * name; without such a list, otherwise. */
+/* has('key'): the key is there, be it null. has_tensor('name'): in the checkpoint. layer_type(i,
+ * 'name', otherwise): layer_types[i] is name; without such a list, otherwise. */
 static status env_call(void *ctx, str name, const value *a, int n, value *ret, error *err) {
     arch_eval *e = ctx;
     if (str_eqz(name, "has") && n == 1 && a[0].kind == VAL_STR) {
         *ret = value_bool(json_object_getn(e->config, a[0].text.p, a[0].text.n) != NULL);
+        return OK;
+    }
+    if (str_eqz(name, "has_tensor") && n == 1 && a[0].kind == VAL_STR) {
+        strbuf tensor = {0};
+        expand(e, a[0].text, &tensor);
+        *ret = value_bool(e->names.has(e->names.ctx, tensor.p ? tensor.p : ""));
+        strbuf_done(&tensor);
         return OK;
     }
     if (str_eqz(name, "layer_type") && n == 3 && a[0].kind == VAL_NUM && a[1].kind == VAL_STR) {
@@ -232,6 +255,10 @@ static void expand(const arch_eval *e, str pattern, strbuf *out) {
         value v = {0};
         if (str_starts(rest, STR("{i}"))) {
             strbuf_addf(out, "%d", e->layer);
+        } else if (str_starts(rest, STR("{e}")) && e->expert >= 0) {
+            strbuf_addf(out, "%d", e->expert);
+        } else if (str_starts(rest, STR("{h}")) && e->head >= 0) {
+            strbuf_addf(out, "%d", e->head);
         } else if (str_starts(rest, STR("{p}"))) {
             strbuf_addz(out, e->prefix);
         } else if (str_starts(rest, STR("{L}")) &&
@@ -261,44 +288,15 @@ status arch_tensor_name(arch_eval *e, const json_t *ref, const char *path, char 
         pattern = v.kind == VAL_STR ? v.text : (str){0};
     }
     if (pattern.n == 0) return OK;
-    if (pattern.p[0] == '@') return arch_unsupported(e, path, "packed tensors", err);
     strbuf name = {0};
     expand(e, pattern, &name);
     *ret = strbuf_take(&name);
     return OK;
 }
 
-/* Is a node without support switched off? */
-static status is_off(arch_eval *e, const key_rule *r, const json_t *node, bool *ret, error *err) {
-    value v = value_bool(true);
-    *ret = true;
-    if (json_is_null(node) || json_is_false(node)) return OK;
-    if (json_is_object(node)) {
-        TRY(arch_node_value(e, js_get(node, "if"), r->path, v, &v, err));
-        *ret = !value_true(v) || json_object_size(node) == 0;
-        return OK;
-    }
-    if (json_is_array(node)) {
-        *ret = json_array_size(node) == 0;
-        return OK;
-    }
-    if (r->kind == KEY_TENSOR || str_eqz(js_str(node), "none")) {
-        *ret = r->kind != KEY_TENSOR;
-        return OK;
-    }
-    TRY(arch_node_value(e, node, r->path, v, &v, err));
-    *ret = !value_true(v) || (v.kind == VAL_STR && str_eqz(v.text, "none"));
-    return OK;
-}
-
-status arch_check_runs(arch_eval *e, error *err) {
-    for (int k = 0; k < family_n_keys; k++) {
-        const key_rule *r = &family_keys[k];
-        if (r->runs || strchr(r->path, '*') || strchr(r->path, '[')) continue;
-        const json_t *node = arch_node(e, r->path);
-        bool off = true;
-        if (node) TRY(is_off(e, r, node, &off, err));
-        if (!off) return arch_unsupported(e, r->path, r->path, err);
-    }
-    return OK;
+bool arch_is_transposed(const arch_eval *e, const char *name) {
+    const json_t *list = js_get(e->f->root, "transpose");
+    for (size_t k = 0; k < json_array_size(list); k++)
+        if (fnmatch(json_string_value(json_array_get(list, k)), name, 0) == 0) return true;
+    return false;
 }

@@ -23,6 +23,7 @@ typedef struct arch_eval {
     arch_var vars[ARCH_VARS_MAX];
     int n_vars;
     int32_t layer;          /* {i}; -1 outside layers */
+    int32_t expert, head;   /* {e}, {h}; -1 outside */
     const char *prefix;     /* {p} */
     const json_t *override; /* per_layer's `set` for this layer, or NULL */
 } arch_eval;
@@ -51,13 +52,12 @@ NODISCARD status arch_dim(arch_eval *e, const char *var, int32_t min, int32_t ma
                           error *err);
 NODISCARD status arch_var_value(arch_eval *e, str name, value *ret, error *err);
 
-/* The tensor name of a reference with {i}, {p}, {L} put in: fresh (mem_free), NULL when the
- * reference is absent, null or its `if` does not hold. */
+/* The tensor name of a reference with {i}, {e}, {h}, {p}, {L} put in: fresh (mem_free), NULL when
+ * the reference is absent, null, "" or its `if` does not hold. "@pack.part" comes back as it is. */
 NODISCARD status arch_tensor_name(arch_eval *e, const json_t *ref, const char *path, char **ret,
                                   error *err);
 
-/* Every key that no node runs must be off (null, false, 0, "none", or under an `if` that does not
- * hold). */
-NODISCARD status arch_check_runs(arch_eval *e, error *err);
+/* Is the tensor stored [in, out], by the family's `transpose` list? */
+bool arch_is_transposed(const arch_eval *e, const char *name);
 
 #endif

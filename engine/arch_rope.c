@@ -47,25 +47,60 @@ static double yarn_attention(const json_t *p, double factor) {
                               : yarn_mscale(factor, 1);
 }
 
+static status read_factors(const arch_eval *e, const json_t *p, const char *key, int32_t n,
+                           float **ret, error *err) {
+    const json_t *list = js_get(p, key);
+    if ((int32_t)json_array_size(list) != n)
+        return error_set(err, ERR_FORMAT,
+                         "%s: rope scaling needs \"%s\" with %d numbers, found %zu", e->config_path,
+                         key, n, json_array_size(list));
+    *ret = mem_alloc((size_t)n * sizeof **ret);
+    for (int32_t i = 0; i < n; i++) {
+        double x = json_number_value(json_array_get(list, (size_t)i));
+        TRY(positive(e, key, x, err));
+        (*ret)[i] = (float)x;
+    }
+    return OK;
+}
+
+/* cos and sin grow with the stretch: sqrt(1 + ln(factor) / ln(original positions)). */
+static status read_longrope(const arch_eval *e, const json_t *p, double orig, rope_spec *r,
+                            error *err) {
+    if (orig == 0) orig = r->ctx;
+    TRY(whole(e, "original_max_position_embeddings", orig, &r->ctx_orig, err));
+    if (r->factor == 0) r->factor = r->ctx / orig;
+    TRY(positive(e, "factor", r->factor, err));
+    r->attention_factor = js_get_real(p, "attention_factor", 0);
+    if (r->attention_factor == 0)
+        r->attention_factor = r->factor <= 1 ? 1 : sqrt(1 + log(r->factor) / log(r->ctx_orig));
+    TRY(positive(e, "attention_factor", r->attention_factor, err));
+    TRY(read_factors(e, p, "short_factor", r->dim / 2, &r->factors, err));
+    return read_factors(e, p, "long_factor", r->dim / 2, &r->long_factors, err);
+}
+
 static status read_scaling(const arch_eval *e, const json_t *p, rope_spec *r, error *err) {
     str type = js_get_str(p, "rope_type");
     if (!type.n) type = js_get_str(p, "type");
     if (!type.n || str_eqz(type, "default")) return OK;
-    r->scaling = str_eqz(type, "linear")    ? SCALE_LINEAR
-                 : str_eqz(type, "dynamic") ? SCALE_DYNAMIC
-                 : str_eqz(type, "llama3")  ? SCALE_LLAMA3
-                 : str_eqz(type, "yarn")    ? SCALE_YARN
-                                            : SCALE_NONE;
+    r->scaling = str_eqz(type, "linear")     ? SCALE_LINEAR
+                 : str_eqz(type, "dynamic")  ? SCALE_DYNAMIC
+                 : str_eqz(type, "llama3")   ? SCALE_LLAMA3
+                 : str_eqz(type, "yarn")     ? SCALE_YARN
+                 : str_eqz(type, "longrope") ? SCALE_LONGROPE
+                 : str_eqz(type, "su")       ? SCALE_LONGROPE
+                                             : SCALE_NONE;
     if (r->scaling == SCALE_NONE)
         return error_set(err, ERR_UNSUPPORTED,
                          "%s: rope scaling \"" STR_FMT "\" is not supported; known: linear, "
-                         "dynamic, llama3, yarn",
+                         "dynamic, llama3, yarn, longrope",
                          e->config_path, STR_ARG(type));
     double orig = js_get_real(p, "original_max_position_embeddings",
                               js_get_real(e->config, "original_max_position_embeddings", 0));
     if (orig == 0 && r->scaling == SCALE_YARN) orig = r->ctx;
-    r->factor = js_get_real(p, "factor", r->scaling == SCALE_YARN && orig > 0 ? r->ctx / orig : 0);
+    bool from_ctx = r->scaling == SCALE_YARN || r->scaling == SCALE_LONGROPE;
+    r->factor = js_get_real(p, "factor", from_ctx && orig > 0 ? r->ctx / orig : 0);
     TRY(positive(e, "factor", r->factor, err));
+    if (r->scaling == SCALE_LONGROPE) return read_longrope(e, p, orig, r, err);
     if (r->scaling == SCALE_LLAMA3 || r->scaling == SCALE_YARN)
         TRY(whole(e, "original_max_position_embeddings", orig, &r->ctx_orig, err));
     if (r->scaling == SCALE_LLAMA3) {
@@ -92,11 +127,15 @@ static status read_scaling(const arch_eval *e, const json_t *p, rope_spec *r, er
 }
 
 static status check_spec(const arch_eval *e, const arch *a, const rope_spec *r, error *err) {
-    if (r->dim < 2 || r->dim % 2 || r->dim > a->head_dim)
+    int32_t unit = r->style == ROPE_HALVES ? 4 : 2;
+    if (r->dim < unit || r->dim % unit || r->dim > a->head_dim)
         return error_set(err, ERR_FORMAT,
-                         "%s: rotated width %d must be even and from 2 to the head width %d",
-                         e->config_path, r->dim, a->head_dim);
-    if (r->scaling == SCALE_DYNAMIC && r->dim == 2)
+                         "%s: rotated width %d must be a multiple of %d and from %d to the head "
+                         "width %d",
+                         e->config_path, r->dim, unit, unit, a->head_dim);
+    if (r->style == ROPE_HALVES && r->dim != a->head_dim)
+        return error_set(err, ERR_FORMAT, "%s: two rotations must fill the head", e->f->file);
+    if ((r->scaling == SCALE_DYNAMIC || r->scaling == SCALE_QWEN_NTK) && r->dim == 2)
         return error_set(err, ERR_FORMAT, "%s: dynamic rope scaling needs heads wider than 2",
                          e->config_path);
     if (!(r->theta > 1 && isfinite(r->theta)))
@@ -105,32 +144,92 @@ static status check_spec(const arch_eval *e, const arch *a, const rope_spec *r, 
     return OK;
 }
 
-status arch_rope_resolve(arch_eval *e, const arch *a, rope_spec *ret, error *err) {
-    rope_spec r = {.style = ROPE_NONE, .ctx = a->ctx_max, .attention_factor = 1};
-    bool on, from_config;
-    double dim;
-    str style;
-    *ret = r;
-    TRY(arch_bool(e, "rope.if", true, &on, err));
-    if (!on || !arch_node(e, "rope")) return OK;
-    TRY(arch_word(e, arch_node(e, "rope.style"), "rope.style", "half", &style, err));
-    if (!str_eqz(style, "half")) return arch_unsupported(e, "rope.style", "pair", err);
-    r.style = ROPE_HALF;
-    TRY(arch_real(e, "rope.dim", a->head_dim, &dim, err));
-    TRY(arch_real(e, "rope.theta", 10000, &r.theta, err));
-    TRY(arch_bool(e, "rope.from_config", false, &from_config, err));
-    const json_t *p = from_config ? config_rope(e, &r.theta) : NULL;
-    if (e->override && js_get(e->override, "rope.theta"))
-        TRY(arch_real(e, "rope.theta", 10000, &r.theta, err));
-    double partial =
-        js_get_real(p, "partial_rotary_factor", js_get_real(e->config, "partial_rotary_factor", 1));
-    dim = from_config ? floor(dim * partial) : dim;
-    r.dim = dim >= 0 && dim <= 65536 && dim == floor(dim) ? (int32_t)dim : -1;
-    bool scaled = !(e->override && js_get(e->override, "rope.scaling"));
-    if (p && scaled) TRY(read_scaling(e, p, &r, err));
-    TRY(check_spec(e, a, &r, err));
-    *ret = r;
+static status read_style(arch_builder *b, rope_spec *r, error *err) {
+    static const char *const styles[] = {"half", "pair"};
+    int style;
+    TRY(arch_choice(b, arch_node(&b->e, "rope.style"), "rope.style", "half", styles, 2, &style,
+                    err));
+    r->style = style == 1 ? ROPE_PAIR : ROPE_HALF;
+    if (json_array_size(arch_node(&b->e, "rope.sections")) == 0) return OK;
+    if (b->a->positions != POS_GLM2D || style != 0)
+        return error_set(err, ERR_FORMAT, "%s: rope.sections need positions glm2d and style half",
+                         b->e.f->file);
+    r->style = ROPE_HALVES;
     return OK;
+}
+
+/* Which scaling: the layer's or family's word, else what config.json says. */
+static status choose_scaling(arch_builder *b, const json_t *p, rope_spec *r, error *err) {
+    static const char *const words[] = {"config", "none", "qwen_ntk"};
+    arch_eval *e = &b->e;
+    const json_t *node = e->override ? js_get(e->override, "rope.scaling") : NULL;
+    int word;
+    TRY(arch_choice(b, node ? node : arch_node(e, "rope.scaling"), "rope.scaling", "config", words,
+                    3, &word, err));
+    if (word == 0 && p) return read_scaling(e, p, r, err);
+    if (word == 2) {
+        double ctx;
+        TRY(arch_real(e, "rope.ctx", r->ctx, &ctx, err));
+        TRY(whole(e, "rope.ctx", ctx, &r->ctx, err));
+        r->scaling = SCALE_QWEN_NTK;
+    }
+    return OK;
+}
+
+/* Factors stored as tensors: the place is filled when the weights are there. */
+static status factor_tensors(arch_builder *b, rope_spec *r, error *err) {
+    const json_t *n = arch_node(&b->e, "rope.factors");
+    bool has_short = false, has_long = false;
+    if (!n) return OK;
+    const json_t *first = js_get(n, "short") ? js_get(n, "short") : js_get(n, "tensor");
+    int32_t layer = b->e.layer;
+    b->e.layer = -1;
+    arch_place at = {.slot = W_ROPE_FACTORS, .rows = r->dim / 2};
+    status st = b->a->n_ropes ? OK : arch_add_tensor(b, first, "rope.factors", at, &has_short, err);
+    at.slot = W_ROPE_LONG;
+    if (st == OK && !b->a->n_ropes)
+        st = arch_add_tensor(b, js_get(n, "long"), "rope.factors.long", at, &has_long, err);
+    b->e.layer = layer;
+    r->weight_factors = has_short || (b->a->n_ropes && b->a->ropes[0].weight_factors);
+    return st;
+}
+
+static status resolve(arch_builder *b, rope_spec *r, error *err) {
+    bool from_config;
+    double dim, partial;
+    arch_eval *e = &b->e;
+    TRY(read_style(b, r, err));
+    TRY(arch_real(e, "rope.dim", b->a->head_dim, &dim, err));
+    TRY(arch_real(e, "rope.theta", 10000, &r->theta, err));
+    TRY(arch_real(e, "rope.partial", 1, &partial, err));
+    TRY(arch_bool(e, "rope.from_config", false, &from_config, err));
+    TRY(arch_bool(e, "rope.fp16_inv_freq", false, &r->fp16_freq, err));
+    const json_t *p = from_config ? config_rope(e, &r->theta) : NULL;
+    if (e->override && js_get(e->override, "rope.theta"))
+        TRY(arch_real(e, "rope.theta", 10000, &r->theta, err));
+    if (from_config)
+        partial = js_get_real(p, "partial_rotary_factor",
+                              js_get_real(e->config, "partial_rotary_factor", partial));
+    dim = floor(dim * partial);
+    r->dim = dim >= 0 && dim <= 65536 ? (int32_t)dim : -1;
+    TRY(check_spec(e, b->a, r, err));
+    TRY(choose_scaling(b, p, r, err));
+    TRY(check_spec(e, b->a, r, err));
+    return factor_tensors(b, r, err);
+}
+
+status arch_rope_resolve(arch_builder *b, rope_spec *ret, error *err) {
+    rope_spec r = {.style = ROPE_NONE, .ctx = b->a->ctx_max, .attention_factor = 1};
+    bool on;
+    *ret = r;
+    TRY(arch_bool(&b->e, "rope.if", true, &on, err));
+    if (!on || !arch_node(&b->e, "rope")) return OK;
+    status st = resolve(b, &r, err);
+    if (st == OK)
+        *ret = r;
+    else
+        rope_spec_done(&r);
+    return st;
 }
 
 /* linear and dynamic stretch the config's positions, yarn those of the original training; llama3
@@ -140,8 +239,9 @@ int32_t arch_rope_ctx(const arch *a, int32_t ctx) {
     for (int32_t i = 0; i < a->n_ropes; i++) {
         const rope_spec *r = &a->ropes[i];
         double reach = r->scaling == SCALE_LINEAR || r->scaling == SCALE_DYNAMIC ? r->factor * ctx
-                       : r->scaling == SCALE_YARN ? r->factor * r->ctx_orig
-                                                  : ctx;
+                       : r->scaling == SCALE_YARN     ? r->factor * r->ctx_orig
+                       : r->scaling == SCALE_LONGROPE ? (double)r->ctx
+                                                      : ctx;
         most = MAX(most, reach);
     }
     return (int32_t)MIN(most, (double)(INT32_MAX / 64));

@@ -105,10 +105,12 @@ typedef struct stepper {
     int32_t max_seqs;      /* most sequences in one step */
     int32_t max_model_len; /* most tokens of one sequence, prompt and output */
     int32_t vocab;
+    bool whole_prompt; /* prompt tokens see later ones: a prompt is computed in one step, and its
+                        * pages are not shared with other prompts */
     /* Sequences of different class may not share pages even where their tokens agree (keys that
-     * depend on max_len by dynamic rope scaling, or on the adapter, also on one that was loaded
+     * depend on the lengths by rope scaling, or on the adapter, also on one that was loaded
      * later under an old id). NULL: one class. Any thread; the adapter stays loaded meanwhile. */
-    uint64_t (*kv_class)(void *self, int32_t max_len, int32_t adapter);
+    uint64_t (*kv_class)(void *self, int32_t n_prompt, int32_t max_len, int32_t adapter);
 } stepper;
 
 /* What a loaded adapter tells of itself. */

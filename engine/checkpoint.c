@@ -177,7 +177,16 @@ bool checkpoint_has_config(const char *model) {
     return false;
 }
 
+status checkpoint_map(checkpoint *c, int32_t file, const char **ret, error *err) {
+    if (!c->maps) c->maps = mem_calloc((size_t)c->n_files, sizeof *c->maps);
+    if (!c->maps[file].p) TRY(file_map_open(c->files[file], &c->maps[file], err));
+    *ret = (const char *)c->maps[file].p;
+    return OK;
+}
+
 void checkpoint_done(checkpoint *c) {
+    for (int32_t i = 0; c->maps && i < c->n_files; i++) file_map_close(&c->maps[i]);
+    mem_free(c->maps);
     for (int32_t i = 0; i < c->n_tensors; i++) mem_free(c->tensors[i].name);
     for (int32_t i = 0; i < c->n_files; i++) mem_free(c->files[i]);
     mem_free(c->tensors);

@@ -7,6 +7,7 @@
 #include <stdint.h>
 
 #include "conf/limits.h"
+#include "engine/base/file.h"
 #include "engine/base/json.h"
 #include "engine/base/map.h"
 #include "engine/base/status.h"
@@ -31,6 +32,7 @@ typedef struct checkpoint {
     int32_t n_tensors, cap;
     map by_name; /* name -> index */
     uint64_t data_bytes;
+    file_map *maps; /* [n_files] those that checkpoint_map has opened; NULL before the first */
     json_t *config; /* what the container says of the model as a config.json (GGUF), else NULL */
 } checkpoint;
 
@@ -42,6 +44,9 @@ NODISCARD status checkpoint_open(const char *model, checkpoint *ret, error *err)
 NODISCARD status checkpoint_open_file(const char *path, checkpoint *ret, error *err);
 void checkpoint_done(checkpoint *c);
 const st_tensor *checkpoint_find(const checkpoint *c, const char *name); /* NULL: none */
+
+/* The bytes of a file, mapped read-only until checkpoint_done. */
+NODISCARD status checkpoint_map(checkpoint *c, int32_t file, const char **ret, error *err);
 
 /* Does the model describe itself (a GGUF file, or a directory whose weights are one)? Then its
  * config is checkpoint.config and not a config.json. */

@@ -19,7 +19,8 @@ static void ids_text(const model_info *m, char *out, size_t n) {
 }
 
 static void describe_rope(const arch *a, strbuf *out) {
-    static const char *const kinds[] = {"", ", linear", ", dynamic", ", llama3", ", yarn"};
+    static const char *const kinds[] = {"",       ", linear",   ", dynamic", ", llama3",
+                                        ", yarn", ", longrope", ", qwen ntk"};
     for (int32_t i = 0; i < a->n_ropes; i++) {
         const rope_spec *r = &a->ropes[i];
         strbuf_addf(out, "%-14s width %d, base %g%s", "rope", r->dim, r->theta, kinds[r->scaling]);
@@ -31,7 +32,7 @@ static void describe_rope(const arch *a, strbuf *out) {
 static void describe_windows(const arch *a, strbuf *out) {
     int32_t n = 0, window = 0;
     for (int32_t l = 0; l < a->n_layers; l++)
-        if (a->layers[l].window) n++, window = a->layers[l].window;
+        if (a->layers[l].attn.window) n++, window = a->layers[l].attn.window;
     if (n)
         strbuf_addf(out, "%-14s %d tokens in %d of %d layers\n", "window", window, n, a->n_layers);
 }

@@ -90,11 +90,6 @@ static status check_not_quantised(const json_t *config, const char *path, error 
                      path, STR_ARG(method));
 }
 
-static void fill_chat_format(model_info *m, const family *f) {
-    str name = js_get_str(js_get(f->root, "chat"), "template");
-    if (name.n < sizeof m->chat_format) memcpy(m->chat_format, name.n ? name.p : "", name.n);
-}
-
 static status resolve(engine *e, const engine_options *o, error *err) {
     char *path = path_join(o->model_dir, "config.json");
     json_t *config = NULL;
@@ -113,7 +108,6 @@ static status resolve(engine *e, const engine_options *o, error *err) {
         st = arch_resolve(f, config, path, (tensor_names){has_tensor, &e->ckpt}, &e->a, err);
     if (st == OK) {
         fill_info(e);
-        fill_chat_format(&e->info, f);
         st = read_special_ids(&e->info, o->model_dir, config, err);
     }
     json_decref(config);
@@ -136,8 +130,19 @@ static status plan_weights(engine *e, const engine_options *o, error *err) {
     return OK;
 }
 
+static kv_shape cache_shape(const engine *e) {
+    const arch *a = e->a;
+    kv_shape s = {a->n_layers, 2, a->n_kv_heads * a->head_dim, e->info.kv_dt};
+    if (a->attn == ATTN_MLA) {
+        s.n_buffers = 1;
+        s.width = a->latent + a->rope_width;
+    }
+    return s;
+}
+
 static void plan_memory(engine *e, const engine_options *o) {
     memplan *p = &e->plan;
+    kv_shape shape = cache_shape(e);
     e->max_tokens = o->max_batched_tokens > 0 ? o->max_batched_tokens : 512;
     e->max_seqs = MIN(o->max_seqs > 0 ? o->max_seqs : 64, e->max_tokens);
     e->n_tasks_max = e->max_tokens + e->max_seqs;
@@ -145,8 +150,7 @@ static void plan_memory(engine *e, const engine_options *o) {
         .weights = e->w.bytes,
         .staging = loader_staging_bytes(&e->w, e->b->n_threads),
         .other = OTHER_BYTES,
-        .page_bytes =
-            kvcache_page_bytes(e->a->n_layers, e->a->n_kv_heads, e->a->head_dim, e->info.kv_dt),
+        .page_bytes = kvcache_page_bytes(&shape),
         .page_tokens = KV_PAGE_TOKENS,
         .ctx_max = e->a->ctx_max,
         .max_model_len = o->max_model_len,
@@ -173,12 +177,7 @@ static status check_len(const engine *e, const engine_options *o, error *err) {
 
 static status allocate(engine *e, error *err) {
     TRY(weights_alloc(&e->w, err));
-    e->kv = (kvcache){.b = e->b,
-                      .n_layers = e->a->n_layers,
-                      .n_kv_heads = e->a->n_kv_heads,
-                      .head_dim = e->a->head_dim,
-                      .n_pages = e->plan.n_pages,
-                      .dt = e->info.kv_dt};
+    e->kv = (kvcache){.b = e->b, .shape = cache_shape(e), .n_pages = e->plan.n_pages};
     TRY(kvcache_alloc(&e->kv, MAX(64, e->max_seqs), err));
     e->f = (forward){.a = e->a,
                      .w = &e->w,
@@ -191,6 +190,20 @@ static status allocate(engine *e, error *err) {
     e->sampler = sampler_new(e->a->vocab);
     e->tasks = mem_calloc((size_t)e->n_tasks_max, sizeof *e->tasks);
     return OK;
+}
+
+/* Rope factors that the checkpoint stores as tensors (GGUF). */
+static void take_rope_factors(engine *e) {
+    const float *first = weights_vec(&e->w, -1, W_ROPE_FACTORS);
+    const float *last = weights_vec(&e->w, -1, W_ROPE_LONG);
+    for (int32_t k = 0; k < e->a->n_ropes; k++) {
+        rope_spec *r = &e->a->ropes[k];
+        size_t bytes = (size_t)r->dim / 2 * sizeof(float);
+        if (!r->weight_factors) continue;
+        if (first) r->factors = memcpy(mem_alloc(bytes), first, bytes);
+        if (last) r->long_factors = memcpy(mem_alloc(bytes), last, bytes);
+        rope_inv_freq(r, 0, e->f.ropes[k].inv_freq);
+    }
 }
 
 static status open_all(engine *e, const engine_options *o, error *err) {
@@ -212,6 +225,7 @@ static status open_all(engine *e, const engine_options *o, error *err) {
     TRY(allocate(e, err));
     loader_options l = {.n_threads = e->b->n_threads, .progress = o->progress, .ctx = o->ctx};
     TRY(loader_run(&e->w, &e->ckpt, &l, err));
+    take_rope_factors(e);
     e->loaded = true;
     return OK;
 }
@@ -244,13 +258,13 @@ const model_info *engine_info(const engine *e) {
     return &e->info;
 }
 
-/* Keys depend on the length that dynamic rope scaling is fixed for: each length is its own class.
- */
-static uint64_t engine_kv_class(void *self, int32_t max_len, int32_t adapter) {
+/* Keys depend on the lengths that rope scaling is fixed for. */
+static uint64_t engine_kv_class(void *self, int32_t n_prompt, int32_t max_len, int32_t adapter) {
     const engine *e = self;
+    uint64_t class = 0;
     for (int32_t k = 0; k < e->a->n_ropes; k++)
-        if (rope_depends_on_len(&e->a->ropes[k], max_len)) return (uint64_t)max_len;
-    return 0;
+        class = class * 1000003 + rope_class(&e->a->ropes[k], n_prompt, max_len);
+    return class;
 }
 
 stepper engine_stepper(engine *e) {
@@ -263,6 +277,7 @@ stepper engine_stepper(engine *e) {
                      .max_seqs = e->max_seqs,
                      .max_model_len = e->plan.len,
                      .vocab = e->a->vocab,
+                     .whole_prompt = arch_whole_prompt(e->a),
                      .kv_class = engine_kv_class};
 }
 
@@ -294,6 +309,14 @@ status engine_logits(engine *e, const int32_t *ids, int32_t n, bool all, int32_t
                      error *err) {
     CHECK(e->loaded);
     TRY(check_ids(e, ids, n, err));
+    if (arch_whole_prompt(e->a)) chunk = 0;
+    if (arch_whole_prompt(e->a) && n > e->max_tokens)
+        return error_set(err, ERR_INVALID,
+                         "%d ids: this model takes a prompt in one step, of at most %d tokens", n,
+                         e->max_tokens);
+    if (!e->a->has_head)
+        return error_set(err, ERR_UNSUPPORTED, "%s: a model without a head has no logits",
+                         e->info.architecture);
     int32_t n_pages = CEIL_DIV(n, KV_PAGE_TOKENS), step = e->max_tokens;
     int32_t *pages = mem_alloc((size_t)n_pages * sizeof *pages);
     for (int32_t i = 0; i < n_pages; i++) pages[i] = i;

@@ -60,7 +60,8 @@ static bool only_keys(const json_t *v, const char *const *keys, size_t n) {
 
 static bool kind_fits(key_kind kind, const json_t *v) {
     static const char *const tensor_keys[] = {"tensor", "if"};
-    static const char *const bias_keys[] = {"q", "k", "v", "o"};
+    static const char *const bias_keys[] = {"q",   "k",    "v",    "o",  "q_a",
+                                            "q_b", "kv_a", "gate", "up", "down"};
     switch (kind) {
     case KEY_ANY: return true;
     case KEY_SCALAR: return is_scalar(v);
@@ -69,8 +70,9 @@ static bool kind_fits(key_kind kind, const json_t *v) {
     case KEY_TENSOR:
         return json_is_string(v) || json_is_null(v) ||
                (only_keys(v, tensor_keys, 2) && json_is_string(js_get(v, "tensor")));
+    case KEY_NORM: return json_is_boolean(v) || kind_fits(KEY_TENSOR, v);
     case KEY_OBJECT: return json_is_object(v);
-    case KEY_BIAS: return is_scalar(v) || only_keys(v, bias_keys, 4);
+    case KEY_BIAS: return is_scalar(v) || only_keys(v, bias_keys, ARRAY_LEN(bias_keys));
     }
     return false;
 }

@@ -38,14 +38,14 @@ typedef enum key_kind {
     KEY_LIST,   /* list of scalars */
     KEY_EITHER, /* scalar or list of scalars */
     KEY_TENSOR, /* name pattern, null, "@pack.part" or {"tensor":, "if":} */
+    KEY_NORM,   /* KEY_TENSOR, or true/false: a norm without parameters */
     KEY_OBJECT, /* its members have rules of their own */
-    KEY_BIAS,   /* scalar, or {"q":,"k":,"v":,"o":} */
+    KEY_BIAS,   /* scalar, or one per projection {"q":,"k":,"v":,"o":} */
 } key_kind;
 
 typedef struct key_rule {
     const char *path; /* "attn.qk_norm.kind"; "*" any member; "[]" an element of a list */
     key_kind kind;
-    bool runs; /* false: part of the format, but forward.c has no node for it yet */
 } key_rule;
 
 extern const key_rule family_keys[];

@@ -1,6 +1,6 @@
 /* READ THIS FIRST.
  *
- * A decoder-only transformer over a batch of sequences, as in the papers:
+ * A transformer over a batch of sequences, as in the papers:
  *
  *     x = embed(ids)                                   [T,C]
  *     for each layer:
@@ -10,244 +10,222 @@
  *         x += W_down (act(W_gate norm(x)) * (W_up norm(x)))
  *     logits = W_head norm(x[rows])                    only the rows that are asked for
  *
+ * That is the plain form; the families differ in where the norms stand and how a branch joins the
+ * stream (arch_branch), in the attention (forward_attn.c) and in the feed-forward net
+ * (forward_mlp.c). arch.c decided all of it; these files hold no family names.
+ *
  * The T tokens of a step are the rows, whatever sequences they belong to: a whole prompt, a chunk
  * of one, or one new token each. Only attention looks across rows, through the pages of its own
  * sequence, so a row's result depends on its own sequence alone, bit for bit (ops.h).
  *
- * arch.c decided what each layer is; this file holds no family names. Nothing is allocated here
- * after forward_alloc. */
+ * Nothing is allocated here after forward_alloc (forward_mem.c). */
 #include "engine/forward.h"
 
 #include "engine/base/check.h"
-#include "engine/base/mem.h"
+#include "engine/forward_parts.h"
 
-/* The pieces of a layer */
+void forward_linear_item(forward *f, int32_t layer, weight_slot slot, int32_t item, const float *a,
+                         int64_t a_stride, float *out, int64_t out_stride) {
+    const weight *w = weights_at(f->w, layer, slot) + item;
+    const weight *bias = weights_at(f->w, layer, (weight_slot)(slot + 1));
+    int32_t row = 0;
+    for (int32_t k = 0; k < w->n_parts; k++) {
+        op_gemm op = {.m = f->n_tokens,
+                      .a = a,
+                      .a_stride = a_stride,
+                      .w = &w->m[k],
+                      .bias = bias ? bias[item].vec + row : NULL,
+                      .out = out + row,
+                      .out_stride = out_stride};
+        f->b->v->gemm(f->b, &op);
+        row += w->m[k].n;
+    }
+}
 
-static void norm(forward *f, int32_t layer, weight_slot slot, const float *x, int32_t n_rows,
-                 float *out) {
-    int32_t c = f->a->hidden;
+void forward_linear(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
+                    float *out, bool accumulate) {
+    const weight *w = weights_at(f->w, layer, slot);
+    const float *bias = weights_vec(f->w, layer, (weight_slot)(slot + 1));
+    int32_t row = 0;
+    for (int32_t k = 0; k < w->n_parts; k++) {
+        op_gemm op = {.m = n_rows,
+                      .a = a,
+                      .a_stride = w->cols,
+                      .w = &w->m[k],
+                      .bias = bias ? bias + row : NULL,
+                      .out = out + row,
+                      .out_stride = w->rows,
+                      .accumulate = accumulate};
+        f->b->v->gemm(f->b, &op);
+        row += w->m[k].n;
+    }
+}
+
+void forward_norm(forward *f, int32_t layer, weight_slot slot, const float *x, int32_t n_rows,
+                  int32_t width, float eps, float *out) {
     op_norm op = {.kind = f->a->norm,
                   .n_rows = n_rows,
                   .n_groups = 1,
-                  .width = c,
+                  .width = width,
                   .x = (float *)x,
-                  .x_stride = c,
-                  .weight = weights_at(f->w, layer, slot)->vec,
-                  .eps = f->a->eps,
+                  .x_stride = width,
+                  .weight = weights_vec(f->w, layer, slot),
+                  .bias = weights_vec(f->w, layer, (weight_slot)(slot + 1)),
+                  .eps = eps,
                   .out = out,
-                  .out_stride = c};
+                  .out_stride = width};
     f->b->v->norm(f->b, &op);
 }
 
-/* out = a W^T (+ bias), or added to what out holds. */
-static void linear(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
-                   float *out, bool accumulate) {
-    const weight *w = weights_at(f->w, layer, slot);
-    bool has_bias = layer >= 0; /* a matrix' bias is the slot after it */
-    op_gemm op = {.m = n_rows,
-                  .a = a,
-                  .a_stride = w->m.k,
-                  .w = &w->m,
-                  .bias = has_bias ? weights_at(f->w, layer, slot + 1)->vec : NULL,
-                  .out = out,
-                  .out_stride = w->m.n,
-                  .accumulate = accumulate};
-    f->b->v->gemm(f->b, &op);
+static void norm(forward *f, int32_t layer, weight_slot slot, const float *x, float *out) {
+    forward_norm(f, layer, slot, x, f->n_tokens, f->a->hidden, f->a->eps, out);
 }
 
-/* RMS over each head of q, then of k, in place. */
-static void qk_norm(forward *f, int32_t layer, int64_t stride) {
-    const arch *a = f->a;
-    op_norm op = {.kind = NORM_RMS,
-                  .n_rows = f->n_tokens,
-                  .n_groups = a->n_heads,
-                  .width = a->head_dim,
-                  .x = f->qkv,
-                  .x_stride = stride,
-                  .weight = weights_at(f->w, layer, W_Q_NORM)->vec,
-                  .eps = a->eps,
-                  .out = f->qkv,
-                  .out_stride = stride};
-    f->b->v->norm(f->b, &op);
-    op.n_groups = a->n_kv_heads;
-    op.x = op.out = f->qkv + (size_t)a->n_heads * (size_t)a->head_dim;
-    op.weight = weights_at(f->w, layer, W_K_NORM)->vec;
-    f->b->v->norm(f->b, &op);
+/* x = x_scale * x + y_scale * y; y_stride 0 repeats one row. */
+static void add(forward *f, float *x, float x_scale, const float *y, int64_t y_stride,
+                float y_scale) {
+    op_add op = {.n_rows = f->n_tokens,
+                 .width = f->a->hidden,
+                 .x = x,
+                 .x_stride = f->a->hidden,
+                 .y = y,
+                 .y_stride = y_stride,
+                 .x_scale = x_scale,
+                 .y_scale = y_scale};
+    f->b->v->add(f->b, &op);
 }
 
-static void rope_and_cache(forward *f, int32_t layer, int64_t stride) {
-    const arch *a = f->a;
-    const arch_layer *y = &a->layers[layer];
-    op_rope_kv op = {.n_tokens = f->n_tokens,
-                     .n_heads = a->n_heads,
-                     .n_kv_heads = a->n_kv_heads,
-                     .head_dim = a->head_dim,
-                     .qkv = f->qkv,
-                     .qkv_stride = stride,
-                     .pos = f->pos,
-                     .kv_slot = f->kv_slot,
-                     .k_pages = kvcache_keys(f->kv, layer),
-                     .v_pages = kvcache_values(f->kv, layer),
-                     .kv_dt = f->kv->dt,
-                     .page_tokens = f->kv->page_tokens};
-    if (y->rope >= 0) {
-        const rope_table *t = &f->ropes[y->rope];
-        bool own = f->own_rope && t->step_cos;
-        op.style = a->ropes[y->rope].style;
-        op.rope_dim = a->ropes[y->rope].dim;
-        op.cos = own ? t->step_cos : t->cos;
-        op.sin = own ? t->step_sin : t->sin;
-        if (own) op.pos = f->iota;
+/* Layers */
+
+typedef void branch_fn(forward *f, int32_t layer, const float *in, float *out, bool accumulate);
+
+/* The branch into y, then x = alpha * base + scale * y. */
+static void join(forward *f, const arch_branch *r, int32_t l, weight_slot out_norm) {
+    if (r->out_norm) norm(f, l, out_norm, f->y, f->y);
+    if (r->from_norm) {
+        float *normed = f->h;
+        add(f, normed, r->alpha, f->y, f->a->hidden, r->scale);
+        f->h = f->x;
+        f->x = normed;
+    } else
+        add(f, f->x, r->alpha, f->y, f->a->hidden, r->scale);
+}
+
+static void run_branch(forward *f, int32_t l, const arch_branch *r, branch_fn *fn,
+                       weight_slot in_norm, weight_slot out_norm, bool may_alias) {
+    const float *in = f->x;
+    if (r->in_norm) {
+        norm(f, l, in_norm, f->x, f->h);
+        in = f->h;
     }
-    f->b->v->rope_kv(f->b, &op);
+    bool direct = !r->out_norm && !r->from_norm && r->alpha == 1 && r->scale == 1 &&
+                  (in != f->x || may_alias);
+    if (direct) {
+        fn(f, l, in, f->x, true);
+    } else {
+        fn(f, l, in, f->y, false);
+        join(f, r, l, out_norm);
+    }
+    if (r->post_norm) norm(f, l, in_norm, f->x, f->x);
 }
 
-static void attention(forward *f, int32_t layer, int64_t stride) {
-    const arch *a = f->a;
-    const arch_layer *y = &a->layers[layer];
-    op_attention op = {.n_seqs = f->n_seqs,
-                       .n_heads = a->n_heads,
-                       .n_kv_heads = a->n_kv_heads,
-                       .head_dim = a->head_dim,
-                       .seqs = f->seqs,
-                       .q = f->qkv,
-                       .q_stride = stride,
-                       .out = f->att,
-                       .out_stride = (int64_t)a->n_heads * a->head_dim,
-                       .scale = y->scale,
-                       .window = y->window,
-                       .k_pages = kvcache_keys(f->kv, layer),
-                       .v_pages = kvcache_values(f->kv, layer),
-                       .kv_dt = f->kv->dt,
-                       .page_tokens = f->kv->page_tokens};
-    f->b->v->attention(f->b, &op);
-}
-
-static void activate(forward *f, int32_t layer) {
-    const arch_layer *y = &f->a->layers[layer];
-    int32_t width = f->a->ffn;
-    op_act op = {.kind = y->act,
-                 .gated = y->gated,
-                 .n_rows = f->n_tokens,
-                 .width = width,
-                 .in = f->up,
-                 .in_stride = y->gated ? 2 * (int64_t)width : width,
-                 .out = f->act,
-                 .out_stride = width};
-    f->b->v->act(f->b, &op);
+/* Both branches read the same x; with scales they are collected in y. */
+static void run_parallel(forward *f, int32_t l) {
+    const arch_layer *y = &f->a->layers[l];
+    const arch_branch *r = &y->attn_branch;
+    const float *second = f->h;
+    norm(f, l, W_ATTN_NORM, f->x, f->h);
+    if (!y->shared_norm) {
+        norm(f, l, W_MLP_NORM, f->x, f->h2);
+        second = f->h2;
+    }
+    bool direct = r->alpha == 1 && r->scale == 1;
+    float *out = direct ? f->x : f->y;
+    forward_attn(f, l, f->h, out, direct);
+    if (y->mlp.kind != MLP_NONE) forward_mlp(f, l, second, out, true);
+    if (!direct) add(f, f->x, r->alpha, f->y, f->a->hidden, r->scale);
 }
 
 static void run_layer(forward *f, int32_t l) {
-    int64_t qkv_stride = (int64_t)(f->a->n_heads + 2 * f->a->n_kv_heads) * f->a->head_dim;
-    int32_t n = f->n_tokens;
-
-    norm(f, l, W_ATTN_NORM, f->x, n, f->h);
-    linear(f, l, W_QKV, f->h, n, f->qkv, false);
-    if (f->a->layers[l].qk_norm) qk_norm(f, l, qkv_stride);
-    rope_and_cache(f, l, qkv_stride);
-    attention(f, l, qkv_stride);
-    linear(f, l, W_O, f->att, n, f->x, true);
-
-    norm(f, l, W_MLP_NORM, f->x, n, f->h);
-    linear(f, l, W_UP, f->h, n, f->up, false);
-    activate(f, l);
-    linear(f, l, W_DOWN, f->act, n, f->x, true);
+    const arch_layer *y = &f->a->layers[l];
+    if (y->parallel) {
+        run_parallel(f, l);
+        return;
+    }
+    run_branch(f, l, &y->attn_branch, forward_attn, W_ATTN_NORM, W_ATTN_OUT_NORM, true);
+    if (y->mlp.kind != MLP_NONE)
+        run_branch(f, l, &y->mlp_branch, forward_mlp, W_MLP_NORM, W_MLP_OUT_NORM,
+                   y->mlp.kind == MLP_DENSE);
 }
 
-static void embed(forward *f) {
-    op_embed op = {.ids = f->ids,
+/* Both ends */
+
+static void look_up(forward *f, weight_slot slot, const int32_t *rows, float scale, bool accumulate,
+                    float *out) {
+    const weight *t = weights_at(f->w, -1, slot);
+    op_embed op = {.ids = rows,
                    .n_tokens = f->n_tokens,
-                   .width = f->a->hidden,
-                   .rows = f->a->vocab,
-                   .table = f->w->embed,
-                   .table_dt = f->w->embed_dt,
-                   .scale = 1,
-                   .out = f->x};
+                   .width = t->cols,
+                   .rows = t->rows,
+                   .table = t->table,
+                   .table_dt = t->dt,
+                   .scale = scale,
+                   .accumulate = accumulate,
+                   .out = out};
     f->b->v->embed(f->b, &op);
 }
 
-/* The step's rows */
-
-static void lay_out_seq(forward *f, const batch_seq *s, attn_seq *ret) {
-    int32_t page_tokens = f->kv->page_tokens;
-    CHECK(s->n_tokens >= 1);
-    CHECK(s->pos >= 0);
-    CHECK(s->pos + s->n_tokens <= f->max_model_len);
-    CHECK(f->n_tokens + s->n_tokens <= f->max_tokens);
-    *ret = (attn_seq){f->n_tokens, s->n_tokens, s->pos, s->pages};
-    for (int32_t i = 0; i < s->n_tokens; i++) {
-        int32_t p = s->pos + i, t = f->n_tokens++, page = s->pages[p / page_tokens];
-        CHECK(page >= 0 && page < f->kv->n_pages);
-        CHECK(s->ids[p] >= 0 && s->ids[p] < f->a->vocab);
-        f->ids[t] = s->ids[p];
-        f->pos[t] = p;
-        f->kv_slot[t] = (int64_t)page * page_tokens + p % page_tokens;
-    }
+static void embed(forward *f) {
+    const arch *a = f->a;
+    look_up(f, W_EMBED, f->ids, a->embed_scale, false, a->proj_in ? f->narrow : f->x);
+    if (a->proj_in) forward_linear(f, -1, W_PROJ_IN, f->narrow, f->n_tokens, f->x, false);
+    if (a->pos_embed) look_up(f, W_POS_EMBED, f->pos_rows, 1, true, f->x);
+    if (a->type_embed) add(f, f->x, 1, weights_vec(f->w, -1, W_TYPE_EMBED), 0, 1);
+    if (a->embed_norm) norm(f, -1, W_EMBED_NORM, f->x, f->x);
 }
-
-static void lay_out(forward *f, const batch_plan *plan) {
-    CHECK(plan->n_seqs <= f->max_seqs);
-    f->n_tokens = 0;
-    f->n_seqs = plan->n_seqs;
-    for (int32_t i = 0; i < plan->n_seqs; i++) lay_out_seq(f, &plan->seqs[i], &f->seqs[i]);
-}
-
-/* Rows of the static table up to position `last`. */
-static void fill_table(const rope_spec *r, rope_table *t, int32_t last) {
-    int32_t half = r->dim / 2;
-    for (; t->n_filled <= last; t->n_filled++)
-        rope_row(r, t->inv_freq, t->n_filled, t->cos + (size_t)t->n_filled * half,
-                 t->sin + (size_t)t->n_filled * half);
-}
-
-/* The step's own table: each row's cos and sin with the base of its sequence. */
-static void fill_step_table(forward *f, const batch_plan *plan, const rope_spec *r, rope_table *t) {
-    int32_t row = 0;
-    for (int32_t i = 0; i < plan->n_seqs; i++) {
-        const batch_seq *s = &plan->seqs[i];
-        rope_inv_freq(r, s->max_len, t->inv_freq);
-        for (int32_t k = 0; k < s->n_tokens; k++, row++)
-            rope_row(r, t->inv_freq, s->pos + k, t->step_cos + (size_t)row * (r->dim / 2),
-                     t->step_sin + (size_t)row * (r->dim / 2));
-    }
-    rope_inv_freq(r, 0, t->inv_freq); /* back to that of the static table */
-}
-
-static void prepare_ropes(forward *f, const batch_plan *plan) {
-    int32_t last = 0;
-    f->own_rope = false;
-    for (int32_t i = 0; i < plan->n_seqs; i++) {
-        const batch_seq *s = &plan->seqs[i];
-        last = MAX(last, s->pos + s->n_tokens - 1);
-        for (int32_t k = 0; k < f->a->n_ropes; k++)
-            f->own_rope |= rope_depends_on_len(&f->a->ropes[k], s->max_len);
-    }
-    for (int32_t k = 0; k < f->a->n_ropes; k++) {
-        if (f->own_rope && f->ropes[k].step_cos)
-            fill_step_table(f, plan, &f->a->ropes[k], &f->ropes[k]);
-        else
-            fill_table(&f->a->ropes[k], &f->ropes[k], last);
-    }
-}
-
-/* The main functions */
 
 void forward_run(forward *f, const batch_plan *plan) {
     kvcache_copy(f->kv, plan->copies, plan->n_copies);
-    lay_out(f, plan);
+    forward_lay_out(f, plan);
     if (f->n_tokens == 0) return;
-    prepare_ropes(f, plan);
     embed(f);
     for (int32_t l = 0; l < f->a->n_layers; l++) run_layer(f, l);
 }
 
-void forward_logits(forward *f, const int32_t *rows, int32_t n) {
-    int32_t c = f->a->hidden, v = f->a->vocab;
+static void scale_rows(forward *f, float *x, int32_t n, int32_t width, float by) {
+    op_scale op = {.n_rows = n, .width = width, .x = x, .x_stride = width, .scale = by};
+    if (by != 1) f->b->v->scale(f->b, &op);
+}
+
+void forward_final(forward *f, const int32_t *rows, int32_t n) {
+    size_t c = (size_t)f->a->hidden;
     CHECK(n <= f->n_rows);
     for (int32_t i = 0; i < n; i++)
-        memcpy(f->rows + (size_t)i * c, f->x + (size_t)rows[i] * c, (size_t)c * sizeof(float));
-    norm(f, -1, W_FINAL_NORM, f->rows, n, f->rows);
-    linear(f, -1, W_HEAD, f->rows, n, f->logits, false);
+        memcpy(f->rows + (size_t)i * c, f->x + (size_t)rows[i] * c, c * sizeof(float));
+    if (f->a->final_norm)
+        forward_norm(f, -1, W_FINAL_NORM, f->rows, n, f->a->hidden, f->a->eps, f->rows);
+}
+
+void forward_logits(forward *f, const int32_t *rows, int32_t n) {
+    const arch *a = f->a;
+    const float *in = f->rows;
+    int32_t v = a->vocab;
+    CHECK(a->has_head);
+    forward_final(f, rows, n);
+    scale_rows(f, f->rows, n, a->hidden, a->pre_head_scale);
+    if (a->proj_out) {
+        forward_linear(f, -1, W_PROJ_OUT, f->rows, n, f->rows2, false);
+        in = f->rows2;
+    }
+    forward_linear(f, -1, W_HEAD, in, n, f->logits, false);
+    scale_rows(f, f->logits, n, v, a->logit_scale);
+    op_limit cap = {.kind = LIMIT_TANH,
+                    .n_rows = n,
+                    .width = v,
+                    .x = f->logits,
+                    .x_stride = v,
+                    .limit = a->logit_softcap};
+    if (a->logit_softcap > 0) f->b->v->limit(f->b, &cap);
     op_logsumexp op = {.n_rows = n,
                        .width = v,
                        .x = f->logits,
@@ -256,97 +234,4 @@ void forward_logits(forward *f, const int32_t *rows, int32_t n) {
                        .ret_lse = f->row_lse,
                        .ret_argmax = f->row_argmax};
     f->b->v->logsumexp(f->b, &op);
-}
-
-/* Memory: one block, cut by one function that also counts it. */
-
-typedef struct cutter {
-    char *base; /* NULL: only count */
-    size_t at;
-} cutter;
-
-static void *cut(cutter *c, size_t n, size_t size) {
-    void *p = c->base ? c->base + c->at : NULL;
-    c->at += ALIGN_UP(n * size, (size_t)64);
-    return p;
-}
-
-static void cut_fixed(forward *f, cutter *c) {
-    const arch *a = f->a;
-    size_t t = (size_t)f->max_tokens, f32 = sizeof(float), width = (size_t)a->hidden;
-    size_t heads = (size_t)a->n_heads, kv_heads = (size_t)a->n_kv_heads, d = (size_t)a->head_dim;
-    size_t r = (size_t)f->n_rows, ffn = (size_t)a->ffn;
-    f->ids = cut(c, t, sizeof *f->ids);
-    f->pos = cut(c, t, sizeof *f->pos);
-    f->iota = cut(c, t, sizeof *f->iota);
-    f->kv_slot = cut(c, t, sizeof *f->kv_slot);
-    f->seqs = cut(c, (size_t)f->max_seqs, sizeof *f->seqs);
-    f->x = cut(c, t * width, f32);
-    f->h = cut(c, t * width, f32);
-    f->qkv = cut(c, t * (heads + 2 * kv_heads) * d, f32);
-    f->att = cut(c, t * heads * d, f32);
-    f->up = cut(c, t * 2 * ffn, f32);
-    f->act = cut(c, t * ffn, f32);
-    f->rows = cut(c, r * width, f32);
-    f->logits = cut(c, r * (size_t)a->vocab, f32);
-    f->row_max = cut(c, r, f32);
-    f->row_lse = cut(c, r, f32);
-    f->row_argmax = cut(c, r, sizeof *f->row_argmax);
-}
-
-static void cut_ropes(forward *f, cutter *c) {
-    size_t t = (size_t)f->max_tokens, f32 = sizeof(float);
-    for (int32_t k = 0; k < f->a->n_ropes; k++) {
-        rope_table *y = &f->ropes[k];
-        size_t half = (size_t)f->a->ropes[k].dim / 2, len = (size_t)f->max_model_len;
-        y->inv_freq = cut(c, half, f32);
-        y->cos = cut(c, len * half, f32);
-        y->sin = cut(c, len * half, f32);
-        if (f->a->ropes[k].scaling != SCALE_DYNAMIC) continue;
-        y->step_cos = cut(c, t * half, f32);
-        y->step_sin = cut(c, t * half, f32);
-    }
-}
-
-static int32_t rows_at_once(int32_t max_seqs) {
-    return MIN(max_seqs, FORWARD_ROWS_MAX);
-}
-
-void forward_bytes(const arch *a, int32_t max_tokens, int32_t max_seqs, size_t *ret_fixed,
-                   size_t *ret_per_len) {
-    forward f = {
-        .a = a, .max_tokens = max_tokens, .max_seqs = max_seqs, .n_rows = rows_at_once(max_seqs)};
-    cutter c = {0};
-    cut_fixed(&f, &c);
-    *ret_per_len = 0;
-    for (int32_t k = 0; k < a->n_ropes; k++) {
-        size_t half = (size_t)a->ropes[k].dim / 2 * sizeof(float);
-        bool own = a->ropes[k].scaling == SCALE_DYNAMIC;
-        *ret_per_len += 2 * half;
-        c.at += half + 5 * 64 + (own ? 2 * half * (size_t)max_tokens : 0);
-    }
-    *ret_fixed = c.at;
-}
-
-status forward_alloc(forward *f, error *err) {
-    cutter c = {0};
-    f->n_rows = rows_at_once(f->max_seqs);
-    f->ropes = mem_calloc((size_t)f->a->n_ropes + 1, sizeof *f->ropes);
-    cut_fixed(f, &c);
-    cut_ropes(f, &c);
-    f->bytes = c.at;
-    TRY(f->b->v->mem_alloc(f->b, f->bytes, &f->block, err));
-    c = (cutter){.base = f->block};
-    cut_fixed(f, &c);
-    cut_ropes(f, &c);
-    for (int32_t i = 0; i < f->max_tokens; i++) f->iota[i] = i;
-    for (int32_t k = 0; k < f->a->n_ropes; k++)
-        rope_inv_freq(&f->a->ropes[k], 0, f->ropes[k].inv_freq);
-    return OK;
-}
-
-void forward_done(forward *f) {
-    if (f->block) f->b->v->mem_free(f->b, f->block, f->bytes);
-    mem_free(f->ropes);
-    *f = (forward){0};
 }

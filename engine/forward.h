@@ -10,12 +10,14 @@
 
 #define FORWARD_ROWS_MAX 64 /* most rows of logits at a time */
 
-/* Static rotary table of one rope_spec, filled as far as positions have been used. */
+/* Rotary table of one rope_spec: rows by position, filled as far as positions have been used; and,
+ * where rope_by_step, rows of the step's own tokens. */
 typedef struct rope_table {
     float *cos, *sin; /* [max_model_len, dim/2] */
     float *inv_freq;  /* [dim/2] */
     int32_t n_filled;
-    float *step_cos, *step_sin; /* [T, dim/2] for steps with length-dependent rope, else NULL */
+    float *step_cos, *step_sin; /* [T, dim/2], else NULL */
+    bool own;                   /* this step uses its own rows */
 } rope_table;
 
 typedef struct forward {
@@ -28,20 +30,33 @@ typedef struct forward {
 
     /* of the step */
     int32_t n_tokens, n_seqs;
-    int32_t *ids, *pos; /* [T] */
-    int32_t *iota;      /* [T] 0, 1, 2, ...: positions in a step's own rope table */
-    int64_t *kv_slot;   /* [T] */
-    attn_seq *seqs;     /* [B] */
-    bool own_rope;      /* some sequence has length-dependent rope */
+    int32_t *ids;        /* [T] */
+    int32_t *pos, *pos2; /* [T] what rope rotates by */
+    int32_t *pos_rows;   /* [T] rows of the table of learned positions */
+    int32_t *iota;       /* [T] 0, 1, 2, ...: positions in a step's own rope table */
+    int64_t *kv_slot;    /* [T] */
+    float *logn;         /* [T] factor of q */
+    attn_seq *seqs;      /* [B] */
 
     /* activations, f32 */
     float *x;                 /* [T,C] residual stream */
     float *h;                 /* [T,C] normed */
-    float *qkv;               /* [T,(H+2G)*D] */
-    float *att;               /* [T,H*D] */
+    float *h2;                /* [T,C] normed for the second of two parallel branches */
+    float *y;                 /* [T,C] a branch that is not simply added */
+    float *narrow;            /* [T,E] embeddings before proj_in */
+    float *qkv;               /* [T,(H+2G)*D]; MLA: [T,H*(nope+rope)] */
+    float *att;               /* [T,H*D]; MLA: [T,H*v width] */
+    float *q_low;             /* MLA: [T,q rank] */
+    float *kv_row;            /* MLA: [T,R+rope] */
+    float *q_lat;             /* MLA: [T,H,R+rope] */
+    float *att_lat;           /* MLA: [T,H,R] */
     float *up;                /* [T,2F] */
     float *act;               /* [T,F] */
-    float *rows;              /* [R,C] */
+    float *scores;            /* [T,X] of the router */
+    int32_t *experts;         /* [T,k] */
+    float *expert_w;          /* [T,k] */
+    float *gate;              /* [T] of the shared expert */
+    float *rows, *rows2;      /* [R,C], [R,E] */
     float *logits;            /* [R,V] */
     float *row_max, *row_lse; /* [R] */
     int32_t *row_argmax;      /* [R] */
@@ -59,6 +74,8 @@ void forward_done(forward *f);
 
 /* Compute the plan's tokens: f->x holds the last layer's output, row by row in the plan's order. */
 void forward_run(forward *f, const batch_plan *plan);
+/* Final norm of n <= n_rows rows of x: f->rows [n,C]. */
+void forward_final(forward *f, const int32_t *rows, int32_t n);
 /* Final norm and head for n <= n_rows rows of x: f->logits [n,V] and their statistics. */
 void forward_logits(forward *f, const int32_t *rows, int32_t n);
 static inline logits_row forward_row(const forward *f, int32_t i) {

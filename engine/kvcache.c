@@ -4,22 +4,25 @@
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
 
-size_t kvcache_page_bytes(int32_t n_layers, int32_t n_kv_heads, int32_t head_dim, dtype dt) {
-    return 2 * (size_t)n_layers * (size_t)n_kv_heads * KV_PAGE_TOKENS * (size_t)head_dim *
-           dtype_bytes(dt);
+static int32_t count(const kvcache *c) {
+    return c->shape.n_layers * c->shape.n_buffers;
+}
+
+size_t kvcache_page_bytes(const kv_shape *s) {
+    return (size_t)s->n_layers * (size_t)s->n_buffers * KV_PAGE_TOKENS * (size_t)s->width *
+           dtype_bytes(s->dt);
 }
 
 status kvcache_alloc(kvcache *c, int32_t copies_max, error *err) {
     c->page_tokens = KV_PAGE_TOKENS;
-    c->page_bytes = kvcache_page_bytes(c->n_layers, c->n_kv_heads, c->head_dim, c->dt) /
-                    (2 * (size_t)c->n_layers);
+    c->dt = c->shape.dt;
+    c->page_bytes = kvcache_page_bytes(&c->shape) / (size_t)count(c);
     size_t buffer = c->page_bytes * (size_t)c->n_pages;
     buffer = ALIGN_UP(buffer, (size_t)64);
-    c->bytes = buffer * 2 * (size_t)c->n_layers;
+    c->bytes = buffer * (size_t)count(c);
     TRY(c->b->v->mem_alloc(c->b, c->bytes, &c->block, err));
-    c->buffers = mem_alloc(2 * (size_t)c->n_layers * sizeof *c->buffers);
-    for (int32_t i = 0; i < 2 * c->n_layers; i++)
-        c->buffers[i] = (char *)c->block + (size_t)i * buffer;
+    c->buffers = mem_alloc((size_t)count(c) * sizeof *c->buffers);
+    for (int32_t i = 0; i < count(c); i++) c->buffers[i] = (char *)c->block + (size_t)i * buffer;
     c->copies_max = copies_max;
     c->src = mem_alloc((size_t)copies_max * sizeof *c->src);
     c->dst = mem_alloc((size_t)copies_max * sizeof *c->dst);
@@ -46,7 +49,7 @@ void kvcache_copy(kvcache *c, const page_copy *copies, int32_t n) {
         op_copy_pages op = {.n_copies = m,
                             .src = c->src,
                             .dst = c->dst,
-                            .n_buffers = 2 * c->n_layers,
+                            .n_buffers = count(c),
                             .buffers = c->buffers,
                             .page_bytes = c->page_bytes};
         c->b->v->copy_pages(c->b, &op);

@@ -1,7 +1,8 @@
 /* The checkpoint is cut into blocks of whole rows, sorted by file and offset, so the disk sees one
  * forward sweep. Workers take blocks from a shared counter. A block's bytes go to the worker's
- * staging buffer and from there, packed or converted, to their place; embedding rows of the right
- * type are read straight into the table.
+ * staging buffer and from there, packed or converted, to their place; table rows of the right type
+ * are read straight into the table. What a row_source yields (transposed or composed rows) is read
+ * through the file's mapping instead.
  *
  * A matrix whose parts do not begin at multiples of pack_rows (tiny models) is packed under a lock,
  * because two parts then share a packed row group.
@@ -12,6 +13,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -35,12 +37,15 @@ typedef struct block {
     uint64_t off;
     size_t bytes;
     weight *to;
-    weight_slot slot;
-    dtype dt;           /* in the file */
-    int32_t row0, rows; /* of the slot */
+    int32_t part; /* of to */
+    dtype dt;     /* in the file, or of the source */
+    tensor_xform xform;
+    int32_t row0, rows; /* of the part */
     int32_t cols;       /* 1 for vectors */
     bool locked;
-    void *direct; /* not NULL: read here, nothing else to do */
+    void *direct;          /* not NULL: read here, nothing else to do */
+    const row_source *src; /* not NULL: rows src_row0 .. of it, no read of the file */
+    int32_t src_row0;
 } block;
 
 typedef struct load {
@@ -80,8 +85,7 @@ typedef struct worker {
 
 static size_t row_bytes_max(const weights *w) {
     size_t most = 0;
-    for (int32_t i = 0; i < (w->a->n_layers + 1) * W_SLOT_COUNT; i++)
-        most = MAX(most, (size_t)MAX(w->slots[i].m.k, 1) * 4);
+    for (int32_t i = 0; i < w->n_list; i++) most = MAX(most, (size_t)MAX(w->list[i].cols, 1) * 4);
     return most;
 }
 
@@ -112,26 +116,42 @@ static int32_t rows_per_block(const load *l, size_t row_bytes) {
     return MAX(group, rows / group * group);
 }
 
-static void cut_tensor(load *l, const arch_tensor *t) {
-    const st_tensor *s = checkpoint_find(l->c, t->name);
-    weight *to = weights_at(l->w, t->layer, t->slot);
+/* Rows [r, r+n) of a tensor's part, which lie together in the source. */
+static void cut_rows(load *l, const arch_tensor *t, const weight_bind *b, int64_t from, int32_t r,
+                     int32_t n) {
+    weight *to = weights_at(l->w, t->layer, t->slot) + t->item;
     int32_t cols = MAX(t->cols, 1);
-    size_t row_bytes = (size_t)cols * dtype_bytes(s->dt);
+    size_t row_bytes = (size_t)cols * dtype_bytes(b->dt);
+    int64_t row = (int64_t)t->stack * t->src_rows + from;
+    block k = {.file = b->st->file,
+               .off = b->st->off + (uint64_t)row * row_bytes,
+               .bytes = (size_t)n * row_bytes,
+               .to = to,
+               .part = b->part,
+               .dt = b->dt,
+               .xform = t->xform,
+               .row0 = b->part_row0 + r,
+               .rows = n,
+               .cols = cols,
+               .locked = to->shares_groups,
+               .src = b->src,
+               .src_row0 = r};
+    if (b->src) k.off = b->st->off;
+    if (to->table && !b->src && b->dt == to->dt && t->xform == XFORM_NONE)
+        k.direct = (char *)to->table + (size_t)k.row0 * row_bytes;
+    push_block(l, k);
+}
+
+static void cut_tensor(load *l, const arch_tensor *t, const weight_bind *b) {
+    size_t row_bytes = (size_t)MAX(t->cols, 1) * dtype_bytes(b->dt);
     int32_t step = rows_per_block(l, row_bytes);
-    for (int32_t r = 0; r < t->rows; r += step) {
-        block b = {.file = s->file,
-                   .off = s->off + (uint64_t)r * row_bytes,
-                   .to = to,
-                   .slot = t->slot,
-                   .dt = s->dt,
-                   .row0 = t->row0 + r,
-                   .rows = MIN(step, t->rows - r),
-                   .cols = cols,
-                   .locked = to->shares_groups};
-        b.bytes = (size_t)b.rows * row_bytes;
-        if (t->slot == W_EMBED && s->dt == to->m.dt)
-            b.direct = (char *)l->w->embed + (size_t)b.row0 * row_bytes;
-        push_block(l, b);
+    int64_t run = b->src ? t->rows : t->view.run; /* a source knows its view */
+    for (int32_t r = 0; r < t->rows;) {
+        int64_t in_run = r % run,
+                from = b->src ? r : t->view.start + r / run * t->view.stride + in_run;
+        int32_t n = (int32_t)MIN(MIN((int64_t)step, run - in_run), (int64_t)(t->rows - r));
+        cut_rows(l, t, b, from, r, n);
+        r += n;
     }
 }
 
@@ -141,43 +161,55 @@ static int by_place(const void *x, const void *y) {
     return a->off < b->off ? -1 : a->off > b->off;
 }
 
-static float to_f32(const void *p, dtype dt, size_t i) {
-    if (dt == DT_F32) {
-        float x;
-        memcpy(&x, (const char *)p + 4 * i, 4);
-        return x;
-    }
-    uint16_t h;
-    memcpy(&h, (const char *)p + 2 * i, 2);
-    return dt == DT_BF16 ? bf16_to_f32(h) : f16_to_f32(h);
-}
-
-/* Embedding rows of another type than the table's. */
-static void convert_embed(const weights *w, const block *b, const char *src) {
+/* Table rows of another type than the table's. */
+static void convert_table(weight *to, const block *b, const char *src) {
     size_t n = (size_t)b->rows * (size_t)b->cols, at = (size_t)b->row0 * (size_t)b->cols;
     for (size_t i = 0; i < n; i++) {
-        float x = to_f32(src, b->dt, i);
-        if (w->embed_dt == DT_F32)
-            ((float *)w->embed)[at + i] = x;
+        float x = row_float(src, b->dt, i);
+        if (to->dt == DT_F32)
+            ((float *)to->table)[at + i] = x;
         else
-            ((uint16_t *)w->embed)[at + i] =
-                w->embed_dt == DT_BF16 ? f32_to_bf16(x) : f32_to_f16(x);
+            ((uint16_t *)to->table)[at + i] = to->dt == DT_BF16 ? f32_to_bf16(x) : f32_to_f16(x);
     }
+}
+
+/* f32 rows of length 1: x / max(|x|, 1e-12). */
+static float *unit_rows(const block *b, const char *src) {
+    size_t cols = (size_t)b->cols;
+    float *out = mem_alloc((size_t)b->rows * cols * sizeof *out);
+    for (size_t r = 0; r < (size_t)b->rows; r++) {
+        double sum = 0;
+        for (size_t k = 0; k < cols; k++) {
+            float x = out[r * cols + k] = row_float(src, b->dt, r * cols + k);
+            sum += (double)x * x;
+        }
+        float norm = (float)MAX(sqrt(sum), 1e-12);
+        for (size_t k = 0; k < cols; k++) out[r * cols + k] /= norm;
+    }
+    return out;
+}
+
+static void pack_block(load *l, const block *b, const char *src) {
+    pthread_mutex_t *m = &l->locks[(uintptr_t)b->to / sizeof *b->to % N_LOCKS];
+    float *unit = b->xform == XFORM_L2_ROWS ? unit_rows(b, src) : NULL;
+    if (b->locked) pthread_mutex_lock(m);
+    l->w->b->v->wmat_pack(l->w->b, &b->to->m[b->part], b->row0, b->rows,
+                          unit ? (const char *)unit : src, unit ? DT_F32 : b->dt, b->cols);
+    if (b->locked) pthread_mutex_unlock(m);
+    mem_free(unit);
 }
 
 static void put_block(load *l, const block *b, const char *src) {
+    weight *to = b->to;
     if (b->direct) return;
-    if (b->slot == W_EMBED) {
-        convert_embed(l->w, b, src);
-    } else if (b->to->vec) {
+    if (to->table) {
+        convert_table(to, b, src);
+    } else if (to->vec) {
+        float add = b->xform == XFORM_PLUS_ONE ? 1 : 0;
         for (int32_t i = 0; i < b->rows; i++)
-            b->to->vec[b->row0 + i] = to_f32(src, b->dt, (size_t)i);
-    } else {
-        pthread_mutex_t *m = &l->locks[(uintptr_t)b->to / sizeof *b->to % N_LOCKS];
-        if (b->locked) pthread_mutex_lock(m);
-        l->w->b->v->wmat_pack(l->w->b, &b->to->m, b->row0, b->rows, src, b->dt, b->cols);
-        if (b->locked) pthread_mutex_unlock(m);
-    }
+            to->vec[b->row0 + i] = row_float(src, b->dt, (size_t)i) + add;
+    } else
+        pack_block(l, b, src);
 }
 
 static void fail_load(load *l, const block *b, int error_number) {
@@ -186,18 +218,24 @@ static void fail_load(load *l, const block *b, int error_number) {
         l->failed_errno = error_number;
 }
 
-static bool take_block(worker *k, int slot) {
-    load *l = k->l;
-    int32_t i = atomic_fetch_add(&l->next, 1);
-    if (i >= l->n_blocks || l->failed) return false;
-    const block *b = &l->blocks[i];
-    k->f[slot] = (flight){b, b->direct ? b->direct : k->staging + (size_t)slot * l->block_bytes, 0};
-    return true;
-}
-
 static void finish_block(worker *k, flight *f) {
     put_block(k->l, f->b, f->p);
     atomic_fetch_add(&k->l->bytes_done, f->b->bytes);
+}
+
+/* The next block that must be read; those with a source are done on the way. */
+static bool take_block(worker *k, int slot) {
+    load *l = k->l;
+    for (;;) {
+        int32_t i = atomic_fetch_add(&l->next, 1);
+        if (i >= l->n_blocks || l->failed) return false;
+        const block *b = &l->blocks[i];
+        char *staging = k->staging + (size_t)slot * l->block_bytes;
+        k->f[slot] = (flight){b, b->direct ? b->direct : staging, 0};
+        if (!b->src) return true;
+        b->src->read(b->src, b->src_row0, b->rows, staging);
+        finish_block(k, &k->f[slot]);
+    }
 }
 
 static void run_pread(worker *k) {
@@ -320,7 +358,7 @@ status loader_run(weights *w, const checkpoint *c, const loader_options *o, erro
     load *l = mem_calloc(1, sizeof *l);
     *l = (load){.w = w, .c = c, .o = o, .block_bytes = block_bytes_of(w)};
     for (int i = 0; i < N_LOCKS; i++) pthread_mutex_init(&l->locks[i], NULL);
-    for (int32_t i = 0; i < w->a->n_tensors; i++) cut_tensor(l, &w->a->tensors[i]);
+    for (int32_t i = 0; i < w->a->n_tensors; i++) cut_tensor(l, &w->a->tensors[i], &w->bind[i]);
     qsort(l->blocks, (size_t)l->n_blocks, sizeof *l->blocks, by_place);
     status st = open_files(l, err);
     if (st == OK) st = run_workers(l, MIN(thread_count(o->n_threads), l->n_blocks), err);

@@ -159,7 +159,7 @@ void mock_free(mock *m) {
     mem_free(m);
 }
 
-static uint64_t mock_kv_class(void *self, int32_t max_len, int32_t adapter) {
+static uint64_t mock_kv_class(void *self, int32_t n_prompt, int32_t max_len, int32_t adapter) {
     return (uint64_t)adapter;
 }
 

@@ -1,6 +1,9 @@
 /* Places are laid out in the order of use: layer by layer, in the order of the slots, so that a
  * forward pass walks through memory once. Matrices keep the checkpoint's type unless another is
- * asked for; vectors are f32 always: they are small, and norms are computed in f32. */
+ * asked for; vectors are f32 always: they are small, and norms are computed in f32.
+ *
+ * Order of planning: bind each arch tensor to the checkpoint, count the items of every slot, then
+ * cut every matrix into parts: neighbouring float tensors share one. */
 #include "engine/weights.h"
 
 #include <fnmatch.h>
@@ -14,32 +17,53 @@ static bool is_float(dtype d) {
     return d == DT_F32 || d == DT_F16 || d == DT_BF16;
 }
 
-static status check_shape(const checkpoint *c, const arch_tensor *t, const st_tensor *s,
-                          error *err) {
-    int64_t rows = t->rows, cols = t->cols;
-    bool fits = cols ? s->n_dims == 2 && s->dims[0] == rows && s->dims[1] == cols
-                     : s->n_dims == 1 && s->dims[0] == rows;
-    if (fits && is_float(s->dt)) return OK;
-    char found[128], want[64];
-    st_tensor_describe(s, found, sizeof found);
-    snprintf(want, sizeof want, cols ? "[%lld, %lld]" : "[%lld]", (long long)rows, (long long)cols);
-    return error_set(err, ERR_FORMAT,
-                     "%s: tensor \"%s\": expected %s of F32, F16 or BF16, found %s",
-                     c->files[s->file], t->name, want, found);
+/* Binding */
+
+static bool dims_fit(const arch_tensor *t, const st_tensor *s) {
+    int64_t want[3], all = 1, found = 1;
+    int32_t n = arch_tensor_dims(t, want);
+    bool same = n == s->n_dims;
+    for (int32_t i = 0; i < n; i++) {
+        same = same && want[i] == s->dims[i];
+        all *= want[i];
+    }
+    for (int32_t i = 0; i < s->n_dims; i++) found *= s->dims[i];
+    return t->cols ? same : all == found; /* a vector may be stored in any shape */
 }
 
-static status bind_all(const arch *a, const checkpoint *c, uint8_t *used, int64_t *ret_params,
-                       error *err) {
-    for (int32_t i = 0; i < a->n_tensors; i++) {
-        const arch_tensor *t = &a->tensors[i];
-        const st_tensor *s = checkpoint_find(c, t->name);
-        if (!s)
-            return error_set(err, ERR_FORMAT, "%s: tensor \"%s\" is missing (family %s)",
-                             c->files[0], t->name, a->family);
-        TRY(check_shape(c, t, s, err));
-        if (!used[s - c->tensors]) *ret_params += (int64_t)t->rows * MAX(t->cols, 1);
-        used[s - c->tensors] = 1;
-    }
+static status check_shape(const checkpoint *c, const arch_tensor *t, const st_tensor *s,
+                          error *err) {
+    if (dims_fit(t, s) && is_float(s->dt)) return OK;
+    char found[128];
+    int64_t dims[3];
+    int32_t n = arch_tensor_dims(t, dims);
+    strbuf want = {0};
+    for (int32_t i = 0; i < n; i++) strbuf_addf(&want, "%s%lld", i ? ", " : "", (long long)dims[i]);
+    st_tensor_describe(s, found, sizeof found);
+    status st =
+        error_set(err, ERR_FORMAT, "%s: tensor \"%s\": expected [%s] of F32, F16 or BF16, found %s",
+                  c->files[s->file], t->name, want.p, found);
+    strbuf_done(&want);
+    return st;
+}
+
+static status bind_tensor(weights *w, checkpoint *c, const arch_tensor *t, weight_bind *ret,
+                          uint8_t *used, error *err) {
+    const st_tensor *s = checkpoint_find(c, t->name);
+    if (!s)
+        return error_set(err, ERR_FORMAT, "%s: tensor \"%s\" is missing (family %s)", c->files[0],
+                         t->name, w->a->family);
+    TRY(check_shape(c, t, s, err));
+    *ret = (weight_bind){.st = s, .dt = s->dt};
+    if (!used[s - c->tensors])
+        for (int64_t n = 1, i = 0; i <= s->n_dims; i++) {
+            if (i == s->n_dims) w->n_params += n;
+            if (i < s->n_dims) n *= s->dims[i];
+        }
+    used[s - c->tensors] = 1;
+    if (!t->transpose && !t->transpose_view) return OK;
+    TRY(row_source_transposed(c, s, t, &ret->src, err));
+    ret->dt = ret->src->dt;
     return OK;
 }
 
@@ -62,85 +86,169 @@ static status check_unused(const arch *a, const checkpoint *c, const uint8_t *us
     return OK;
 }
 
-/* The storage type of a slot made of these tensors: what was asked for, else the widest found. */
+static status bind_all(weights *w, checkpoint *c, error *err) {
+    uint8_t *used = mem_calloc((size_t)c->n_tensors + 1, 1);
+    status st = OK;
+    w->bind = mem_calloc((size_t)w->a->n_tensors + 1, sizeof *w->bind);
+    for (int32_t i = 0; i < w->a->n_tensors && st == OK; i++)
+        st = bind_tensor(w, c, &w->a->tensors[i], &w->bind[i], used, err);
+    if (st == OK) st = check_unused(w->a, c, used, err);
+    mem_free(used);
+    return st;
+}
+
+/* Items and parts */
+
+static size_t slot_index(const weights *w, const arch_tensor *t) {
+    int32_t row = t->layer < 0 ? w->a->n_layers : t->layer;
+    return (size_t)row * W_SLOT_COUNT + t->slot;
+}
+
+static weight *weight_of(const weights *w, const arch_tensor *t) {
+    return &w->list[w->first[slot_index(w, t)] + t->item];
+}
+
+/* The list of items, in the order of the slots: what is of no layer and comes before the layers,
+ * the layers, the rest. */
+static void list_items(weights *w) {
+    const arch *a = w->a;
+    size_t n = (size_t)(a->n_layers + 1) * W_SLOT_COUNT;
+    int32_t *count = mem_calloc(n, sizeof *count);
+    w->first = mem_alloc(n * sizeof *w->first);
+    for (size_t i = 0; i < n; i++) w->first[i] = -1;
+    for (int32_t i = 0; i < a->n_tensors; i++) {
+        int32_t *c = &count[slot_index(w, &a->tensors[i])];
+        *c = MAX(*c, a->tensors[i].item + 1);
+    }
+    size_t globals = (size_t)a->n_layers * W_SLOT_COUNT;
+    for (int pass = 0; pass < 3; pass++) {
+        size_t from = pass == 1 ? 0 : globals + (pass == 2 ? W_ATTN_NORM : 0);
+        size_t to = pass == 1 ? globals : pass == 0 ? globals + W_ATTN_NORM : n;
+        for (size_t i = from; i < to; i++) {
+            if (!count[i]) continue;
+            w->first[i] = w->n_list;
+            w->n_list += count[i];
+        }
+    }
+    w->list = mem_calloc((size_t)w->n_list + 1, sizeof *w->list);
+    mem_free(count);
+}
+
+/* The storage type of parts that share one: what was asked for, else the widest found. */
 static dtype storage_type(dtype have, dtype found, dtype want) {
     if (want != DT_COUNT) return want;
     if (have == DT_COUNT || have == found) return found;
     return DT_F32;
 }
 
-static void choose_types(weights *w, const checkpoint *c, dtype want) {
+/* Tensors of one item follow each other in the arch's list, by rows. */
+static void size_items(weights *w, dtype want) {
     const arch *a = w->a;
-    for (int32_t i = 0; i < (a->n_layers + 1) * W_SLOT_COUNT; i++) w->slots[i].m.dt = DT_COUNT;
+    for (int32_t i = 0; i < w->n_list; i++) w->list[i].dt = DT_COUNT;
     for (int32_t i = 0; i < a->n_tensors; i++) {
         const arch_tensor *t = &a->tensors[i];
-        weight *p = weights_at(w, t->layer, t->slot);
-        p->m.dt = storage_type(p->m.dt, checkpoint_find(c, t->name)->dt, want);
-        if (t->cols && t->row0 % w->b->v->pack_rows) p->shares_groups = true;
+        weight *p = weight_of(w, t);
+        weight_bind *b = &w->bind[i];
+        p->rows = MAX(p->rows, t->row0 + t->rows);
+        p->cols = t->cols;
+        p->dt = storage_type(p->dt, b->st->dt, want);
+        p->n_parts = t->cols && slot_infos[t->slot].kind == SLOT_MATRIX;
+        b->part_row0 = t->row0;
+        int32_t group = w->b->v->pack_rows;
+        bool many = t->view.run < t->rows;
+        if (t->cols && (t->row0 % group || (many && t->view.run % group))) p->shares_groups = true;
     }
-    w->dt = weights_at(w, 0, W_QKV)->m.dt;
-    w->embed_dt = weights_at(w, -1, W_EMBED)->m.dt;
+    /* A bias covers all rows of its matrix, be it stored for some of them only. */
+    for (int32_t i = 0; i < a->n_tensors; i++) {
+        arch_tensor t = a->tensors[i];
+        weight *p = weight_of(w, &t);
+        if (!p->n_parts || t.slot + 1 >= W_SLOT_COUNT) continue;
+        t.slot = (weight_slot)(t.slot + 1);
+        int32_t first = w->first[slot_index(w, &t)];
+        if (first >= 0 && slot_infos[t.slot].kind == SLOT_VECTOR)
+            w->list[first + t.item].rows = p->rows;
+    }
 }
 
-static bool is_global(weight_slot s) {
-    return s == W_EMBED || s == W_HEAD || s == W_FINAL_NORM;
-}
-
-static void place_slot(weights *w, int32_t layer, weight_slot slot) {
-    int32_t rows, cols;
-    weight *p = weights_at(w, layer, slot);
-    if (is_global(slot) != (layer < 0)) return;
-    arch_slot_shape(w->a, layer, slot, &rows, &cols);
-    if (rows == 0) return;
-    if (slot == W_EMBED)
-        p->bytes = (size_t)rows * (size_t)cols * dtype_bytes(p->m.dt);
-    else if (cols)
-        p->bytes = w->b->v->wmat_bytes(w->b, rows, cols, p->m.dt);
-    else
-        p->bytes = (size_t)rows * sizeof(float);
-    p->m.n = rows;
-    p->m.k = cols;
+static void place_item(weights *w, weight *p) {
     p->off = w->bytes;
+    p->bytes = 0;
+    if (p->n_parts == 0 && p->cols)
+        p->bytes = (size_t)p->rows * (size_t)p->cols * dtype_bytes(p->dt);
+    else if (p->n_parts == 0)
+        p->bytes = (size_t)p->rows * sizeof(float);
+    for (int32_t k = 0; k < p->n_parts; k++) {
+        wmat *m = &p->m[k];
+        p->bytes += ALIGN_UP(w->b->v->wmat_bytes(w->b, m->n, m->k, m->dt), (size_t)PLACE_ALIGN);
+    }
     w->bytes += ALIGN_UP(p->bytes, (size_t)PLACE_ALIGN);
 }
 
-status weights_plan(const arch *a, const checkpoint *c, backend *b, dtype want, weights *ret,
+static void cut_parts(weights *w) {
+    int32_t at = 0;
+    for (int32_t i = 0; i < w->n_list; i++) w->n_mats += w->list[i].n_parts;
+    w->mats = mem_calloc((size_t)w->n_mats + 1, sizeof *w->mats);
+    for (int32_t i = 0; i < w->n_list; i++) {
+        weight *p = &w->list[i];
+        p->m = &w->mats[at];
+        at += p->n_parts;
+        if (p->n_parts) *p->m = (wmat){.n = p->rows, .k = p->cols, .dt = p->dt};
+        place_item(w, p);
+    }
+}
+
+static dtype layer_type(const weights *w) {
+    static const weight_slot slots[] = {W_QKV, W_KV_A, W_UP};
+    for (size_t i = 0; i < ARRAY_LEN(slots); i++)
+        if (weights_at(w, 0, slots[i])) return weights_at(w, 0, slots[i])->dt;
+    return DT_F32;
+}
+
+status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, weights *ret,
                     error *err) {
-    uint8_t *used = mem_calloc((size_t)c->n_tensors + 1, 1);
     weights w = {.a = a, .b = b};
-    status st = bind_all(a, c, used, &w.n_params, err);
-    if (st == OK) st = check_unused(a, c, used, err);
-    mem_free(used);
-    if (st != OK) return st;
-    w.slots = mem_calloc((size_t)(a->n_layers + 1) * W_SLOT_COUNT, sizeof *w.slots);
-    choose_types(&w, c, want);
-    place_slot(&w, -1, W_EMBED);
-    for (int32_t l = 0; l < a->n_layers; l++)
-        for (int s = 0; s < W_SLOT_COUNT; s++) place_slot(&w, l, (weight_slot)s);
-    place_slot(&w, -1, W_FINAL_NORM);
-    place_slot(&w, -1, W_HEAD);
-    *ret = w;
-    return OK;
+    status st = bind_all(&w, c, err);
+    if (st == OK) {
+        list_items(&w);
+        size_items(&w, want);
+        cut_parts(&w);
+        w.dt = layer_type(&w);
+        *ret = w;
+    } else
+        weights_done(&w);
+    return st;
+}
+
+static void describe_item(weights *w, weight *p) {
+    char *at = (char *)w->block + p->off;
+    if (p->n_parts == 0 && p->cols)
+        p->table = at;
+    else if (p->n_parts == 0)
+        p->vec = (float *)at;
+    for (int32_t k = 0; k < p->n_parts; k++) {
+        wmat *m = &p->m[k];
+        w->b->v->wmat_init(w->b, m, m->n, m->k, m->dt, at);
+        at += ALIGN_UP(m->bytes, (size_t)PLACE_ALIGN);
+    }
 }
 
 status weights_alloc(weights *w, error *err) {
     TRY(w->b->v->mem_alloc(w->b, w->bytes, &w->block, err));
-    for (int32_t i = 0; i < (w->a->n_layers + 1) * W_SLOT_COUNT; i++) {
-        weight *p = &w->slots[i];
-        char *at = (char *)w->block + p->off;
-        if (p->bytes == 0) continue;
-        if (i % W_SLOT_COUNT == W_EMBED)
-            w->embed = at;
-        else if (p->m.k)
-            w->b->v->wmat_init(w->b, &p->m, p->m.n, p->m.k, p->m.dt, at);
-        else
-            p->vec = (float *)at;
+    w->vecs = mem_calloc((size_t)w->n_list + 1, sizeof *w->vecs);
+    for (int32_t i = 0; i < w->n_list; i++) {
+        describe_item(w, &w->list[i]);
+        w->vecs[i] = w->list[i].vec;
     }
     return OK;
 }
 
 void weights_done(weights *w) {
     if (w->block) w->b->v->mem_free(w->b, w->block, w->bytes);
-    mem_free(w->slots);
+    for (int32_t i = 0; w->bind && i < w->a->n_tensors; i++) row_source_free(w->bind[i].src);
+    mem_free(w->bind);
+    mem_free(w->vecs);
+    mem_free(w->mats);
+    mem_free(w->first);
+    mem_free(w->list);
     *w = (weights){0};
 }

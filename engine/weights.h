@@ -1,42 +1,72 @@
-/* The weights of a model in memory: one block, a place in it for every slot of every layer, and
- * which bytes of the checkpoint fill each place. */
+/* The weights of a model in memory: one block, a place in it for every item of every slot of every
+ * layer, and which bytes of the checkpoint fill each place. */
 #ifndef ENGINE_WEIGHTS_H
 #define ENGINE_WEIGHTS_H
 
 #include "engine/arch.h"
 #include "engine/checkpoint.h"
+#include "engine/row_source.h"
 #include "kernels/backend.h"
 
-/* A weight of a layer: a packed matrix or an f32 vector; data NULL when the layer has none. */
+/* One item of a slot. A matrix is a stack of parts, each with its own storage type: one part where
+ * all of it is plain floats. */
 typedef struct weight {
-    wmat m;     /* matrices: m.data */
-    float *vec; /* vectors */
+    int32_t rows, cols; /* rows 0: the layer has none */
+    wmat *m;            /* matrices: [n_parts] */
+    int32_t n_parts;
+    float *vec;  /* vectors */
+    void *table; /* tables: [rows,cols] row-major */
+    dtype dt;    /* of the table, or of the first part */
     size_t off, bytes;
-    bool shares_groups; /* a part begins inside a packed row group: pack under a lock */
+    bool shares_groups; /* a tensor begins inside a packed row group: pack under a lock */
 } weight;
+
+/* Where the bytes of one arch tensor come from. */
+typedef struct weight_bind {
+    const st_tensor *st; /* the tensor, or the first of a module's */
+    row_source *src;     /* NULL: plain floats, rows as they lie in the file */
+    dtype dt;            /* of st, or of what src yields */
+    int32_t part;        /* of its weight */
+    int32_t part_row0;   /* its first row in that part */
+} weight_bind;
 
 typedef struct weights {
     const arch *a;
     backend *b;
-    weight *slots; /* [(L+1), W_SLOT_COUNT]: layer l at row l, what is of no layer at row L */
+    weight *list; /* [n_list] items one after another */
+    int32_t n_list;
+    int32_t *first; /* [(L+1), W_SLOT_COUNT]: index into list, -1: none; row L: of no layer */
+    wmat *mats;     /* [n_mats]: the parts, in the order of the list */
+    int32_t n_mats;
+    float **vecs;      /* [n_list]: list[i].vec, for ops that take one an expert */
+    weight_bind *bind; /* [a->n_tensors] */
     void *block;
     size_t bytes;
-    void *embed; /* [V,C] row-major */
-    dtype embed_dt;
     dtype dt;         /* of the layers' matrices */
     int64_t n_params; /* elements in the checkpoint's bound tensors */
 } weights;
 
+/* Item 0 of a slot, the others behind it; NULL when there is none. layer -1: of no layer. */
 static inline weight *weights_at(const weights *w, int32_t layer, weight_slot slot) {
     int32_t row = layer < 0 ? w->a->n_layers : layer;
-    return &w->slots[(size_t)row * W_SLOT_COUNT + slot];
+    int32_t i = w->first[(size_t)row * W_SLOT_COUNT + slot];
+    return i < 0 ? NULL : &w->list[i];
+}
+static inline const float *weights_vec(const weights *w, int32_t layer, weight_slot slot) {
+    const weight *p = weights_at(w, layer, slot);
+    return p ? p->vec : NULL;
+}
+/* The vectors of a slot's items, NULL when there is none. */
+static inline const float *const *weights_vecs(const weights *w, int32_t layer, weight_slot slot) {
+    const weight *p = weights_at(w, layer, slot);
+    return p ? (const float *const *)&w->vecs[p - w->list] : NULL;
 }
 
 /* Decide places and storage types. `want` DT_COUNT keeps the checkpoint's types. Every tensor of
  * the arch must be there with its shape, every tensor of the checkpoint must be used or ignored:
  * the error names tensor, file, expected and found. Allocates nothing large. */
-NODISCARD status weights_plan(const arch *a, const checkpoint *c, backend *b, dtype want,
-                              weights *ret, error *err);
+NODISCARD status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, weights *ret,
+                              error *err);
 /* Allocate the block (w->bytes) and describe the matrices in it. */
 NODISCARD status weights_alloc(weights *w, error *err);
 void weights_done(weights *w);

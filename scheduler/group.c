@@ -84,7 +84,7 @@ static status check_request(const core *c, const request *r, error *err) {
 static void hash_prompt(const core *c, group *g) {
     seq *s = &g->seqs[0];
     uint64_t kv_class =
-        c->step.kv_class ? c->step.kv_class(c->step.self, g->rope_len, g->r->adapter) : 0;
+        c->step.kv_class ? c->step.kv_class(c->step.self, g->r->n_prompt, g->rope_len, g->r->adapter) : 0;
     g->root = prefix_root(c->key, g->r->cache_salt, kv_class);
     int32_t n = c->o.prefix_cache ? g->r->n_prompt / c->step.page_tokens : 0;
     for (int32_t i = 0; i < n; i++)

@@ -16,13 +16,13 @@ void fake_done(fake *f) {
     mem_free(f->slots);
 }
 
-static uint64_t kv_class(void *self, int32_t max_len, int32_t adapter) {
+static uint64_t kv_class(void *self, int32_t n_prompt, int32_t max_len, int32_t adapter) {
     const fake *f = self;
     return (uint64_t)(f->class_len > 0 && max_len > f->class_len) | (uint64_t)adapter << 1;
 }
 
 uint64_t fake_start(const fake *f, int32_t max_len, int32_t adapter) {
-    return kv_class((void *)f, max_len, adapter);
+    return kv_class((void *)f, 0, max_len, adapter);
 }
 
 uint64_t fake_history(uint64_t before, int32_t token) {

@@ -1,0 +1,24 @@
+/* The pieces that forward.c, forward_attn.c, forward_mlp.c and forward_rows.c share. */
+#ifndef ENGINE_FORWARD_PARTS_H
+#define ENGINE_FORWARD_PARTS_H
+
+#include "engine/forward.h"
+
+/* out = a W^T (+ bias), or added to what out holds; item 0 of the slot. Rows of a are a_stride
+ * apart, of out out_stride. */
+void forward_linear(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
+                    float *out, bool accumulate);
+void forward_linear_item(forward *f, int32_t layer, weight_slot slot, int32_t item, const float *a,
+                         int64_t a_stride, float *out, int64_t out_stride);
+/* out = norm(x) of rows of `width` by the weights of the slot; out may be x. */
+void forward_norm(forward *f, int32_t layer, weight_slot slot, const float *x, int32_t n_rows,
+                  int32_t width, float eps, float *out);
+
+/* One branch: out (+)= f(in). */
+void forward_attn(forward *f, int32_t layer, const float *in, float *out, bool accumulate);
+void forward_mlp(forward *f, int32_t layer, const float *in, float *out, bool accumulate);
+
+/* The step's rows: ids, positions, places in the cache, rotary rows. */
+void forward_lay_out(forward *f, const batch_plan *plan);
+
+#endif

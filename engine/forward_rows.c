@@ -1,0 +1,97 @@
+/* The rows of a step: which token stands where, what it rotates by, and the rotary rows. */
+#include <math.h>
+
+#include "engine/base/check.h"
+#include "engine/base/mem.h"
+#include "engine/forward_parts.h"
+
+/* ChatGLM-6B: the first position stops at the token before the last of the prompt, the second
+ * counts from there. */
+static void set_positions(forward *f, const batch_seq *s, int32_t t, int32_t p) {
+    const arch *a = f->a;
+    f->pos[t] = p + a->pos_offset;
+    f->pos2[t] = 0;
+    f->pos_rows[t] = f->pos[t] + a->pos_embed_offset;
+    if (a->positions != POS_GLM2D) return;
+    int32_t stop = MAX(s->n_prompt - 2, 0);
+    f->pos[t] = MIN(p, stop);
+    f->pos2[t] = MAX(p - stop, 0);
+}
+
+static int32_t prefix_of(const forward *f, const batch_seq *s) {
+    return f->a->mask == MASK_BIDIR ? s->n_prompt : f->a->mask == MASK_PREFIX ? s->n_prompt - 1 : 0;
+}
+
+static void lay_out_seq(forward *f, const batch_seq *s, attn_seq *ret) {
+    int32_t page_tokens = f->kv->page_tokens;
+    CHECK(s->n_tokens >= 1);
+    CHECK(s->pos >= 0);
+    CHECK(s->pos + s->n_tokens <= f->max_model_len);
+    CHECK(f->n_tokens + s->n_tokens <= f->max_tokens);
+    *ret = (attn_seq){f->n_tokens, s->n_tokens, s->pos, s->pages, prefix_of(f, s)};
+    CHECK(s->pos >= ret->prefix || s->pos + s->n_tokens >= ret->prefix);
+    for (int32_t i = 0; i < s->n_tokens; i++) {
+        int32_t p = s->pos + i, t = f->n_tokens++, page = s->pages[p / page_tokens];
+        CHECK(page >= 0 && page < f->kv->n_pages);
+        CHECK(s->ids[p] >= 0 && s->ids[p] < f->a->vocab);
+        f->ids[t] = s->ids[p];
+        set_positions(f, s, t, p);
+        f->kv_slot[t] = (int64_t)page * page_tokens + p % page_tokens;
+    }
+}
+
+/* q's factor past the length of training: log(p+1) / log(base). */
+static void fill_logn(forward *f) {
+    int32_t base = 0;
+    for (int32_t l = 0; l < f->a->n_layers && !base; l++) base = f->a->layers[l].attn.logn_base;
+    for (int32_t t = 0; base && t < f->n_tokens; t++) {
+        int32_t n = f->pos[t] + 1;
+        f->logn[t] = n > base ? (float)(log(n) / log(base)) : 1;
+    }
+}
+
+/* Rows of the static table up to position `last`. */
+static void fill_table(const rope_spec *r, rope_table *t, int32_t last) {
+    int32_t half = r->dim / 2;
+    for (; t->n_filled <= last; t->n_filled++)
+        rope_row(r, t->inv_freq, t->n_filled, 0, t->cos + (size_t)t->n_filled * half,
+                 t->sin + (size_t)t->n_filled * half);
+}
+
+/* The step's own table: each row's cos and sin with the frequencies of its sequence. */
+static void fill_step_table(forward *f, const batch_plan *plan, const rope_spec *r, rope_table *t) {
+    int32_t row = 0, half = r->dim / 2;
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        const batch_seq *s = &plan->seqs[i];
+        rope_inv_freq(r, rope_len(r, s->n_prompt, s->max_len), t->inv_freq);
+        for (int32_t k = 0; k < s->n_tokens; k++, row++)
+            rope_row(r, t->inv_freq, f->pos[row], f->pos2[row], t->step_cos + (size_t)row * half,
+                     t->step_sin + (size_t)row * half);
+    }
+    rope_inv_freq(r, 0, t->inv_freq); /* back to those of the static table */
+}
+
+static void prepare_ropes(forward *f, const batch_plan *plan) {
+    int32_t last = 0;
+    for (int32_t t = 0; t < f->n_tokens; t++) last = MAX(last, f->pos[t]);
+    for (int32_t k = 0; k < f->a->n_ropes; k++) {
+        const rope_spec *r = &f->a->ropes[k];
+        rope_table *t = &f->ropes[k];
+        t->own = r->style == ROPE_HALVES;
+        for (int32_t i = 0; i < plan->n_seqs && rope_by_step(r); i++)
+            t->own |= rope_len(r, plan->seqs[i].n_prompt, plan->seqs[i].max_len) != 0;
+        if (t->own)
+            fill_step_table(f, plan, r, t);
+        else
+            fill_table(r, t, last);
+    }
+}
+
+void forward_lay_out(forward *f, const batch_plan *plan) {
+    CHECK(plan->n_seqs <= f->max_seqs);
+    f->n_tokens = 0;
+    f->n_seqs = plan->n_seqs;
+    for (int32_t i = 0; i < plan->n_seqs; i++) lay_out_seq(f, &plan->seqs[i], &f->seqs[i]);
+    fill_logn(f);
+    prepare_ropes(f, plan);
+}
