@@ -27,6 +27,7 @@
 #define LIMIT_ARENA_BYTES   ((size_t)64 << 20) /* parsed, rendered, tokenised text of a request */
 
 /* Chat templates (Jinja) */
+#define LIMIT_TEMPLATE_STOPS  8
 #define LIMIT_TEMPLATE_BYTES  (1 << 20)
 #define LIMIT_TEMPLATE_STEPS  10000000
 #define LIMIT_TEMPLATE_DEPTH  128

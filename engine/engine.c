@@ -90,6 +90,11 @@ static status check_not_quantised(const json_t *config, const char *path, error 
                      path, STR_ARG(method));
 }
 
+static void fill_chat_format(model_info *m, const family *f) {
+    str name = js_get_str(js_get(f->root, "chat"), "template");
+    if (name.n < sizeof m->chat_format) memcpy(m->chat_format, name.n ? name.p : "", name.n);
+}
+
 static status resolve(engine *e, const engine_options *o, error *err) {
     char *path = path_join(o->model_dir, "config.json");
     json_t *config = NULL;
@@ -108,6 +113,7 @@ static status resolve(engine *e, const engine_options *o, error *err) {
         st = arch_resolve(f, config, path, (tensor_names){has_tensor, &e->ckpt}, &e->a, err);
     if (st == OK) {
         fill_info(e);
+        fill_chat_format(&e->info, f);
         st = read_special_ids(&e->info, o->model_dir, config, err);
     }
     json_decref(config);

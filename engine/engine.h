@@ -32,6 +32,7 @@ typedef struct engine_options {
 typedef struct model_info {
     char family[32];       /* "llama" */
     char architecture[64]; /* "LlamaForCausalLM" */
+    char chat_format[64];  /* the family's, for models without a chat template; "": none named */
     int32_t n_layers, hidden, n_heads, n_kv_heads, head_dim, ffn, vocab;
     int32_t ctx_max; /* what the config allows */
     int64_t n_params;

@@ -25,13 +25,13 @@ typedef struct backend_vtbl {
     void (*wmat_pack)(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *src,
                       dtype src_dt, int64_t src_stride);
     int32_t pack_rows;
-    /* The same for quantised storage (quant.h); spec is NULL for GGUF types. Any range of rows may
-     * be packed by any thread; quant_side writes what belongs to all rows (order, table: NULL where
-     * the spec has none). */
+    /* The same for quantised storage (quant.h); spec is NULL for GGUF types. quant_pack takes
+     * n_rows stored rows, one after another; any range, by any thread. quant_side writes what
+     * belongs to all rows (order, table: NULL where the spec has none). */
     size_t (*quant_bytes)(backend *b, int32_t n, int32_t k, dtype dt, const quant_spec *spec);
     void (*quant_init)(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, const quant_spec *spec,
                        void *data);
-    void (*quant_pack)(backend *b, wmat *w, int32_t row0, int32_t n_rows, const quant_rows *src);
+    void (*quant_pack)(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows);
     void (*quant_side)(backend *b, wmat *w, const int32_t *order, const float *table);
     /* Sampled-row selection etc. need no op: activations of the CPU are host memory. */
 #define OP(name, tol32, tol16, what) void (*name)(backend * b, const op_##name *a);

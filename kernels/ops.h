@@ -34,7 +34,7 @@ typedef struct wmat {
 typedef struct op_embed {
     const int32_t *ids; /* [T] */
     int32_t n_tokens, width, rows;
-    const void *table; /* [rows,width] row-major, f32 / f16 / bf16 */
+    const void *table; /* [rows,width] row-major, f32 / f16 / bf16 or GGUF blocks */
     dtype table_dt;
     float scale;
     float *out; /* [T,width] */

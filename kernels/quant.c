@@ -51,11 +51,7 @@ static void pack_codes(int bits, const uint8_t *codes, int32_t k, uint8_t *dst, 
 void quant_pack_rows(dtype dt, const quant_spec *q, int32_t k, const quant_rows *src,
                      int32_t n_rows, void *dst) {
     size_t row_bytes = quant_row_bytes(dt, q, k), code_bytes = dtype_row_bytes(dt, k);
-    if (dtype_kind_of(dt) != DTYPE_CODES) {
-        CHECK(k % dtype_block(dt) == 0);
-        memcpy(dst, src->blocks, (size_t)n_rows * row_bytes);
-        return;
-    }
+    CHECK(dtype_kind_of(dt) == DTYPE_CODES);
     size_t n_groups = (size_t)quant_groups(q, k), scale_bytes = dtype_bytes(q->scale_dt) * n_groups;
     for (size_t r = 0; r < (size_t)n_rows; r++) {
         uint8_t *to = (uint8_t *)dst + r * row_bytes;

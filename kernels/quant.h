@@ -49,15 +49,14 @@ size_t quant_row_bytes(dtype dt, const quant_spec *q, int32_t k);
 size_t quant_side_bytes(dtype dt, const quant_spec *q, int32_t k);
 int quant_bits(dtype dt); /* of a code: 2, 3, 4, 8 */
 
-/* Rows in transit from a reader to a matrix: unpacked, one code a byte. */
+/* Rows of codes as readers unpack them, one code a byte. */
 typedef struct quant_rows {
-    const void *blocks;   /* GGUF: [n_rows] rows of dtype_row_bytes */
     const uint8_t *codes; /* [n_rows,K] */
     const void *scales;   /* [n_rows,G] of scale_dt */
     const uint8_t *zeros; /* [n_rows,G] if the spec has zeros */
 } quant_rows;
 
-/* Write rows into consecutive stored rows at dst. */
+/* Write rows of codes as consecutive stored rows to dst. */
 void quant_pack_rows(dtype dt, const quant_spec *q, int32_t k, const quant_rows *src,
                      int32_t n_rows, void *dst);
 /* Write what belongs to all rows: order [K] and table [16], NULL where there is none. */

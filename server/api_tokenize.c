@@ -63,7 +63,8 @@ static status tokenize(exchange *x, const json_t *body, arena *mem, error *err) 
     fields f = fields_of(body, err);
     bool is_chat = field_get(&f, "messages") != NULL;
     str given = field_str(&f, "prompt", SIZE_MAX);
-    bool special = field_bool(&f, "add_special_tokens", !is_chat);
+    bool special =
+        field_bool(&f, "add_special_tokens", !is_chat || x->model->m.turn.add_special_tokens);
     bool strs = field_bool(&f, "return_token_strs", false);
     TRY(f.st);
     if (!is_chat && !given.p)

@@ -189,7 +189,8 @@ static status prepare(call *c, const json_t *body, api_kind kind, error *err) {
                          .max_model_len = m->max_model_len,
                          .strict = x->srv->o.strict,
                          .request_template = x->srv->o.request_template,
-                         .max_logprobs = x->srv->o.max_logprobs};
+                         .max_logprobs = x->srv->o.max_logprobs,
+                         .turn = &m->turn};
     TRY(params_parse(body, kind, &pc, c->mem, &c->p, err));
     c->stops = stop_set_new(c->mem, c->p.stops, c->p.n_stops);
     TRY(make_prompts(c, body, err));

@@ -1,11 +1,15 @@
 /* pagoda render: JSON object of template variables -> JSON string, the text that the model reads.
- * With --model the model's own tokens (bos_token, ...) are there unless the object names them. */
+ * With --model the model's own tokens (bos_token, ...) are there unless the object names them;
+ * --chat-template renders a format instead of the model's own template. */
+#include <stdio.h>
+
 #include "conf/limits.h"
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "server/cmd.h"
 #include "server/lines.h"
 #include "tokenizer/chat.h"
+#include "tokenizer/chat_builtin.h"
 #include "tokenizer/template.h"
 
 typedef struct tool {
@@ -27,6 +31,15 @@ static status answer(void *ctx, const json_t *in, strbuf *out, error *err) {
     return st;
 }
 
+static int list_formats(const conf *c) {
+    strbuf out = {0};
+    error err;
+    status st = chat_format_list(c->register_path, &out, &err);
+    if (st == OK) fwrite(out.p, 1, out.n, stdout);
+    strbuf_done(&out);
+    return st == OK ? 0 : cmd_fail(&err);
+}
+
 static status template_open(const char *path, template **ret, error *err) {
     strbuf source = {0};
     TRY(file_read(path, LIMIT_TEMPLATE_BYTES, &source, err));
@@ -39,9 +52,12 @@ static status template_open(const char *path, template **ret, error *err) {
 int cmd_render(const conf *c) {
     error err;
     tool u = {.now = c->now};
-    if (!c->template && !c->model) return cmd_failf("render needs --model DIR or --template FILE");
+    if (c->list) return list_formats(c);
+    if (!c->template && !c->model && !c->chat_template)
+        return cmd_failf("render needs --model DIR, --chat-template NAME or --template FILE");
+    chat_options o = {.override = c->chat_template, .register_path = c->register_path};
     status st = c->template ? template_open(c->template, &u.template, &err)
-                            : chat_open(c->model, NULL, NULL, &u.chat, &err);
+                            : chat_open(c->model, &o, NULL, &u.chat, &err);
     if (st != OK) return cmd_fail(&err);
     int rc = 1;
     if (u.chat && !chat_has_template(u.chat))

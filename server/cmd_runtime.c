@@ -131,6 +131,7 @@ static status attach(runtime *r, const conf *c, error *err) {
         .n_names = 1,
         .tok = r->tok,
         .chat = chat_has_template(r->chat) ? r->chat : NULL,
+        .turn = turn_ends_of(r->chat, r->tok),
         .max_model_len = s.max_model_len,
         .vocab = s.vocab,
         .created = clock_unix_s(),
@@ -166,6 +167,23 @@ static char *model_name(const conf *c) {
     return strbuf_take(&name);
 }
 
+static status open_chat(runtime *r, const conf *c, const char *fallback, error *err) {
+    chat_options o = {
+        .override = c->chat_template, .register_path = c->register_path, .fallback = fallback};
+    chat_free(r->chat);
+    r->chat = NULL;
+    return chat_open(c->model, &o, r->tok, &r->chat, err);
+}
+
+/* A template that does not parse is said before the weights are read; what the family has to say
+ * is known only afterwards. */
+static status open_family_chat(runtime *r, const conf *c, error *err) {
+    const char *name = r->engine ? engine_info(r->engine)->chat_format : "";
+    bool own = chat_has_template(r->chat) && !chat_format_name(r->chat);
+    if (!*name || own || c->chat_template) return OK;
+    return open_chat(r, c, name, err);
+}
+
 static status open_all(runtime *r, const conf *c, const char *unix_socket, const runtime_hooks *h,
                        error *err) {
     const char *keys[1];
@@ -174,9 +192,10 @@ static status open_all(runtime *r, const conf *c, const char *unix_socket, const
     TRY(server_start(r->srv, err));
     if (h->on_listen) h->on_listen(h->ctx, r->srv);
     TRY(tokenizer_open(c->model, NULL, &r->tok, err));
-    TRY(chat_open(c->model, c->chat_template, r->tok, &r->chat, err));
+    TRY(open_chat(r, c, NULL, err));
     bool is_mock = strcmp(c->engine, "mock") == 0;
     TRY(is_mock ? mock_open(r, c, err) : model_open(r, c, h, err));
+    TRY(open_family_chat(r, c, err));
     schedule(r, c);
     return attach(r, c, err);
 }

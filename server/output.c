@@ -81,7 +81,8 @@ static bool look_for_stop(output *o, size_t from) {
     size_t end = from + h.end;
     o->by_string = true;
     o->stop_idx = h.which;
-    finish_at(o, o->p->include_stop ? end : end - h.n_bytes, FINISH_STOP);
+    bool shows = o->p->include_stop && h.which < o->p->n_stops - o->p->n_turn_stops;
+    finish_at(o, shows ? end : end - h.n_bytes, FINISH_STOP);
     return true;
 }
 

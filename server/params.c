@@ -228,7 +228,19 @@ static void add_stop(fields *f, arena *mem, gen_params *p, const json_t *v) {
         p->stops[p->n_stops++] = str_n(arena_strdup(mem, s), s.n);
 }
 
-static void read_stops(fields *f, arena *mem, gen_params *p) {
+/* What ends an answer besides the request's own stops: the chat format's, unless the request brings
+ * its own template or wants to go on after an end. */
+static bool in_format(const fields *f, const params_context *c, const gen_params *p) {
+    return p->kind == API_CHAT && c->turn && !field_get(f, "chat_template");
+}
+
+static const turn_ends *turn_of(fields *f, const params_context *c, const gen_params *p) {
+    static const turn_ends none = {0};
+    return in_format(f, c, p) && !field_bool(f, "ignore_eos", false) ? c->turn : &none;
+}
+
+static void read_stops(fields *f, const params_context *c, arena *mem, gen_params *p) {
+    const turn_ends *turn = turn_of(f, c, p);
     const json_t *v = field_get(f, "stop");
     size_t n = json_is_array(v) ? json_array_size(v) : v != NULL;
     if (n > LIMIT_STOP_STRINGS) {
@@ -236,24 +248,31 @@ static void read_stops(fields *f, arena *mem, gen_params *p) {
                    LIMIT_STOP_STRINGS);
         return;
     }
-    if (!n) return;
-    p->stops = arena_array(mem, n, sizeof *p->stops);
+    if (!n && !turn->n_texts) return;
+    p->stops = arena_array(mem, n + (size_t)turn->n_texts, sizeof *p->stops);
     for (size_t i = 0; i < n; i++) add_stop(f, mem, p, json_is_array(v) ? json_array_get(v, i) : v);
+    for (int32_t i = 0; i < turn->n_texts; i++) p->stops[p->n_stops++] = turn->texts[i];
+    p->n_turn_stops = turn->n_texts;
 }
 
-/* The model's ends (unless ignored) and the request's, in one list for the scheduler. */
+/* The request's ends, the model's (unless ignored) and the chat format's, in one list for the
+ * scheduler. */
 static void read_stop_ids(fields *f, const params_context *c, arena *mem, gen_params *p) {
     size_t n;
     p->own_stop_ids = field_ids(f, "stop_token_ids", 0, c->vocab - 1, LIMIT_STOP_IDS, mem, &n);
     p->n_own_stop_ids = (int32_t)n;
     bool ignore_eos = field_bool(f, "ignore_eos", false);
+    const turn_ends *turn = turn_of(f, c, p);
     size_t n_eos = ignore_eos ? 0 : (size_t)c->n_eos;
-    int32_t *all = arena_array(mem, n + n_eos, sizeof *all);
-    if (!all || n + n_eos == 0) return;
+    int32_t *all = arena_array(mem, n + n_eos + (size_t)turn->n_ids, sizeof *all);
+    if (!all || n + n_eos + (size_t)turn->n_ids == 0) return;
     if (n) memcpy(all, p->own_stop_ids, n * sizeof *all);
     if (n_eos) memcpy(all + n, c->eos_ids, n_eos * sizeof *all);
+    n += n_eos;
+    for (int32_t i = 0; i < turn->n_ids; i++)
+        if (turn->ids[i] < c->vocab) all[n++] = turn->ids[i];
     p->sample.stop_ids = all;
-    p->sample.n_stop_ids = (int32_t)(n + n_eos);
+    p->sample.n_stop_ids = (int32_t)n;
 }
 
 static void read_bias(fields *f, const params_context *c, arena *mem, gen_params *p) {
@@ -322,7 +341,9 @@ static void read_output(fields *f, const params_context *c, gen_params *p) {
     p->include_stop = field_bool(f, "include_stop_str_in_output", false);
     p->skip_special = field_bool(f, "skip_special_tokens", true);
     p->return_token_ids = field_bool(f, "return_token_ids", false);
-    p->add_special_tokens = field_bool(f, "add_special_tokens", p->kind == API_COMPLETIONS);
+    bool special =
+        p->kind == API_COMPLETIONS || (in_format(f, c, p) && c->turn->add_special_tokens);
+    p->add_special_tokens = field_bool(f, "add_special_tokens", special);
     p->priority = (int32_t)field_int(f, "priority", 0, INT32_MIN, INT32_MAX);
     p->cache_salt = field_str(f, "cache_salt", SALT_BYTES);
     p->model = field_str(f, "model", NAME_MAX_BYTES);
@@ -361,7 +382,7 @@ status params_parse(const json_t *body, api_kind kind, const params_context *c, 
     read_stream(&f, &p);
     read_lengths(&f, c, &p);
     read_sampling(&f, c, &p);
-    read_stops(&f, mem, &p);
+    read_stops(&f, c, mem, &p);
     read_stop_ids(&f, c, mem, &p);
     read_bias(&f, c, mem, &p);
     read_allowed(&f, c, mem, &p);

@@ -9,6 +9,7 @@
 #include "engine/base/arena.h"
 #include "scheduler/request.h"
 #include "server/server.h"
+#include "server/turn.h"
 
 typedef enum api_kind { API_CHAT, API_COMPLETIONS } api_kind;
 
@@ -22,8 +23,9 @@ typedef struct gen_params {
     const int32_t *own_stop_ids; /* [n_own_stop_ids] stop_token_ids: told back as stop_reason */
     int32_t n_own_stop_ids;
     bool has_seed;
-    str *stops; /* [n_stops], none empty */
+    str *stops; /* [n_stops], none empty: the request's, then the chat format's */
     int32_t n_stops;
+    int32_t n_turn_stops; /* the last so many are the format's: an end like any other, not told */
     bool include_stop, skip_special, return_token_ids, echo;
     bool add_special_tokens; /* what the tokenizer's post-processor adds */
     bool want_logprobs;      /* sample.n_logprobs >= 0 was asked for the output */
@@ -46,6 +48,7 @@ typedef struct params_context {
     int32_t n_eos, vocab, max_model_len;
     bool strict, request_template;
     int max_logprobs;
+    const turn_ends *turn; /* of the chat format; NULL: none */
 } params_context;
 
 /* Strings of *ret are borrowed from `body`, arrays live in `mem`. */

@@ -24,7 +24,9 @@ status prompt_render(const model *m, const json_t *body, const gen_params *p, st
                      error *err) {
     if (!m->m.chat)
         return error_set_param(err, ERR_INVALID, "messages",
-                               "this model has no chat template; use /v1/completions");
+                               "this model has no chat template; start the server with "
+                               "--chat-template NAME (a format such as chatml, llama2, vicuna) "
+                               "or FILE, or use /v1/completions");
     json_t *messages = NULL;
     TRY(messages_read(body, &messages, err));
     json_t *vars = variables(p);

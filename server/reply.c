@@ -18,7 +18,7 @@ static const char *finish_name(finish_reason f) {
 
 static void add_stop_reason(const output *o, strbuf *out) {
     strbuf_addz(out, ",\"stop_reason\":");
-    if (o->by_string)
+    if (o->by_string && o->stop_idx < o->p->n_stops - o->p->n_turn_stops)
         strbuf_add_json(out, o->p->stops[o->stop_idx]);
     else if (o->by_own_id)
         strbuf_addf(out, "%d", o->p->own_stop_ids[o->stop_idx]);

@@ -28,6 +28,7 @@
 #include "engine/base/status.h"
 #include "engine/base/str.h"
 #include "scheduler/scheduler.h"
+#include "server/turn.h"
 #include "tokenizer/tokenizer.h"
 
 typedef struct server server;
@@ -80,6 +81,7 @@ typedef struct server_model {
     int n_names;
     const tokenizer *tok;
     const chat *chat; /* NULL: the model has no chat template; chat requests are a 400 */
+    turn_ends turn;   /* where answers to chat requests end, besides eos_ids */
     server_defaults defaults;
     const int32_t *eos_ids; /* [n_eos] */
     int32_t n_eos;

@@ -17,7 +17,9 @@ struct stop_set {
     pattern p[];
 };
 
-_Static_assert(sizeof((stop_state){0}.at) / sizeof(uint16_t) == LIMIT_STOP_STRINGS, "states");
+_Static_assert(sizeof((stop_state){0}.at) / sizeof(uint16_t) ==
+                   LIMIT_STOP_STRINGS + LIMIT_TEMPLATE_STOPS,
+               "states");
 _Static_assert(LIMIT_STOP_BYTES < UINT16_MAX, "states");
 
 static bool compile(pattern *p, arena *mem) {
@@ -33,7 +35,7 @@ static bool compile(pattern *p, arena *mem) {
 }
 
 stop_set *stop_set_new(arena *mem, const str *strings, int32_t n) {
-    CHECK(n <= LIMIT_STOP_STRINGS);
+    CHECK(n <= LIMIT_STOP_STRINGS + LIMIT_TEMPLATE_STOPS);
     if (n == 0) return NULL;
     stop_set *s = arena_alloc(mem, sizeof *s + (size_t)n * sizeof *s->p);
     if (!s) return NULL;

@@ -19,7 +19,7 @@ int32_t stop_set_count(const stop_set *s); /* takes NULL: 0 */
 
 /* Where one choice stands: state[i] = how many bytes of string i the text ends with. */
 typedef struct stop_state {
-    uint16_t at[16]; /* LIMIT_STOP_STRINGS */
+    uint16_t at[24]; /* LIMIT_STOP_STRINGS + LIMIT_TEMPLATE_STOPS */
 } stop_state;
 
 typedef struct stop_hit {

@@ -12,6 +12,7 @@
 #include "engine/base/file.h"
 #include "engine/base/json.h"
 #include "engine/base/mem.h"
+#include "tokenizer/chat_builtin.h"
 #include "tokenizer/template.h"
 
 /* What one template needs its messages to look like. */
@@ -27,7 +28,8 @@ typedef struct chat_text {
 
 struct chat {
     chat_text main, tool_use;
-    json_t *tokens; /* bos_token, eos_token, ...: variables */
+    json_t *tokens;     /* bos_token, eos_token, ...: variables */
+    chat_format format; /* of conf/chat or a user's file; {0}: the model's own template */
 };
 
 /* --- what a template takes */
@@ -194,12 +196,21 @@ static status open_tokens(chat *c, const char *dir, const json_t *config, const 
     return OK;
 }
 
-static status open_override(chat *c, const char *override, error *err) {
-    if (file_exists(override)) return parse_file(c, override, &c->main, err);
-    if (!strpbrk(override, "{\n"))
-        return error_set(err, ERR_INVALID,
-                         "chat template: '%.200s' is neither a file nor a template", override);
-    return parse_template(c, str_z(override), "chat template", &c->main, err);
+/* Takes f over. */
+static status use_format(chat *c, chat_format f, error *err) {
+    c->format = f;
+    return parse_template(c, strbuf_str(&f.text), f.where.p, &c->main, err);
+}
+
+static status open_override(chat *c, const chat_options *o, error *err) {
+    chat_format f;
+    if (strpbrk(o->override, "{\n"))
+        return parse_template(c, str_z(o->override), "chat template", &c->main, err);
+    if (file_exists(o->override))
+        TRY(chat_format_open(o->override, &f, err));
+    else
+        TRY(chat_format_find(o->override, o->register_path, &f, err));
+    return use_format(c, f, err);
 }
 
 /* dir/name as a template if the file exists. */
@@ -225,23 +236,40 @@ static status open_template(chat *c, const char *dir, const json_t *config, erro
     return v ? parse_value(c, v, "tokenizer_config.json", err) : OK;
 }
 
-static status open_all(chat *c, const char *dir, const char *override, const tokenizer *tok,
+/* For a model that brings none: what its family says, else what its config.json fits. */
+static status open_format(chat *c, const char *dir, const chat_options *o, error *err) {
+    chat_format f;
+    bool found = false;
+    json_t *config = NULL;
+    if (o->fallback) {
+        TRY(chat_format_find(o->fallback, o->register_path, &f, err));
+        return use_format(c, f, err);
+    }
+    TRY(read_json(dir, "config.json", &config, err));
+    status st = chat_format_match(config, o->register_path, &f, &found, err);
+    json_decref(config);
+    return st == OK && found ? use_format(c, f, err) : st;
+}
+
+static status open_all(chat *c, const char *dir, const chat_options *o, const tokenizer *tok,
                        error *err) {
     json_t *config = NULL;
     if (dir && !dir_exists(dir)) dir = NULL; /* a single file: a tokenizer without its directory */
     if (dir) TRY(read_json(dir, "tokenizer_config.json", &config, err));
     status st = open_tokens(c, dir, config, tok, err);
-    if (st == OK && override) st = open_override(c, override, err);
-    if (st == OK && !override && dir) st = open_template(c, dir, config, err);
+    if (st == OK && o->override) st = open_override(c, o, err);
+    if (st == OK && !o->override && dir) st = open_template(c, dir, config, err);
+    if (st == OK && dir && !chat_has_template(c)) st = open_format(c, dir, o, err);
     json_decref(config);
     return st;
 }
 
-status chat_open(const char *dir, const char *override, const tokenizer *tok, chat **ret,
+status chat_open(const char *dir, const chat_options *o, const tokenizer *tok, chat **ret,
                  error *err) {
+    static const chat_options none = {0};
     chat *c = mem_calloc(1, sizeof *c);
     c->tokens = json_object();
-    status st = open_all(c, dir, override, tok, err);
+    status st = open_all(c, dir, o ? o : &none, tok, err);
     if (st == OK)
         *ret = c;
     else
@@ -253,12 +281,28 @@ void chat_free(chat *c) {
     if (!c) return;
     template_free(c->main.t);
     template_free(c->tool_use.t);
+    chat_format_done(&c->format);
     json_decref(c->tokens);
     mem_free(c);
 }
 
 bool chat_has_template(const chat *c) {
     return c->main.t || c->tool_use.t;
+}
+
+const char *chat_format_name(const chat *c) {
+    return c->format.name.p;
+}
+
+size_t chat_stops(const chat *c, str *ret) {
+    const json_t *list = js_get(c->format.meta, "stop");
+    size_t n = json_array_size(list);
+    for (size_t i = 0; i < n; i++) ret[i] = js_str(json_array_get(list, i));
+    return n;
+}
+
+bool chat_adds_special_tokens(const chat *c) {
+    return js_get_bool(c->format.meta, "add_special_tokens", false);
 }
 
 /* --- messages */

@@ -13,17 +13,35 @@
 
 typedef struct chat chat;
 
+/* Any may be NULL. */
+typedef struct chat_options {
+    /* Instead of the model's own: a file, a format's name (chat_builtin.h), or, with a brace or a
+     * line end in it, the template itself. */
+    const char *override;
+    const char *register_path; /* directory with more formats (NAME.jinja) */
+    const char *fallback;      /* name of the format for a directory that brings no template */
+} chat_options;
+
 /* Find the template of a model directory: chat_template.jinja, else chat_template.json, else
  * "chat_template" of tokenizer_config.json (a text, or a list of {name, template}: "default", and
- * "tool_use" where tools are given). `override` (may be NULL) is used instead: the path of a file,
- * or the template itself. Special tokens (bos_token, eos_token, ...) come from
- * tokenizer_config.json, else special_tokens_map.json, else from tok (may be NULL; borrowed only
- * here). A model without template opens too; rendering it is then the error. Templates that do
- * not parse are errors here, with file and line. */
-NODISCARD status chat_open(const char *dir, const char *override, const tokenizer *tok, chat **ret,
+ * "tool_use" where tools are given), else the fallback's format, else the format that fits its
+ * config.json. Special tokens (bos_token, eos_token, ...) come from tokenizer_config.json, else
+ * special_tokens_map.json, else from tok (may be NULL; borrowed only here). A model without
+ * template opens too; rendering it is then the error. Templates that do not parse are errors here,
+ * with file and line. */
+NODISCARD status chat_open(const char *dir, const chat_options *o, const tokenizer *tok, chat **ret,
                            error *err);
 void chat_free(chat *c); /* takes NULL */
 bool chat_has_template(const chat *c);
+
+/* The format's name when it is not the model's own template, else NULL. */
+const char *chat_format_name(const chat *c);
+/* Texts or tokens that end an answer in this format: at most LIMIT_TEMPLATE_STOPS into ret,
+ * borrowed while c lives. None for a model's own template: there the model's end-of-sequence tokens
+ * do it. */
+size_t chat_stops(const chat *c, str *ret);
+/* The tokenizer's own tokens ([gMASK] sop) go before the prompt. */
+bool chat_adds_special_tokens(const chat *c);
 
 /* Everything is borrowed for the call and not changed; NULL = not given. */
 typedef struct chat_request {

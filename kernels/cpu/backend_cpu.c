@@ -79,12 +79,11 @@ static void cpu_quant_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt,
     if (spec) w->q = *spec;
 }
 
-static void cpu_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows,
-                           const quant_rows *src) {
+static void cpu_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows) {
     CHECK(row0 >= 0 && n_rows >= 0 && row0 + n_rows <= w->n);
-    char *to = (char *)w->data + quant_side_bytes(w->dt, &w->q, w->k) +
-               (size_t)row0 * quant_row_bytes(w->dt, &w->q, w->k);
-    quant_pack_rows(w->dt, &w->q, w->k, src, n_rows, to);
+    size_t row_bytes = quant_row_bytes(w->dt, &w->q, w->k);
+    memcpy((char *)w->data + quant_side_bytes(w->dt, &w->q, w->k) + (size_t)row0 * row_bytes, rows,
+           (size_t)n_rows * row_bytes);
 }
 
 static void cpu_quant_side(backend *b, wmat *w, const int32_t *order, const float *table) {
@@ -139,8 +138,31 @@ CALL_ROWS(op_latent_kv, latent_kv)
 CALL_ROWS(op_route, route)
 CALL_ROWS(op_copy_pages, copy_pages)
 
+/* Rows of a table of GGUF blocks. */
+static void embed_blocks(const void *p, int32_t row0, int32_t row1) {
+    const op_embed *a = p;
+    float strip[QUANT_STRIP];
+    size_t row_bytes = dtype_row_bytes(a->table_dt, a->width);
+    for (int32_t t = row0; t < row1; t++) {
+        const char *row = (const char *)a->table + (size_t)a->ids[t] * row_bytes;
+        float *out = a->out + (int64_t)t * a->width;
+        for (int32_t c = 0; c < a->width; c += QUANT_STRIP) {
+            int32_t n = MIN(QUANT_STRIP, a->width - c);
+            quant_row_f32(a->table_dt, NULL, a->width, NULL, row, c, n, strip);
+            for (int32_t i = 0; i < n; i++) {
+                float x = a->scale * strip[i];
+                out[c + i] = a->accumulate ? out[c + i] + x : x;
+            }
+        }
+    }
+}
+
 static void cpu_embed(backend *b, const op_embed *a) {
     cpu_call call = {&((cpu_backend *)b)->rows, a};
+    if (dtype_kind_of(a->table_dt) == DTYPE_GGUF) {
+        run_rows(b, a, a->n_tokens, a->width, embed_blocks);
+        return;
+    }
     run_rows(b, &call, a->n_tokens, a->width, embed_rows);
 }
 

@@ -181,6 +181,54 @@ def render_of_model_and_file():
     assert "error" in out[2], out
 
 
+# --- chat formats
+
+def formats():
+    with open("tests/chat/formats.json", encoding="utf-8") as f:
+        return json.load(f)
+
+
+@case
+def chat_formats_give_the_recorded_prompts():
+    f = formats()
+    names = [line.split()[0].rstrip(":") for line in run("render", "--list")[0].splitlines()]
+    assert sorted(names) == sorted(f["formats"]), set(names) ^ set(f["formats"])
+    for name in names:
+        values = [{**f["variables"], "messages": m} for m in (f["messages"], f["messages"][1:2])]
+        got = lines("render", "--chat-template", name, values=values)
+        want = f["formats"][name]
+        assert got == [want["system, 3 turns"], want["1 turn"]], (name, got)
+
+
+# Templates that model directories bring, and the format that stands in for them. What differs for
+# a reason is said in the third place: a change of the one text.
+LLAMA_CPP = DATA + "templates/llama.cpp-goldens-2024-10/templates/"
+REAL = [
+    ("chatml", LLAMA_CPP + "teknium-OpenHermes-2.5-Mistral-7B", str),
+    ("qwen", LLAMA_CPP + "Qwen-Qwen2-7B-Instruct", str),
+    ("phi3", LLAMA_CPP + "microsoft-Phi-3.5-mini-instruct", str),
+    ("gemma", DATA + "templates/from-tokenizer-config/gemma-3-chat-file", str),
+    ("deepseek_v3", LLAMA_CPP + "deepseek-ai-DeepSeek-V2.5", str.lstrip),
+    ("deepseek_v2", LLAMA_CPP + "deepseek-ai-DeepSeek-Coder-V2-Instruct", str),
+    ("deepseek_coder", LLAMA_CPP + "deepseek-ai-deepseek-coder-33b-instruct", str),
+    ("cohere", LLAMA_CPP + "CohereForAI-c4ai-command-r-plus-default", str),
+    # this one leaves the begin token to the tokenizer
+    ("minicpm", LLAMA_CPP + "indischepartij-MiniCPM-3B-OpenHermes-2.5-v2", "<s>{}".format),
+    # this one has no begin token in front of the first turn
+    ("llama2", LLAMA_CPP + "TheBloke-FusionNet_34Bx2_MoE-AWQ", "<s>{}".format),
+]
+
+
+@case
+def chat_formats_equal_the_models_own_templates():
+    f = formats()
+    for name, path, change in REAL:
+        value = {**f["variables"], "messages": f["messages"]}
+        own = lines("render", "--template", need(path + ".jinja"), values=[value])[0]
+        got = lines("render", "--chat-template", name, values=[value])[0]
+        assert got == change(own), (name, got, own)
+
+
 def close(got, want, tolerance):
     """Largest difference relative to the largest magnitude."""
     assert len(got) == len(want), f"{len(got)} logits, wanted {len(want)}"
@@ -269,6 +317,82 @@ def inspect_text_and_json():
 
 
 # --- the server
+
+def ask(port, path, body):
+    status, answer = get(port, path, "POST", json.dumps(body), {"Content-Type": "application/json"})
+    return status, json.loads(answer)
+
+
+@contextlib.contextmanager
+def plain_model(**config):
+    """The demo model's directory without its chat template; config.json says what is given."""
+    with tempfile.TemporaryDirectory() as d:
+        for name in ("model.safetensors", "tokenizer.json"):
+            os.symlink(os.path.abspath(need(f"{DEMO}/{name}")), f"{d}/{name}")
+        with open(f"{DEMO}/config.json", encoding="utf-8") as f:
+            was = json.load(f)
+        with open(f"{d}/config.json", "w", encoding="utf-8") as f:
+            json.dump({**was, **config}, f)
+        yield d
+
+
+@case
+def a_model_without_template_takes_a_format():
+    hi = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+    with plain_model() as d:
+        with serving("--engine", "mock", model=d) as (_, port):
+            status, answer = ask(port, "/v1/chat/completions", hi)
+            assert status == 400 and "--chat-template NAME" in answer["error"]["message"], answer
+        with serving("--chat-template", "vicuna", model=d) as (_, port):
+            status, answer = ask(port, "/apply-template", hi)
+            assert status == 200 and answer["prompt"].endswith(" USER: Hi ASSISTANT:"), answer
+            assert ask(port, "/v1/chat/completions", hi)[0] == 200
+        err = run("serve", "--engine", "mock", "--model", d, "--port", "0", "--chat-template",
+                  "vicunja", rc=1)[1]
+        assert "vicunja" in err and "alpaca, baichuan" in err and err.count("\n") == 1, err
+
+
+@case
+def the_family_names_the_format():
+    """By model_type of config.json, or by the `chat` block of a family file."""
+    hi = {"messages": [{"role": "user", "content": "Hi"}]}
+    with plain_model(model_type="moss") as d:
+        with serving("--engine", "mock", model=d) as (_, port):
+            assert ask(port, "/apply-template", hi)[1]["prompt"] == "<|Human|>: Hi<eoh>\n<|MOSS|>:"
+    with plain_model(architectures=["OursForCausalLM"], model_type="ours") as d:
+        with open(f"{d}/ours.json", "w", encoding="utf-8") as f:
+            json.dump({"schema": 1, "family": "ours", "extends": "llama",
+                       "match": {"architectures": ["OursForCausalLM"]},
+                       "chat": {"template": "ours"}}, f)
+        with open(f"{d}/ours.jinja", "w", encoding="utf-8") as f:
+            f.write("Q: {{ messages[0].content }} A:")
+        with tempfile.TemporaryDirectory() as more:
+            for name in ("ours.json", "ours.jinja"):
+                os.rename(f"{d}/{name}", f"{more}/{name}")
+            with serving("--register-path", more, model=d) as (_, port):
+                assert ask(port, "/apply-template", hi)[1]["prompt"] == "Q: Hi A:"
+
+
+@case
+def a_format_ends_the_answer():
+    """The mock engine says "... no model is computed, ..."; the user's format stops there."""
+    with tempfile.TemporaryDirectory() as d:
+        with open(d + "/short.jinja", "w", encoding="utf-8") as f:
+            f.write('{#- {"stop": [" is computed"]} -#}\n{{ messages[0].content }}')
+        hi = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 60}
+        with serving("--engine", "mock", "--register-path", d, "--chat-template",
+                     "short") as (_, port):
+            got = ask(port, "/v1/chat/completions", hi)[1]["choices"][0]
+            assert got["message"]["content"].endswith("no model"), got
+            assert (got["finish_reason"], got["stop_reason"]) == ("stop", None), got
+            got = ask(port, "/v1/chat/completions", {**hi, "stop": "engine"})[1]["choices"][0]
+            assert got["stop_reason"] == "engine", got
+            got = ask(port, "/v1/chat/completions", {**hi, "ignore_eos": True})[1]["choices"][0]
+            assert got["finish_reason"] == "length", got
+            got = ask(port, "/v1/completions",
+                      {"prompt": "Hi", "max_tokens": 60})[1]["choices"][0]
+            assert got["finish_reason"] == "length", got
+
 
 @case
 def serve_answers_and_stops():

@@ -71,12 +71,18 @@ static void case_free(quant_case *q) {
 }
 
 static void pack_range(backend *b, const quant_case *q, wmat *w, int32_t r0, int32_t r1) {
-    size_t groups = q->scales ? (size_t)(r0 * quant_groups(&q->q, q->k)) : 0;
-    quant_rows rows = {.blocks = q->codes + (size_t)r0 * dtype_row_bytes(q->dt, q->k),
-                       .codes = q->codes + (size_t)r0 * (size_t)q->k,
+    if (!q->scales) {
+        b->v->quant_pack(b, w, r0, r1 - r0, q->codes + (size_t)r0 * dtype_row_bytes(q->dt, q->k));
+        return;
+    }
+    size_t groups = (size_t)(r0 * quant_groups(&q->q, q->k));
+    quant_rows rows = {.codes = q->codes + (size_t)r0 * (size_t)q->k,
                        .scales = q->scales + groups,
                        .zeros = q->zeros + groups};
-    b->v->quant_pack(b, w, r0, r1 - r0, &rows);
+    char *stored = mem_alloc((size_t)(r1 - r0) * quant_row_bytes(q->dt, &q->q, q->k) + 1);
+    quant_pack_rows(q->dt, &q->q, q->k, &rows, r1 - r0, stored);
+    b->v->quant_pack(b, w, r0, r1 - r0, stored);
+    mem_free(stored);
 }
 
 /* A matrix in the backend's memory, which ends at a fence. */
@@ -176,7 +182,42 @@ static quant_spec random_spec(check_ctx *c, int32_t k, act_round act) {
                         .act_zero = 5};
 }
 
+/* Embedding rows of a table of blocks are the rows of the table. */
+static void check_embed(check_ctx *c, dtype dt) {
+    enum { T = 40, ROWS = 30 };
+    quant_case q = case_new(c, dt, (quant_spec){0}, 1, ROWS, dtype_block(dt) * 3);
+    int32_t ids[T];
+    for (int i = 0; i < T; i++) ids[i] = check_int(c, 0, ROWS - 1);
+    for (int t = 0; t < 3; t++) {
+        mat want = mat_new(T, q.k, q.k), got = mat_new(T, q.k, q.k);
+        mat_random(c, &want, 1), mat_copy(&got, &want);
+        float *row = mem_alloc((size_t)q.k * sizeof *row);
+        for (int i = 0; i < T; i++) {
+            const uint8_t *at = q.codes + (size_t)ids[i] * dtype_row_bytes(dt, q.k);
+            quant_blocks_f32(dt, at, q.k, row);
+            for (int32_t j = 0; j < q.k; j++)
+                want.p[i * q.k + j] = 1.5f * row[j] + (t == 1 ? want.p[i * q.k + j] : 0);
+        }
+        op_embed e = {.ids = ids,
+                      .n_tokens = T,
+                      .width = q.k,
+                      .rows = ROWS,
+                      .table = q.codes,
+                      .table_dt = dt,
+                      .scale = 1.5f,
+                      .out = got.p,
+                      .accumulate = t == 1};
+        c->be[t]->v->embed(c->be[t], &e);
+        check_close(c, &want, &got, 0, "embed %s accumulate=%d threads=%d", dtype_name(dt), t == 1,
+                    t + 1);
+        mem_free(row), mat_free(&want), mat_free(&got);
+    }
+    case_free(&q);
+}
+
 void check_quant(check_ctx *c) {
+    for (int d = 0; d < DT_COUNT; d++)
+        if (dtype_kind_of(d) == DTYPE_GGUF) check_embed(c, (dtype)d);
     for (int d = 0; d < DT_COUNT; d++)
         for (int i = 0; dtype_is_quant(d) && i < (c->full ? 20 : 4); i++) {
             int32_t block = dtype_kind_of(d) == DTYPE_GGUF ? dtype_block(d) : 1;

@@ -39,7 +39,8 @@ static void put(const char *name, const char *text) {
 static chat *open_chat(const char *override) {
     chat *c = NULL;
     error e = {0};
-    ck_assert_msg(chat_open(dir, override, NULL, &c, &e) == OK, "%s", e.text);
+    chat_options o = {.override = override};
+    ck_assert_msg(chat_open(dir, &o, NULL, &c, &e) == OK, "%s", e.text);
     return c;
 }
 
@@ -140,7 +141,8 @@ START_TEST(no_template) {
     gives(c, "{" HI ",\"template\":\"x\"}", "x");
     chat_free(c);
     error e;
-    ck_assert(chat_open(dir, "no-such-file.jinja", NULL, &c, &e) == ERR_INVALID);
+    chat_options o = {.override = "no-such-file.jinja"};
+    ck_assert(chat_open(dir, &o, NULL, &c, &e) == ERR_INVALID);
     put("chat_template.jinja", "a\n{% if %}");
     ck_assert(chat_open(dir, NULL, NULL, &c, &e) == ERR_INVALID);
     ck_assert(strstr(e.text, "chat_template.jinja") && strstr(e.text, "line 2"));
