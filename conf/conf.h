@@ -25,7 +25,7 @@ enum {
 #include "conf/commands.def"
 #undef COMMAND
     ALL = (1 << CMD_COUNT) - 1,
-    RUNS = FOR_SERVE + FOR_CHAT + FOR_GENERATE, /* scheduler and engine in this process */
+    RUNS = FOR_SERVE + FOR_CHAT + FOR_GENERATE + FOR_EVAL, /* scheduler and engine in this process */
     ENGINE = RUNS + FOR_INSPECT + FOR_LOGITS,   /* an engine in this process */
     CLIENT = FOR_CHAT + FOR_BENCH,              /* talks to a server */
 };

@@ -105,7 +105,8 @@ def serving(*args, model=DEMO, env=None):
 def version_and_help():
     assert run("--version")[0].startswith("pagoda ")
     overview = run("--help")[0]
-    for command in ("serve", "chat", "generate", "bench", "inspect", "tokenize", "render", "logits"):
+    for command in ("serve", "chat", "generate", "bench", "eval", "inspect", "tokenize", "render",
+                    "logits"):
         assert command in overview
         assert f"usage: pagoda {command}" in run(command, "--help")[0]
 
@@ -314,6 +315,37 @@ def inspect_text_and_json():
     text = run("inspect", need(ARCH))[0]
     info = json.loads(run("inspect", "--json", ARCH)[0])
     assert info["family"] in text and info["n_params"] > 0
+
+
+@case
+def perplexity_equals_the_reference():
+    with open("tests/golden/ppl.json", encoding="utf-8") as f:
+        cases = json.load(f)["cases"]
+    for c in cases:
+        if SLOW > 1 and c["tokens"] > 1000:
+            continue
+        out = run("eval", "ppl", "--model", need(DATA + c["model"]), "--file",
+                  need(DATA + c["text"]), "--limit", str(c["tokens"]), "--context",
+                  str(c["context"]), "--stride", str(c["stride"]), "--json")[0]
+        got = json.loads(out)
+        assert abs(got["perplexity"] / c["perplexity"] - 1) < 1e-4, (got, c)
+        assert got["tokens"] == c["tokens"], (got, c)
+
+
+@case
+def eval_refuses_what_it_cannot_measure():
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as f:
+        args = ["eval", "ppl", "--model", need(DEMO), "--file", f.name]
+        assert "has 0 tokens" in run(*args, rc=1)[1]
+        f.write("The quick brown fox jumps over the lazy dog. " * 20)
+        f.flush()
+        text = run(*args, "--context", "64", "--stride", "32")[0]
+        assert text.startswith("perplexity "), text
+        assert "--stride 65 is more than the context" in run(*args, "--context", "64", "--stride",
+                                                             "65", rc=1)[1]
+        assert "--context 9999999" in run(*args, "--context", "9999999", rc=1)[1]
+    assert "eval needs a word" in run("eval", rc=1)[1]
+    assert "/nowhere" in run("eval", "ppl", "--model", DEMO, "--file", "/nowhere", rc=1)[1]
 
 
 # --- the server
