@@ -3,16 +3,14 @@
 #include "engine/base/json.h"
 #include "engine/base/utf8.h"
 #include "tokenizer/hf_bpe.h"
-
-#define GPT2_PATTERN                                                                               \
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
+#include "tokenizer/patterns.h"
 
 static status fill(str vocab_json, str merges_txt, tokenizer *t, error *err) {
     bpe *b = hf_bpe_make(t, true);
     if (!utf8_valid(vocab_json.p ? vocab_json.p : "", vocab_json.n) ||
         !utf8_valid(merges_txt.p ? merges_txt.p : "", merges_txt.n))
         return error_set(err, ERR_FORMAT, "vocab.json or merges.txt is not valid UTF-8");
-    TRY(pretok_of_regex(STR(GPT2_PATTERN), &t->pre, err));
+    TRY(pretok_of_regexes((const char *[]){PATTERN_GPT2}, 1, &t->pre, err));
     TRY(hf_vocab(vocab_json, &t->pieces, err));
     TRY(hf_merges_text(merges_txt, &t->pieces, b, err));
     hf_bpe_finish(t, b);

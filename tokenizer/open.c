@@ -5,6 +5,7 @@
 #include "engine/base/file.h"
 #include "engine/base/json.h"
 #include "engine/base/mem.h"
+#include "tokenizer/gguf_tok.h"
 #include "tokenizer/tok.h"
 
 static bool ends(const char *path, const char *suffix) {
@@ -40,6 +41,7 @@ static status open_text(const char *path, str text, const tokenizer_options *o, 
 }
 
 static status open_file(const char *path, const tokenizer_options *o, tokenizer **ret, error *err) {
+    if (gguf_magic(path)) return gguf_tok_open(path, ret, err);
     strbuf b = {0};
     status st = file_read(path, LIMIT_TOKENIZER_BYTES, &b, err);
     if (st == OK) st = open_text(path, strbuf_str(&b), o, ret, err);

@@ -10,6 +10,7 @@
 #include "engine/base/json.h"
 #include "engine/base/utf8.h"
 #include "tokenizer/bytechars.h"
+#include "tokenizer/patterns.h"
 #include "tokenizer/uclass.h"
 
 #define PRETOK_STEPS_MAX 32
@@ -310,9 +311,6 @@ static status add(pretok *p, step s, error *err) {
     return OK;
 }
 
-#define GPT2_PATTERN                                                                               \
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+"
-
 static status add_regex(pretok *p, str pattern, behavior b, bool invert, error *err) {
     step s = {.kind = STEP_MATCH, .behavior = b, .invert = invert};
     TRY(matcher_regex(pattern, &s.m, err));
@@ -330,7 +328,7 @@ static status parse_byte_level(pretok *p, const json_t *j, error *err) {
     if (js_get_bool(j, "add_prefix_space", true))
         TRY(add(p, (step){.kind = STEP_SPACE_FRONT}, err));
     if (js_get_bool(j, "use_regex", true))
-        TRY(add_regex(p, STR(GPT2_PATTERN), ISOLATED, false, err));
+        TRY(add_regex(p, STR(PATTERN_GPT2), ISOLATED, false, err));
     return add_bytes(p, err);
 }
 
@@ -460,9 +458,11 @@ status pretok_new(const json_t *spec, pretok **ret, error *err) {
     return st;
 }
 
-status pretok_of_regex(str pattern, pretok **ret, error *err) {
+status pretok_of_regexes(const char *const *patterns, size_t n, pretok **ret, error *err) {
     pretok *p = mem_calloc(1, sizeof *p);
-    status st = add_regex(p, pattern, ISOLATED, false, err);
+    status st = OK;
+    for (size_t i = 0; st == OK && i < n; i++)
+        st = add_regex(p, str_z(patterns[i]), ISOLATED, false, err);
     if (st == OK) st = add_bytes(p, err);
     if (st == OK)
         *ret = p;

@@ -19,8 +19,9 @@ typedef struct pretok pretok;
 
 /* `spec`: the JSON value, NULL for none. */
 NODISCARD status pretok_new(const json_t *spec, pretok **ret, error *err);
-/* One Split by a regular expression, isolated, then bytes: what bare rank files need. */
-NODISCARD status pretok_of_regex(str pattern, pretok **ret, error *err);
+/* Splits by regular expressions one after another, isolated, then bytes: what rank files and GGUF
+ * vocabularies need. */
+NODISCARD status pretok_of_regexes(const char *const *patterns, size_t n, pretok **ret, error *err);
 void pretok_free(pretok *p);        /* takes NULL */
 bool pretok_bytes(const pretok *p); /* words come out as bytes (ByteLevel is among the steps) */
 

@@ -5,6 +5,7 @@
 
 #include "engine/base/mem.h"
 #include "engine/base/utf8.h"
+#include "tokenizer/patterns.h"
 #include "tokenizer/uclass.h"
 
 /* Class of the character at `at` and its end; 0 classes and at itself at the end of the text. */
@@ -204,30 +205,13 @@ static size_t tile_tekken(const char *p, size_t n, size_t at) {
     return tile_o200k_of(p, n, at, 1, false);
 }
 
-#define UPPER "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LEAD  "[^\\r\\n\\p{L}\\p{N}]?"
-#define SHORT "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define MARKS "| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-
 static const struct known {
     const char *name, *pattern;
     size_t (*tile)(const char *, size_t, size_t);
 } known[] = {
-    {"gpt2", "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+",
-     tile_gpt2},
-    {"llama3",
-     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+"
-     "[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-     tile_llama3},
-    {"qwen2",
-     "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+"
-     "[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+",
-     tile_qwen2},
-    {"o200k",
-     LEAD UPPER "*" LOWER "+" SHORT "?|" LEAD UPPER "+" LOWER "*" SHORT "?|\\p{N}{1,3}" MARKS,
-     tile_o200k},
-    {"tekken", LEAD UPPER "*" LOWER "+|" LEAD UPPER "+" LOWER "*|\\p{N}" MARKS, tile_tekken},
+    {"gpt2", PATTERN_GPT2, tile_gpt2},       {"llama3", PATTERN_LLAMA3, tile_llama3},
+    {"qwen2", PATTERN_QWEN2, tile_qwen2},    {"o200k", PATTERN_O200K, tile_o200k},
+    {"tekken", PATTERN_TEKKEN, tile_tekken},
 };
 
 const char *scan_pattern(size_t i) {

@@ -1,8 +1,10 @@
-/* SentencePiece .model files (sentencepiece_model.proto): BPE and Unigram.
+/* SentencePiece's models: BPE and Unigram.
  *
  * The model does its own normalising, as in the library: user-defined symbols pass untouched, then
  * the precompiled map, then white space (collapsed if the file says so, and written as U+2581 with
  * one in front). Control symbols are never recognised in text. */
+#include "tokenizer/spm.h"
+
 #include <float.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,26 +12,8 @@
 #include "conf/limits.h"
 #include "engine/base/mem.h"
 #include "engine/base/utf8.h"
-#include "tokenizer/charsmap.h"
-#include "tokenizer/proto.h"
-#include "tokenizer/tok.h"
-#include "tokenizer/unigram.h"
 
 #define SPACE "\u2581"
-
-typedef enum spm_model { MODEL_UNIGRAM = 1, MODEL_BPE = 2 } spm_model;
-
-typedef struct spm {
-    bool dummy_prefix, remove_extra, escape, suffix, byte_fallback;
-    uint64_t model;
-    str unk_surface, bos, eos; /* borrowed from the file while it is read */
-    charsmap *map;
-    added_set *user; /* user-defined symbols */
-    bpe *bpe;
-    unigram *unigram;
-    VEC(float) scores;
-    VEC(uint8_t) types;
-} spm;
 
 static void spm_free(void *self) {
     spm *s = self;
@@ -135,76 +119,6 @@ static void spm_encode(const void *self, str text, vec_i32 *ids) {
     vec_done(&parts);
 }
 
-/* ---- reading ---- */
-
-static status read_piece(str message, spm *s, tokenizer *t, error *err) {
-    proto p = {.text = message};
-    proto_field f;
-    str piece = {0};
-    float score = 0;
-    uint64_t type = SPM_NORMAL;
-    while (proto_next(&p, &f)) {
-        if (f.number == 1 && f.wire == 2) piece = f.bytes;
-        if (f.number == 2 && f.wire == 5) score = proto_float(&f);
-        if (f.number == 3 && f.wire == 0) type = f.value;
-    }
-    int32_t id = (int32_t)s->scores.n;
-    if (p.bad || !piece.n || type < 1 || type > 6 || score != score)
-        return error_set(err, ERR_FORMAT, "piece %d is damaged", id);
-    if (id >= LIMIT_VOCAB || !vocab_put(&t->pieces, id, piece))
-        return error_set(err, ERR_TOO_LARGE, "more than %d pieces", LIMIT_VOCAB);
-    vec_push(&s->scores, score);
-    vec_push(&s->types, (uint8_t)type);
-    return OK;
-}
-
-static status read_trainer(str message, spm *s, error *err) {
-    proto p = {.text = message};
-    proto_field f;
-    while (proto_next(&p, &f)) {
-        if (f.number == 3) s->model = f.value;
-        if (f.number == 24) s->suffix = f.value;
-        if (f.number == 35) s->byte_fallback = f.value;
-        if (f.number == 44 && f.wire == 2) s->unk_surface = f.bytes;
-        if (f.number == 46 && f.wire == 2) s->bos = f.bytes;
-        if (f.number == 47 && f.wire == 2) s->eos = f.bytes;
-    }
-    return p.bad ? error_set(err, ERR_FORMAT, "trainer_spec is damaged") : OK;
-}
-
-static status read_normalizer(str message, spm *s, error *err) {
-    proto p = {.text = message};
-    proto_field f;
-    str map = {0};
-    while (proto_next(&p, &f)) {
-        if (f.number == 2 && f.wire == 2) map = f.bytes;
-        if (f.number == 3) s->dummy_prefix = f.value;
-        if (f.number == 4) s->remove_extra = f.value;
-        if (f.number == 5) s->escape = f.value;
-    }
-    if (p.bad) return error_set(err, ERR_FORMAT, "normalizer_spec is damaged");
-    charsmap_free(s->map);
-    s->map = NULL;
-    return map.n ? charsmap_new(map, &s->map, err) : OK;
-}
-
-static status read_file(str text, spm *s, tokenizer *t, error *err) {
-    proto p = {.text = text};
-    proto_field f;
-    while (proto_next(&p, &f)) {
-        if (f.wire != 2) continue;
-        if (f.number == 1) TRY(read_piece(f.bytes, s, t, err));
-        if (f.number == 2) TRY(read_trainer(f.bytes, s, err));
-        if (f.number == 3) TRY(read_normalizer(f.bytes, s, err));
-    }
-    if (p.bad || !s->scores.n)
-        return error_set(err, ERR_FORMAT, "not a SentencePiece model (damage at byte %zu)", p.at);
-    if (s->model == MODEL_BPE || s->model == MODEL_UNIGRAM) return OK;
-    return error_set(err, ERR_UNSUPPORTED,
-                     "SentencePiece model type %llu (word, char) is not supported",
-                     (unsigned long long)s->model);
-}
-
 /* ---- models ---- */
 
 static bool in_text(uint8_t type) {
@@ -265,14 +179,13 @@ static status make_bpe(spm *s, tokenizer *t, error *err) {
     for (int32_t id = 0; id < t->pieces.n; id++) {
         str piece = vocab_piece(&t->pieces, id);
         uint32_t cp;
-        if (s->types.p[id] == SPM_UNUSED) {
+        bool unused = s->types.p[id] == SPM_UNUSED && piece.n;
+        if (unused && !s->unused_apart) {
             vocab_done(&text_pieces);
             return error_set(err, ERR_UNSUPPORTED,
-                             "piece %d: UNUSED pieces in a BPE model are "
-                             "not supported",
-                             id);
+                             "piece %d: UNUSED pieces in a BPE model are not supported", id);
         }
-        if (!in_text(s->types.p[id])) continue;
+        if (unused || !piece.n || !in_text(s->types.p[id])) continue;
         vocab_put(&text_pieces, id, piece);
         if (utf8_get(piece.p, piece.n, &cp) == piece.n) bpe_add_char(b, cp, id);
     }
@@ -288,7 +201,7 @@ static status make_bpe(spm *s, tokenizer *t, error *err) {
 static void make_unigram(spm *s, tokenizer *t) {
     unigram *u = s->unigram = unigram_new();
     u->float_sums = true;
-    u->types = t->types;
+    u->types = s->types.p;
     u->unk = unknown_id(s);
     u->min = FLT_MAX;
     u->max = FLT_MIN;
@@ -299,7 +212,8 @@ static void make_unigram(spm *s, tokenizer *t) {
             u->min = MIN(u->min, score);
             u->max = MAX(u->max, score);
         }
-        if (in_text(s->types.p[id])) trie_add(&u->pieces, vocab_piece(&t->pieces, id), id);
+        str piece = vocab_piece(&t->pieces, id);
+        if (piece.n && in_text(s->types.p[id])) trie_add(&u->pieces, piece, id);
     }
     find_bytes(s, t, u->byte_id);
     t->model.kind = "sentencepiece unigram";
@@ -312,43 +226,43 @@ static void set_types(const spm *s, tokenizer *t) {
     t->special = mem_calloc(n + 1, 1);
     for (size_t i = 0; i < n; i++) {
         t->special[i] = s->types.p[i] == SPM_CONTROL;
-        if (s->types.p[i] == SPM_USER)
-            added_set_add(s->user, &(added_token){.id = (int32_t)i,
-                                                  .pattern = vocab_piece(&t->pieces, (int32_t)i)});
+        str piece = vocab_piece(&t->pieces, (int32_t)i);
+        if (s->types.p[i] == SPM_USER && piece.n)
+            added_set_add(s->user, &(added_token){.id = (int32_t)i, .pattern = piece});
     }
-    t->bos = vocab_id(&t->pieces, s->bos);
-    t->eos = vocab_id(&t->pieces, s->eos);
 }
 
-static status read_model(str text, tokenizer *t, error *err) {
+/* ---- building ---- */
+
+spm *spm_new(tokenizer *t) {
     spm *s = mem_calloc(1, sizeof *s);
     *s = (spm){.dummy_prefix = true,
                .remove_extra = true,
                .escape = true,
-               .model = MODEL_UNIGRAM,
-               .unk_surface = STR(" \u2047 "),
-               .bos = STR("<s>"),
-               .eos = STR("</s>"),
+               .algorithm = SPM_UNIGRAM,
                .user = added_set_new()};
     t->model = (model){"sentencepiece", s, spm_encode, spm_free};
-    TRY(read_file(text, s, t, err));
-    set_types(s, t);
-    if (s->model == MODEL_BPE)
-        TRY(make_bpe(s, t, err));
-    else
-        make_unigram(s, t);
-    t->dec = decoder_of_spm(s->dummy_prefix || s->remove_extra, s->remove_extra, s->unk_surface);
+    return s;
+}
+
+status spm_put(spm *s, tokenizer *t, int32_t id, str piece, float score, uint8_t type, error *err) {
+    if (id < 0 || id >= LIMIT_VOCAB || !vocab_put(&t->pieces, id, piece))
+        return error_set(err, ERR_TOO_LARGE, "more than %d pieces", LIMIT_VOCAB);
+    while (s->scores.n <= (size_t)id) {
+        vec_push(&s->scores, 0.0f);
+        vec_push(&s->types, (uint8_t)SPM_UNUSED);
+    }
+    s->scores.p[id] = score;
+    s->types.p[id] = type;
     return OK;
 }
 
-status spm_open(str text, tokenizer **ret, error *err) {
-    tokenizer *t = tok_new();
-    status st = read_model(text, t, err);
-    if (st != OK) {
-        tokenizer_free(t);
-        return st;
-    }
-    tok_finish(t);
-    *ret = t;
+status spm_finish(spm *s, tokenizer *t, str unk_surface, error *err) {
+    set_types(s, t);
+    if (s->algorithm == SPM_BPE)
+        TRY(make_bpe(s, t, err));
+    else
+        make_unigram(s, t);
+    t->dec = decoder_of_spm(s->dummy_prefix || s->remove_extra, s->remove_extra, unk_surface);
     return OK;
 }

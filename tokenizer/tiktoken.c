@@ -6,30 +6,20 @@
 #include "conf/limits.h"
 #include "engine/base/mem.h"
 #include "tokenizer/charsmap.h"
+#include "tokenizer/patterns.h"
 #include "tokenizer/tok.h"
-
-#define CONTRACTIONS "(?i:'s|'t|'re|'ve|'m|'ll|'d)"
-#define REST         " ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+"
-#define LLAMA3       CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}{1,3}|" REST
-#define QWEN2        CONTRACTIONS "|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}|" REST
-#define UPPER        "[\\p{Lu}\\p{Lt}\\p{Lm}\\p{Lo}\\p{M}]"
-#define LOWER        "[\\p{Ll}\\p{Lm}\\p{Lo}\\p{M}]"
-#define O200K                                                                                      \
-    "[^\\r\\n\\p{L}\\p{N}]?" UPPER "*" LOWER "+" CONTRACTIONS "?|[^\\r\\n\\p{L}\\p{N}]?" UPPER     \
-    "+" LOWER "*" CONTRACTIONS "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|\\s*[\\r\\n]+|"      \
-    "\\s+(?!\\S)|\\s+"
 
 static const struct {
     const char *name, *pattern;
 } patterns[] = {
-    {"cl100k", LLAMA3}, {"llama3", LLAMA3}, {"glm4", LLAMA3},
-    {"qwen2", QWEN2},   {"o200k", O200K},   {"llama4", O200K},
+    {"cl100k", PATTERN_LLAMA3}, {"llama3", PATTERN_LLAMA3}, {"glm4", PATTERN_LLAMA3},
+    {"qwen2", PATTERN_QWEN2},   {"o200k", PATTERN_O200K},   {"llama4", PATTERN_O200K},
 };
 
-static status pattern_of(const char *name, str *ret, error *err) {
+static status pattern_of(const char *name, const char **ret, error *err) {
     for (size_t i = 0; name && i < ARRAY_LEN(patterns); i++)
         if (strcmp(name, patterns[i].name) == 0) {
-            *ret = str_z(patterns[i].pattern);
+            *ret = patterns[i].pattern;
             return OK;
         }
     return error_set(err, ERR_INVALID,
@@ -98,12 +88,12 @@ static status fill(tokenizer *t, error *err) {
 }
 
 status tiktoken_open(str text, const char *pretokenizer, tokenizer **ret, error *err) {
-    str pattern;
+    const char *pattern;
     TRY(pattern_of(pretokenizer, &pattern, err));
     tokenizer *t = tok_new();
     t->raw_is_stored = true;
     status st = read_ranks(text, t, err);
-    if (st == OK) st = pretok_of_regex(pattern, &t->pre, err);
+    if (st == OK) st = pretok_of_regexes(&pattern, 1, &t->pre, err);
     if (st == OK) st = fill(t, err);
     if (st != OK) {
         tokenizer_free(t);

@@ -36,6 +36,7 @@ struct tokenizer {
     vec_i32 before, after;       /* what ENCODE_SPECIAL puts around */
     decoder *dec;
     int32_t bos, eos;
+    strbuf template; /* the chat template that the file carries; empty: none */
 };
 
 /* The bytes or string of id as the decoder wants it; {NULL,0}: none. */

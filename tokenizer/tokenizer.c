@@ -36,6 +36,7 @@ void tokenizer_free(tokenizer *t) {
     vec_done(&t->before);
     vec_done(&t->after);
     decoder_free(t->dec);
+    strbuf_done(&t->template);
     mem_free(t);
 }
 
@@ -235,6 +236,10 @@ int32_t tokenizer_bos(const tokenizer *t) {
 
 int32_t tokenizer_eos(const tokenizer *t) {
     return t->eos;
+}
+
+str tokenizer_template(const tokenizer *t) {
+    return t->template.n ? strbuf_str(&t->template) : (str){0};
 }
 
 const char *tokenizer_kind(const tokenizer *t) {

@@ -46,6 +46,8 @@ void tokenizer_bytes(const tokenizer *t, int32_t id, strbuf *out);
 bool tokenizer_is_special(const tokenizer *t, int32_t id);
 int32_t tokenizer_bos(const tokenizer *t); /* -1 if the files name none */
 int32_t tokenizer_eos(const tokenizer *t);
+/* The chat template that the tokenizer's own file carries (GGUF); {NULL,0}: none. Borrowed. */
+str tokenizer_template(const tokenizer *t);
 const char *tokenizer_kind(const tokenizer *t); /* "bpe (byte level)", "sentencepiece bpe", ... */
 
 #endif

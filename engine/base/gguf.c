@@ -115,6 +115,12 @@ static status read_value(cursor *c, gguf_value *v) {
     return skip_value(c, v);
 }
 
+/* Converters have written a number twice ("general.file_type"): no harm where both say the same. */
+static bool same_number(const gguf_value *u, const gguf_value *v) {
+    return !v->is_array && !u->is_array && v->kind != GGUF_STRING && v->kind == u->kind &&
+           memcmp(v->p, u->p, kind_bytes[v->kind]) == 0;
+}
+
 static status read_values(cursor *c, gguf *g, uint64_t n) {
     str before = {0};
     if (n > left(c) / 13) /* a length, a type, one byte */
@@ -127,7 +133,10 @@ static status read_values(cursor *c, gguf *g, uint64_t n) {
         TRY(read_value(c, v));
         before = v->key;
         g->n_values++;
-        if (!map_put(&g->by_key, v->key, i))
+        uint64_t first;
+        if (!map_get(&g->by_key, v->key, &first))
+            map_put(&g->by_key, v->key, i);
+        else if (!same_number(&g->values[first], v))
             return error_set(c->err, ERR_FORMAT, "%s: key \"%.*s\" is there twice", c->path,
                              NAME(v->key));
     }

@@ -3,8 +3,10 @@
  * Format: https://github.com/ggml-org/ggml/blob/master/docs/gguf.md.
  *
  * Everything is checked when a file is opened: every length and count against the bytes that are
- * left, duplicate keys and tensors, alignment, tensors inside the file and apart from each other.
- * What the functions below return is borrowed from the mapping and lives until gguf_close. */
+ * left, duplicate tensors and keys (a
+ * number said twice alike is let pass), alignment, tensors inside the file and apart from each
+ * other. What the functions below return is borrowed from the mapping and lives until gguf_close.
+ */
 #ifndef ENGINE_BASE_GGUF_H
 #define ENGINE_BASE_GGUF_H
 

@@ -27,6 +27,16 @@ static const char *const ggml[][2] = {
     {GGML "history/ggml-vocab-phi-2.gguf", DATA "phi-2/tokenizer.json"},
 };
 
+/* Vocabularies that llama.cpp publishes with the ids that they give. */
+static const char *const gguf[] = {
+    GGML "ggml-vocab-bert-bge.gguf",     GGML "ggml-vocab-deepseek-coder.gguf",
+    GGML "ggml-vocab-deepseek-llm.gguf", GGML "ggml-vocab-falcon.gguf",
+    GGML "ggml-vocab-gpt-2.gguf",        GGML "ggml-vocab-llama-spm.gguf",
+    GGML "ggml-vocab-mpt.gguf",          GGML "ggml-vocab-phi-3.gguf",
+    GGML "ggml-vocab-refact.gguf",       GGML "ggml-vocab-starcoder.gguf",
+    GGML "history/ggml-vocab-dbrx.gguf",
+};
+
 static const char *const js[][2] = {
     {JS "Xenova__bert-base-uncased.json", DATA "derived/bert-base-uncased/tokenizer.json"},
     {JS "Xenova__gpt2.json", DATA "derived/gpt2/tokenizer.json"},
@@ -134,6 +144,7 @@ int main(void) {
         return 77;
     }
     for (size_t i = 0; i < ARRAY_LEN(ggml); i++) run(ggml[i][0], ggml[i][1], run_ggml);
+    for (size_t i = 0; i < ARRAY_LEN(gguf); i++) run(gguf[i], gguf[i], run_ggml);
     for (size_t i = 0; i < ARRAY_LEN(js); i++) run(js[i][0], js[i][1], run_js);
     printf("%d passed, %d failed, %d skipped\n", n_passed, n_failed, n_skipped);
     return n_failed > 0;

@@ -15,6 +15,7 @@
 
 #define DATA   "../shared/data/tokenizers/"
 #define MODELS "../shared/data/models/"
+#define GGML   DATA "ggml-vocab/ggml-vocab-"
 #define DEV    DATA "goldens-made/dev/"
 
 static const struct golden {
@@ -47,6 +48,12 @@ static const struct golden {
     {"sp-test.spm", DATA "sentencepiece-tests/test_model.model", NULL},
     {"sp-test-ja.spm", DATA "sentencepiece-tests/test_ja_model.model", NULL},
     {"stories260K.spm", MODELS "derived/stories260K-hf-f32/tokenizer.model", NULL},
+    {"gpt2.hf", GGML "gpt-2.gguf", NULL},
+    {"phi-3-mini.hf", GGML "phi-3.gguf", NULL},
+    {"falcon.hf", GGML "falcon.gguf", NULL},
+    {"deepseek-coder.hf", GGML "deepseek-coder.gguf", NULL},
+    {"deepseek-llm.hf", GGML "deepseek-llm.gguf", NULL},
+    {"bert-base-uncased.hf", GGML "bert-bge.gguf", NULL},
     {"llama-3.tiktoken", DATA "llama-3/tokenizer.model", "llama3"},
     {"llama-4.tiktoken", DATA "llama-4/tokenizer.model", "llama4"},
     {"qwen.tiktoken", DATA "qwen/qwen.tiktoken", "qwen2"},

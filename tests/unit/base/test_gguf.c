@@ -183,7 +183,8 @@ START_TEST(bad_keys) {
     gguf_write_end(&w, &b);
     refuses(&b, ERR_FORMAT, "\"odd\"", "type 13");
     gguf_write_int(&w, "twice", GGUF_U8, 1);
-    gguf_write_int(&w, "twice", GGUF_U8, 1);
+    gguf_write_int(&w, "twice", GGUF_U8, 1); /* the same again is let pass */
+    gguf_write_int(&w, "twice", GGUF_U8, 2);
     gguf_write_end(&w, &b);
     refuses(&b, ERR_FORMAT, "\"twice\"", "there twice");
     static const uint64_t alignments[] = {0, 24, (uint64_t)1 << 40};
