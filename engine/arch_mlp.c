@@ -23,24 +23,36 @@ static status choose(arch_builder *b, const json_t **ret, error *err) {
 
 /* The slots of one feed-forward net. */
 typedef struct net {
-    weight_slot up, down;
+    weight_slot gate, up, down; /* gate and up may be one slot: gate above up */
     int32_t item, n_items, ffn;
     bool gated;
 } net;
 
+/* Biases of gate and up are one vector, gate above up, also where the matrices are apart. */
+static status add_up_bias(arch_builder *b, const json_t *rule, const char *part, const json_t *ref,
+                          const net *n, error *err) {
+    int32_t before = b->a->n_tensors;
+    TRY(arch_add_bias(b, rule, part, "mlp[].bias", ref, err));
+    if (b->a->n_tensors == before) return OK;
+    arch_tensor *t = &b->a->tensors[before];
+    t->slot = (weight_slot)(n->up + 1);
+    t->row0 = n->gated && part[0] == 'u' ? n->ffn : 0;
+    return OK;
+}
+
 static status add_net(arch_builder *b, const json_t *refs, const json_t *bias, const net *n,
                       error *err) {
-    int32_t hidden = b->a->hidden, row = 0;
-    arch_place at = {.item = n->item, .n_items = n->n_items, .slot = n->up, .cols = hidden};
+    int32_t hidden = b->a->hidden;
+    arch_place at = {.item = n->item, .n_items = n->n_items, .slot = n->gate, .cols = hidden};
     at.rows = n->ffn;
     if (n->gated) {
         TRY(arch_add_tensor(b, js_get(refs, "gate"), "mlp[].gate", at, NULL, err));
-        TRY(arch_add_bias(b, bias, "gate", "mlp[].bias", js_get(refs, "gate"), err));
-        row = n->ffn;
+        TRY(add_up_bias(b, bias, "gate", js_get(refs, "gate"), n, err));
     }
-    at.row0 = row;
+    at.slot = n->up;
+    at.row0 = n->gated && n->gate == n->up ? n->ffn : 0;
     TRY(arch_add_tensor(b, js_get(refs, "up"), "mlp[].up", at, NULL, err));
-    TRY(arch_add_bias(b, bias, "up", "mlp[].bias", js_get(refs, "up"), err));
+    TRY(add_up_bias(b, bias, "up", js_get(refs, "up"), n, err));
     at = (arch_place){
         .item = n->item, .n_items = n->n_items, .slot = n->down, .rows = hidden, .cols = n->ffn};
     TRY(arch_add_tensor(b, js_get(refs, "down"), "mlp[].down", at, NULL, err));
@@ -87,7 +99,7 @@ static status resolve_shared(arch_builder *b, const json_t *s, arch_mlp *l, erro
     if (!s || !on) return OK;
     TRY(arch_count(b, js_get(s, "ff"), "mlp[].shared.ff", 0, 1, ARCH_WIDTH_MAX, &l->shared_ffn,
                    err));
-    net n = {W_SHARED_UP, W_SHARED_DOWN, 0, 0, l->shared_ffn, l->gated};
+    net n = {W_SHARED_UP, W_SHARED_UP, W_SHARED_DOWN, 0, 0, l->shared_ffn, l->gated};
     TRY(add_net(b, s, js_get(s, "bias"), &n, err));
     arch_place at = {.slot = W_SHARED_GATE, .rows = 1, .cols = b->a->hidden};
     return arch_add_tensor(b, js_get(s, "sigmoid_gate"), "mlp[].shared.sigmoid_gate", at,
@@ -100,7 +112,7 @@ static status resolve_moe(arch_builder *b, const json_t *m, arch_mlp *l, error *
     TRY(resolve_routing(b, m, l, err));
     TRY(resolve_router(b, m, l, err));
     for (int32_t x = 0; x < l->n_experts; x++) {
-        net n = {W_EXPERT_UP, W_EXPERT_DOWN, x, l->n_experts, l->ffn, l->gated};
+        net n = {W_EXPERT_GATE, W_EXPERT_UP, W_EXPERT_DOWN, x, l->n_experts, l->ffn, l->gated};
         b->e.expert = x;
         status st = add_net(b, js_get(m, "experts"), js_get(m, "bias"), &n, err);
         b->e.expert = -1;
@@ -124,6 +136,6 @@ status arch_resolve_mlp(arch_builder *b, arch_layer *y, error *err) {
     if (kind == 2) return resolve_moe(b, m, l, err);
     l->kind = MLP_DENSE;
     l->gated = kind == 1;
-    net n = {W_UP, W_DOWN, 0, 0, l->ffn, l->gated};
+    net n = {W_UP, W_UP, W_DOWN, 0, 0, l->ffn, l->gated};
     return add_net(b, m, js_get(m, "bias"), &n, err);
 }

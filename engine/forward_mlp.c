@@ -55,7 +55,7 @@ static void shared(forward *f, int32_t layer, const arch_mlp *y, const float *in
 
 static void experts(forward *f, int32_t layer, const arch_mlp *y, const float *in, float *out,
                     bool accumulate) {
-    const weight *up = weights_at(f->w, layer, W_EXPERT_UP);
+    const weight *gate = weights_at(f->w, layer, W_EXPERT_GATE);
     op_experts op = {.n_tokens = f->n_tokens,
                      .n_experts = y->n_experts,
                      .top_k = y->top_k,
@@ -70,7 +70,8 @@ static void experts(forward *f, int32_t layer, const arch_mlp *y, const float *i
                      .weights = f->expert_w,
                      .act = y->act,
                      .gated = y->gated,
-                     .up = up->m,
+                     .gate = gate ? gate->m : NULL,
+                     .up = weights_at(f->w, layer, W_EXPERT_UP)->m,
                      .down = weights_at(f->w, layer, W_EXPERT_DOWN)->m,
                      .up_bias = weights_vecs(f->w, layer, W_EXPERT_UP_BIAS),
                      .down_bias = weights_vecs(f->w, layer, W_EXPERT_DOWN_BIAS)};

@@ -84,8 +84,8 @@ typedef struct worker {
 } worker;
 
 static size_t row_bytes_max(const weights *w) {
-    size_t most = 0;
-    for (int32_t i = 0; i < w->n_list; i++) most = MAX(most, (size_t)MAX(w->list[i].cols, 1) * 4);
+    size_t most = 4;
+    for (int32_t i = 0; i < w->a->n_tensors; i++) most = MAX(most, w->bind[i].row_bytes);
     return most;
 }
 
@@ -121,7 +121,7 @@ static void cut_rows(load *l, const arch_tensor *t, const weight_bind *b, int64_
                      int32_t n) {
     weight *to = weights_at(l->w, t->layer, t->slot) + t->item;
     int32_t cols = MAX(t->cols, 1);
-    size_t row_bytes = (size_t)cols * dtype_bytes(b->dt);
+    size_t row_bytes = b->row_bytes;
     int64_t row = (int64_t)t->stack * t->src_rows + from;
     block k = {.file = b->st->file,
                .off = b->st->off + (uint64_t)row * row_bytes,
@@ -143,7 +143,7 @@ static void cut_rows(load *l, const arch_tensor *t, const weight_bind *b, int64_
 }
 
 static void cut_tensor(load *l, const arch_tensor *t, const weight_bind *b) {
-    size_t row_bytes = (size_t)MAX(t->cols, 1) * dtype_bytes(b->dt);
+    size_t row_bytes = b->row_bytes;
     int32_t step = rows_per_block(l, row_bytes);
     int64_t run = b->src ? t->rows : t->view.run; /* a source knows its view */
     for (int32_t r = 0; r < t->rows;) {
@@ -191,10 +191,15 @@ static float *unit_rows(const block *b, const char *src) {
 
 static void pack_block(load *l, const block *b, const char *src) {
     pthread_mutex_t *m = &l->locks[(uintptr_t)b->to / sizeof *b->to % N_LOCKS];
+    wmat *mat = &b->to->m[b->part];
+    if (dtype_is_quant(mat->dt)) { /* rows of their own: no groups to share */
+        l->w->b->v->quant_pack(l->w->b, mat, b->row0, b->rows, src);
+        return;
+    }
     float *unit = b->xform == XFORM_L2_ROWS ? unit_rows(b, src) : NULL;
     if (b->locked) pthread_mutex_lock(m);
-    l->w->b->v->wmat_pack(l->w->b, &b->to->m[b->part], b->row0, b->rows,
-                          unit ? (const char *)unit : src, unit ? DT_F32 : b->dt, b->cols);
+    l->w->b->v->wmat_pack(l->w->b, mat, b->row0, b->rows, unit ? (const char *)unit : src,
+                          unit ? DT_F32 : b->dt, b->cols);
     if (b->locked) pthread_mutex_unlock(m);
     mem_free(unit);
 }
@@ -354,10 +359,20 @@ static status run_workers(load *l, int n, error *err) {
     return st;
 }
 
+/* What belongs to all rows of a quantised part. */
+static void put_side(weights *w, int32_t tensor) {
+    const arch_tensor *t = &w->a->tensors[tensor];
+    const weight_bind *b = &w->bind[tensor];
+    weight *to = weights_at(w, t->layer, t->slot) + t->item;
+    if (b->src && dtype_kind_of(b->dt) == DTYPE_CODES)
+        w->b->v->quant_side(w->b, &to->m[b->part], b->src->order, b->src->table);
+}
+
 status loader_run(weights *w, const checkpoint *c, const loader_options *o, error *err) {
     load *l = mem_calloc(1, sizeof *l);
     *l = (load){.w = w, .c = c, .o = o, .block_bytes = block_bytes_of(w)};
     for (int i = 0; i < N_LOCKS; i++) pthread_mutex_init(&l->locks[i], NULL);
+    for (int32_t i = 0; i < w->a->n_tensors; i++) put_side(w, i);
     for (int32_t i = 0; i < w->a->n_tensors; i++) cut_tensor(l, &w->a->tensors[i], &w->bind[i]);
     qsort(l->blocks, (size_t)l->n_blocks, sizeof *l->blocks, by_place);
     status st = open_files(l, err);

@@ -55,7 +55,11 @@ status row_source_transposed(checkpoint *c, const st_tensor *st, const arch_tens
     int64_t lines = t->transpose ? t->cols : t->src_rows;
     int64_t width = t->transpose ? t->src_rows : t->rows;
     transposed *p = mem_alloc(sizeof *p);
-    *p = (transposed){.s = {t->rows, t->cols, DT_F32, read_transposed, done_transposed},
+    *p = (transposed){.s = {.rows = t->rows,
+                            .cols = t->cols,
+                            .dt = DT_F32,
+                            .read = read_transposed,
+                            .done = done_transposed},
                       .data =
                           file + st->off + (size_t)(t->stack * lines * width) * dtype_bytes(st->dt),
                       .dt = st->dt,
@@ -64,6 +68,10 @@ status row_source_transposed(checkpoint *c, const st_tensor *st, const arch_tens
                       .view_rows = t->transpose_view};
     *ret = &p->s;
     return OK;
+}
+
+size_t row_source_bytes(const row_source *s) {
+    return quant_row_bytes(s->dt, &s->spec, s->cols);
 }
 
 void row_source_free(row_source *s) {

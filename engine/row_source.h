@@ -5,14 +5,22 @@
 
 #include "engine/arch.h"
 #include "engine/checkpoint.h"
+#include "kernels/quant.h"
 
 typedef struct row_source {
     int32_t rows, cols;
-    dtype dt; /* of the rows it yields */
-    /* Rows [row0, row0+n) of [rows, cols] to out, one after another. Any thread. */
+    dtype dt;             /* of the rows it yields: a float or a quantised type */
+    quant_spec spec;      /* of codes */
+    const int32_t *order; /* [cols] of codes with an order, owned */
+    const float *table;   /* [16] of codes with a table, owned */
+    /* Rows [row0, row0+n) of [rows, cols] to out as stored rows (quant.h, or plain floats), one
+     * after another. Any thread. */
     void (*read)(const struct row_source *s, int32_t row0, int32_t n, void *out);
     void (*done)(struct row_source *s); /* frees s */
 } row_source;
+
+/* Bytes of one row that it yields. */
+size_t row_source_bytes(const row_source *s);
 
 /* f32 rows of a plain tensor of floats that is stored transposed. Maps the tensor's file. */
 NODISCARD status row_source_transposed(checkpoint *c, const st_tensor *st, const arch_tensor *t,

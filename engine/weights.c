@@ -13,10 +13,6 @@
 
 #define PLACE_ALIGN 256
 
-static bool is_float(dtype d) {
-    return d == DT_F32 || d == DT_F16 || d == DT_BF16;
-}
-
 /* Binding */
 
 static bool dims_fit(const arch_tensor *t, const st_tensor *s) {
@@ -33,7 +29,8 @@ static bool dims_fit(const arch_tensor *t, const st_tensor *s) {
 
 static status check_shape(const checkpoint *c, const arch_tensor *t, const st_tensor *s,
                           error *err) {
-    if (dims_fit(t, s) && is_float(s->dt)) return OK;
+    bool blocks = s->dt < DT_COUNT && dtype_kind_of(s->dt) == DTYPE_GGUF && t->cols;
+    if (dims_fit(t, s) && (dtype_is_float(s->dt) || blocks)) return OK;
     char found[128];
     int64_t dims[3];
     int32_t n = arch_tensor_dims(t, dims);
@@ -55,6 +52,7 @@ static status bind_tensor(weights *w, checkpoint *c, const arch_tensor *t, weigh
                          t->name, w->a->family);
     TRY(check_shape(c, t, s, err));
     *ret = (weight_bind){.st = s, .dt = s->dt};
+    ret->row_bytes = dtype_row_bytes(s->dt, MAX(t->cols, 1));
     if (!used[s - c->tensors])
         for (int64_t n = 1, i = 0; i <= s->n_dims; i++) {
             if (i == s->n_dims) w->n_params += n;
@@ -64,6 +62,7 @@ static status bind_tensor(weights *w, checkpoint *c, const arch_tensor *t, weigh
     if (!t->transpose && !t->transpose_view) return OK;
     TRY(row_source_transposed(c, s, t, &ret->src, err));
     ret->dt = ret->src->dt;
+    ret->row_bytes = row_source_bytes(ret->src);
     return OK;
 }
 
@@ -134,67 +133,99 @@ static void list_items(weights *w) {
     mem_free(count);
 }
 
-/* The storage type of parts that share one: what was asked for, else the widest found. */
+/* The storage type of floats that share a part: what was asked for, else the widest found. */
 static dtype storage_type(dtype have, dtype found, dtype want) {
     if (want != DT_COUNT) return want;
     if (have == DT_COUNT || have == found) return found;
     return DT_F32;
 }
 
-/* Tensors of one item follow each other in the arch's list, by rows. */
+/* A source may widen what is stored as a narrower float. */
+static dtype stored_as(const weight_bind *b) {
+    return b->src && dtype_is_float(b->st->dt) ? b->st->dt : b->dt;
+}
+
+/* Rows of the parts of one item. Tensors of an item follow each other in the arch's list, by rows.
+ */
+static void size_item(weight *p, const arch_tensor *t, weight_bind *b, dtype want, bool is_matrix) {
+    bool quant = dtype_is_quant(b->dt);
+    bool joins = p->n_parts > 0 && !quant && !dtype_is_quant(p->dt);
+    if (is_matrix && !joins) p->n_parts++;
+    if (!is_matrix || !joins) p->dt = DT_COUNT;
+    b->part = MAX(p->n_parts - 1, 0);
+    b->part_row0 = t->row0; /* of the item; cut_parts subtracts what is above */
+    p->rows = MAX(p->rows, t->row0 + t->rows);
+    p->cols = t->cols;
+    p->dt = quant ? b->dt : storage_type(p->dt, stored_as(b), want);
+}
+
+static bool cuts_groups(const weights *w, const arch_tensor *t) {
+    int32_t group = w->b->v->pack_rows;
+    return t->cols && (t->row0 % group || (t->view.run < t->rows && t->view.run % group));
+}
+
 static void size_items(weights *w, dtype want) {
     const arch *a = w->a;
     for (int32_t i = 0; i < w->n_list; i++) w->list[i].dt = DT_COUNT;
     for (int32_t i = 0; i < a->n_tensors; i++) {
         const arch_tensor *t = &a->tensors[i];
         weight *p = weight_of(w, t);
-        weight_bind *b = &w->bind[i];
-        p->rows = MAX(p->rows, t->row0 + t->rows);
-        p->cols = t->cols;
-        p->dt = storage_type(p->dt, b->st->dt, want);
-        p->n_parts = t->cols && slot_infos[t->slot].kind == SLOT_MATRIX;
-        b->part_row0 = t->row0;
-        int32_t group = w->b->v->pack_rows;
-        bool many = t->view.run < t->rows;
-        if (t->cols && (t->row0 % group || (many && t->view.run % group))) p->shares_groups = true;
+        size_item(p, t, &w->bind[i], want, t->cols && slot_infos[t->slot].kind == SLOT_MATRIX);
+        p->shares_groups |= cuts_groups(w, t);
     }
     /* A bias covers all rows of its matrix, be it stored for some of them only. */
     for (int32_t i = 0; i < a->n_tensors; i++) {
         arch_tensor t = a->tensors[i];
-        weight *p = weight_of(w, &t);
+        const weight *p = weight_of(w, &t);
         if (!p->n_parts || t.slot + 1 >= W_SLOT_COUNT) continue;
         t.slot = (weight_slot)(t.slot + 1);
         int32_t first = w->first[slot_index(w, &t)];
-        if (first >= 0 && slot_infos[t.slot].kind == SLOT_VECTOR)
-            w->list[first + t.item].rows = p->rows;
+        if (first < 0 || slot_infos[t.slot].kind != SLOT_VECTOR) continue;
+        weight *bias = &w->list[first + t.item];
+        bias->rows = MAX(bias->rows, p->rows);
     }
+}
+
+/* Every tensor's part: its rows and type. */
+static void cut_parts(weights *w, dtype want) {
+    const arch *a = w->a;
+    int32_t at = 0;
+    for (int32_t i = 0; i < w->n_list; i++) w->n_mats += w->list[i].n_parts;
+    w->mats = mem_calloc((size_t)w->n_mats + 1, sizeof *w->mats);
+    for (int32_t i = 0; i < w->n_list; i++) {
+        w->list[i].m = &w->mats[at];
+        at += w->list[i].n_parts;
+    }
+    for (int32_t i = 0; i < w->n_mats; i++) w->mats[i].dt = DT_COUNT;
+    for (int32_t i = 0; i < a->n_tensors; i++) {
+        const arch_tensor *t = &a->tensors[i];
+        weight *p = weight_of(w, t);
+        weight_bind *b = &w->bind[i];
+        if (!p->n_parts) continue;
+        wmat *m = &p->m[b->part];
+        for (int32_t k = 0; k < b->part; k++) b->part_row0 -= p->m[k].n;
+        m->n = MAX(m->n, b->part_row0 + t->rows);
+        m->k = t->cols;
+        m->dt = dtype_is_quant(b->dt) ? b->dt : storage_type(m->dt, stored_as(b), want);
+        if (b->src) m->q = b->src->spec;
+    }
+}
+
+static size_t part_bytes(const weights *w, const wmat *m) {
+    return dtype_is_quant(m->dt) ? w->b->v->quant_bytes(w->b, m->n, m->k, m->dt, &m->q)
+                                 : w->b->v->wmat_bytes(w->b, m->n, m->k, m->dt);
 }
 
 static void place_item(weights *w, weight *p) {
     p->off = w->bytes;
     p->bytes = 0;
     if (p->n_parts == 0 && p->cols)
-        p->bytes = (size_t)p->rows * (size_t)p->cols * dtype_bytes(p->dt);
+        p->bytes = (size_t)p->rows * dtype_row_bytes(p->dt, p->cols);
     else if (p->n_parts == 0)
         p->bytes = (size_t)p->rows * sizeof(float);
-    for (int32_t k = 0; k < p->n_parts; k++) {
-        wmat *m = &p->m[k];
-        p->bytes += ALIGN_UP(w->b->v->wmat_bytes(w->b, m->n, m->k, m->dt), (size_t)PLACE_ALIGN);
-    }
+    for (int32_t k = 0; k < p->n_parts; k++)
+        p->bytes += ALIGN_UP(part_bytes(w, &p->m[k]), (size_t)PLACE_ALIGN);
     w->bytes += ALIGN_UP(p->bytes, (size_t)PLACE_ALIGN);
-}
-
-static void cut_parts(weights *w) {
-    int32_t at = 0;
-    for (int32_t i = 0; i < w->n_list; i++) w->n_mats += w->list[i].n_parts;
-    w->mats = mem_calloc((size_t)w->n_mats + 1, sizeof *w->mats);
-    for (int32_t i = 0; i < w->n_list; i++) {
-        weight *p = &w->list[i];
-        p->m = &w->mats[at];
-        at += p->n_parts;
-        if (p->n_parts) *p->m = (wmat){.n = p->rows, .k = p->cols, .dt = p->dt};
-        place_item(w, p);
-    }
 }
 
 static dtype layer_type(const weights *w) {
@@ -211,7 +242,8 @@ status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, weight
     if (st == OK) {
         list_items(&w);
         size_items(&w, want);
-        cut_parts(&w);
+        cut_parts(&w, want);
+        for (int32_t i = 0; i < w.n_list; i++) place_item(&w, &w.list[i]);
         w.dt = layer_type(&w);
         *ret = w;
     } else
@@ -227,8 +259,12 @@ static void describe_item(weights *w, weight *p) {
         p->vec = (float *)at;
     for (int32_t k = 0; k < p->n_parts; k++) {
         wmat *m = &p->m[k];
-        w->b->v->wmat_init(w->b, m, m->n, m->k, m->dt, at);
-        at += ALIGN_UP(m->bytes, (size_t)PLACE_ALIGN);
+        quant_spec spec = m->q;
+        if (dtype_is_quant(m->dt))
+            w->b->v->quant_init(w->b, m, m->n, m->k, m->dt, &spec, at);
+        else
+            w->b->v->wmat_init(w->b, m, m->n, m->k, m->dt, at);
+        at += ALIGN_UP(part_bytes(w, m), (size_t)PLACE_ALIGN);
     }
 }
 

@@ -8,8 +8,8 @@
 #include "engine/row_source.h"
 #include "kernels/backend.h"
 
-/* One item of a slot. A matrix is a stack of parts, each with its own storage type: one part where
- * all of it is plain floats. */
+/* One item of a slot. A matrix is a stack of parts, each with its own storage type: neighbouring
+ * tensors of plain floats share one, every quantised tensor is one. */
 typedef struct weight {
     int32_t rows, cols; /* rows 0: the layer has none */
     wmat *m;            /* matrices: [n_parts] */
@@ -25,7 +25,8 @@ typedef struct weight {
 typedef struct weight_bind {
     const st_tensor *st; /* the tensor, or the first of a module's */
     row_source *src;     /* NULL: plain floats, rows as they lie in the file */
-    dtype dt;            /* of st, or of what src yields */
+    dtype dt;            /* of st, or of what src yields: a float, GGUF blocks or codes */
+    size_t row_bytes;    /* one row of it */
     int32_t part;        /* of its weight */
     int32_t part_row0;   /* its first row in that part */
 } weight_bind;
