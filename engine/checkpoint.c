@@ -10,6 +10,7 @@
 
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
+#include "engine/gguf.h"
 #include "engine/safetensors.h"
 
 int32_t checkpoint_add_path(checkpoint *c, char *path) {
@@ -51,6 +52,20 @@ static status index_names(checkpoint *c, error *err) {
         map_put(&c->by_name, name, (uint64_t)i);
     }
     return OK;
+}
+
+typedef enum container { CONTAINER_SAFETENSORS, CONTAINER_GGUF } container;
+
+/* By name, else by first bytes; what is none of the others is taken for safetensors, whose reader
+ * then says that it is not. */
+static container container_of(const char *path) {
+    char head[4] = {0};
+    if (str_ends(str_z(path), STR(".safetensors"))) return CONTAINER_SAFETENSORS;
+    if (str_ends(str_z(path), STR(".gguf"))) return CONTAINER_GGUF;
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : pread(fd, head, sizeof head, 0);
+    if (fd >= 0) close(fd);
+    return n == 4 && memcmp(head, "GGUF", 4) == 0 ? CONTAINER_GGUF : CONTAINER_SAFETENSORS;
 }
 
 /* Takes the path. */
@@ -111,17 +126,20 @@ static status open_sharded(checkpoint *c, const char *dir, const char *index, er
 }
 
 /* The directory's only file that ends in `suffix` as a fresh path, NULL if there is none or more
- * than one. */
-static char *only_file(const char *dir, const char *suffix) {
+ * than one. Of a split GGUF model the first part counts; projectors of images do not. */
+static char *only_file(const char *dir, const char *suffix, int *ret_n) {
     char *found = NULL;
-    int n = 0;
     DIR *d = opendir(dir);
+    *ret_n = 0;
     for (struct dirent *e; d && (e = readdir(d));) {
-        if (!str_ends(str_z(e->d_name), str_z(suffix))) continue;
-        if (n++ == 0) found = path_join(dir, e->d_name);
+        str stem, name = str_z(e->d_name);
+        int32_t no, count;
+        if (!str_ends(name, str_z(suffix)) || str_starts(name, STR("mmproj"))) continue;
+        if (gguf_split_name(name, &stem, &no, &count) && no > 1) continue;
+        if ((*ret_n)++ == 0) found = path_join(dir, e->d_name);
     }
     if (d) closedir(d);
-    if (n == 1) return found;
+    if (*ret_n == 1) return found;
     mem_free(found);
     return NULL;
 }
@@ -134,22 +152,50 @@ static char *file_in(const char *dir, const char *name) {
     return NULL;
 }
 
-static status open_dir(checkpoint *c, const char *dir, error *err) {
-    char *path = file_in(dir, "model.safetensors.index.json");
-    if (path) {
-        status st = open_sharded(c, dir, path, err);
-        mem_free(path);
-        return st;
+/* What a model directory holds: `path` is an index or a weight file. */
+typedef struct dir_model {
+    char *path; /* NULL: none found; to be freed */
+    bool is_index, is_gguf;
+    int n_gguf;
+} dir_model;
+
+static dir_model find_in_dir(const char *dir) {
+    static const char *const names[] = {"model.safetensors"};
+    dir_model m = {0};
+    int n;
+    for (size_t i = 0; i < ARRAY_LEN(names) && !m.path; i++) {
+        strbuf index = {0};
+        strbuf_addf(&index, "%s.index.json", names[i]);
+        m.path = file_in(dir, index.p);
+        m.is_index = m.path != NULL;
+        strbuf_done(&index);
+        if (!m.path) m.path = file_in(dir, names[i]);
     }
-    path = file_in(dir, "model.safetensors");
-    if (!path) path = only_file(dir, ".safetensors");
-    if (!path)
-        return error_set(err, ERR_NOT_FOUND,
-                         "%s: no model.safetensors and no model.safetensors.index.json (other "
-                         "weight formats must be converted to safetensors)",
-                         dir);
-    TRY(add_file(c, path, err));
-    return index_names(c, err);
+    if (!m.path) m.path = only_file(dir, ".safetensors", &n);
+    if (m.path) return m;
+    m.path = only_file(dir, ".gguf", &m.n_gguf);
+    m.is_gguf = m.path != NULL;
+    return m;
+}
+
+static status no_weights(const char *dir, int n_gguf, error *err) {
+    if (n_gguf > 1)
+        return error_set(err, ERR_INVALID, "%s: %d GGUF models; name one of the files", dir,
+                         n_gguf);
+    return error_set(err, ERR_NOT_FOUND,
+                     "%s: no model.safetensors, no model.safetensors.index.json and no *.gguf",
+                     dir);
+}
+
+static status open_dir(checkpoint *c, const char *dir, error *err) {
+    dir_model m = find_in_dir(dir);
+    if (!m.path) return no_weights(dir, m.n_gguf, err);
+    status st = m.is_index  ? open_sharded(c, dir, m.path, err)
+                : m.is_gguf ? gguf_add_model(c, m.path, err)
+                            : add_file(c, mem_strdup(m.path), err);
+    if (st == OK && !m.is_index) st = index_names(c, err);
+    mem_free(m.path);
+    return st;
 }
 
 static status finish(status st, checkpoint *c, checkpoint *ret) {
@@ -162,7 +208,8 @@ static status finish(status st, checkpoint *c, checkpoint *ret) {
 
 status checkpoint_open_file(const char *path, checkpoint *ret, error *err) {
     checkpoint c = {0};
-    status st = add_file(&c, mem_strdup(path), err);
+    status st = container_of(path) == CONTAINER_GGUF ? gguf_add_model(&c, path, err)
+                                                     : add_file(&c, mem_strdup(path), err);
     if (st == OK) st = index_names(&c, err);
     return finish(st, &c, ret);
 }
@@ -174,7 +221,10 @@ status checkpoint_open(const char *model, checkpoint *ret, error *err) {
 }
 
 bool checkpoint_has_config(const char *model) {
-    return false;
+    if (!dir_exists(model)) return file_exists(model) && container_of(model) == CONTAINER_GGUF;
+    dir_model m = find_in_dir(model);
+    mem_free(m.path);
+    return m.is_gguf;
 }
 
 status checkpoint_map(checkpoint *c, int32_t file, const char **ret, error *err) {

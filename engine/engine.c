@@ -95,20 +95,32 @@ static void fill_chat_format(model_info *m, const family *f) {
     if (name.n < sizeof m->chat_format) memcpy(m->chat_format, name.n ? name.p : "", name.n);
 }
 
+/* config.json of the directory, or what a GGUF file says of itself (its tensors are then known
+ * already). ret_path is what errors name, in fresh memory. */
+static status read_config(engine *e, const char *model, json_t **ret, char **ret_path, error *err) {
+    if (checkpoint_has_config(model)) {
+        TRY(checkpoint_open(model, &e->ckpt, err));
+        *ret_path = mem_strdup(e->ckpt.files[0]);
+        *ret = json_incref(e->ckpt.config);
+        return OK;
+    }
+    if (!dir_exists(model))
+        return error_set(err, ERR_NOT_FOUND, "%s: no such model directory", model);
+    *ret_path = path_join(model, "config.json");
+    TRY(js_parse_file(*ret_path, LIMIT_CONFIG_BYTES, ret, err));
+    if (json_is_object(*ret)) return OK;
+    return error_set(err, ERR_FORMAT, "%s: not a JSON object", *ret_path);
+}
+
 static status resolve(engine *e, const engine_options *o, error *err) {
-    char *path = path_join(o->model_dir, "config.json");
+    char *path = NULL;
     json_t *config = NULL;
     const family *f;
-    status st = OK;
-    if (!dir_exists(o->model_dir))
-        st = error_set(err, ERR_NOT_FOUND, "%s: no such model directory", o->model_dir);
-    if (st == OK) st = js_parse_file(path, LIMIT_CONFIG_BYTES, &config, err);
-    if (st == OK && !json_is_object(config))
-        st = error_set(err, ERR_FORMAT, "%s: not a JSON object", path);
+    status st = read_config(e, o->model_dir, &config, &path, err);
     if (st == OK) st = family_set_load(o->register_path, &e->families, err);
     if (st == OK) st = family_match(&e->families, config, path, &f, err);
     if (st == OK) st = check_not_quantised(config, path, err);
-    if (st == OK) st = checkpoint_open(o->model_dir, &e->ckpt, err);
+    if (st == OK && !e->ckpt.n_files) st = checkpoint_open(o->model_dir, &e->ckpt, err);
     if (st == OK)
         st = arch_resolve(f, config, path, (tensor_names){has_tensor, &e->ckpt}, &e->a, err);
     if (st == OK) {

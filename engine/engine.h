@@ -11,7 +11,7 @@
 #include "kernels/dtype.h"
 
 typedef struct engine_options {
-    const char *model_dir;
+    const char *model_dir;      /* a directory, or a GGUF file */
     const char *register_path;  /* NULL or a directory with more family files (NAME.json) */
     const char *dtype;          /* "auto" (the checkpoint's), "f32", "bf16", "f16" */
     const char *kv_dtype;       /* "auto" (f32 with f32 weights, else bf16), "f32", "bf16" */

@@ -281,7 +281,7 @@ status gguf_parse(const uint8_t *p, size_t n, const char *path, gguf *ret, error
     static const uint8_t none[1];
     if (!n) p = none;
     cursor c = {.p = p, .end = p + n, .start = p, .path = path, .err = err};
-    gguf g = {0};
+    gguf g = {.bytes = p};
     status st = read_head(&c, &g);
     if (st == OK)
         *ret = g;

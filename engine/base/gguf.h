@@ -55,7 +55,8 @@ typedef struct gguf_tensor {
 } gguf_tensor;
 
 typedef struct gguf {
-    file_map map; /* {0} when the bytes are the caller's */
+    const uint8_t *bytes; /* the file's first: offsets of tensors count from it */
+    file_map map;         /* {0} when the bytes are the caller's */
     uint32_t version;
     gguf_value *values;
     gguf_tensor *tensors; /* in the order of the file */
