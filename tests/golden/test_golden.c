@@ -112,5 +112,7 @@ int main(void) {
     }
     check_model(DATA "tinystories-656k-hf", DATA "goldens/tinystories-656k-hf.dev.json");
     check_model(DATA "derived/stories260K-hf-f32", DATA "goldens/stories260K-hf-f32.dev.json");
+    check_model(DATA "derived/gguf/stories260K-f32.gguf",
+                DATA "goldens/stories260K-hf-f32.dev.json");
     return n_failed ? 1 : 0;
 }
