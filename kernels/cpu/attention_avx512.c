@@ -7,6 +7,7 @@
 #include "kernels/cpu/simd_avx512.h"
 #include "kernels/cpu/mac.inc"
 #include "kernels/cpu/simd_math.inc"
+#include "kernels/cpu/attention_state.inc"
 
 #define AT_MR 12
 /* clang-format off */
@@ -26,3 +27,10 @@
 #define AT_BF16     1
 #define at_kv_t     uint16_t
 #include "kernels/cpu/attention_body.inc"
+
+#define LT_MR    6
+#define AT_LEVEL "avx512"
+/* clang-format off */
+#define LT_MRS(M) M(1) M(2) M(3) M(4) M(5) M(6)
+/* clang-format on */
+#include "kernels/cpu/latent_body.inc"

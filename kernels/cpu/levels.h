@@ -11,6 +11,9 @@ extern const gemm_row avx512bf16_gemm_bf16;                               /* gem
 extern const attention_row avx2_attention_f32, avx2_attention_bf16;     /* attention_avx2.c */
 extern const attention_row avx512_attention_f32, avx512_attention_bf16; /* attention_avx512.c */
 
+extern const attention_row avx2_latent_f32, avx2_latent_bf16;     /* attention_avx2.c */
+extern const attention_row avx512_latent_f32, avx512_latent_bf16; /* attention_avx512.c */
+
 /* ops_avx2.c, ops_avx512.c */
 extern const embed_row avx2_embed, avx512_embed;
 extern const norm_row avx2_norm, avx512_norm;
@@ -20,5 +23,6 @@ extern const scale_row avx2_scale, avx512_scale;
 extern const limit_row avx2_limit, avx512_limit;
 extern const logsumexp_row avx2_logsumexp, avx512_logsumexp;
 extern const rope_kv_row avx2_rope_kv, avx512_rope_kv;
+extern const latent_kv_row avx2_latent_kv, avx512_latent_kv;
 
 #endif

@@ -3,12 +3,9 @@
  * what nobody wrote shows. Then the same bits however a prompt is cut, whoever else is in the
  * call, and for any number of threads. */
 #include <math.h>
-#include <stdlib.h>
 #include <string.h>
 
 #include "tests/kernels/checkkern.h"
-
-#define MAX_SEQS 6
 
 typedef struct setting {
     int32_t d, g, r; /* head width, kv heads, query heads per kv head */
@@ -19,18 +16,15 @@ typedef struct setting {
     int32_t window;
     float softcap;
     bool alibi;
+    bool sinks;
+    int32_t prefix; /* of every sequence that is as long */
 } setting;
 
-/* Sequences of lengths len[i]; tokens of all in one buffer, in order. */
 typedef struct world {
     setting s;
-    int32_t n_seqs, len[MAX_SEQS], first[MAX_SEQS]; /* first token */
-    int32_t n_tokens, n_pages;
-    int32_t *pages[MAX_SEQS];
-    int32_t *pos;
-    int64_t *slot;
+    paging p;
     mat qkv; /* as projected, before rope */
-    float *cosines, *sines, *slopes;
+    float *slopes, *sinks;
 } world;
 
 /* What one backend made of a world. */
@@ -41,70 +35,37 @@ typedef struct kv_state {
 } kv_state;
 
 static world world_new(check_ctx *c, setting s, int32_t n_seqs, const int32_t *len) {
-    world w = {.s = s, .n_seqs = n_seqs};
-    for (int32_t i = 0; i < n_seqs; i++) {
-        w.len[i] = len[i];
-        w.first[i] = w.n_tokens;
-        w.n_tokens += len[i];
-        w.n_pages += CEIL_DIV(len[i], s.page_tokens);
-    }
-    int32_t *ids = mem_alloc((size_t)w.n_pages * sizeof *ids), next = 0;
-    for (int32_t i = 0; i < w.n_pages; i++) ids[i] = i;
-    for (int32_t i = w.n_pages - 1; i > 0; i--) {
-        int32_t j = check_int(c, 0, i), t = ids[i];
-        ids[i] = ids[j];
-        ids[j] = t;
-    }
-    w.pos = mem_alloc((size_t)w.n_tokens * sizeof *w.pos);
-    w.slot = mem_alloc((size_t)w.n_tokens * sizeof *w.slot);
-    int32_t len_max = 1;
-    for (int32_t i = 0; i < n_seqs; i++) {
-        int32_t n = CEIL_DIV(len[i], s.page_tokens);
-        w.pages[i] = mem_alloc((size_t)n * sizeof(int32_t));
-        for (int32_t p = 0; p < n; p++) w.pages[i][p] = ids[next++];
-        for (int32_t t = 0; t < len[i]; t++) {
-            w.pos[w.first[i] + t] = t;
-            w.slot[w.first[i] + t] =
-                (int64_t)w.pages[i][t / s.page_tokens] * s.page_tokens + t % s.page_tokens;
-        }
-        len_max = MAX(len_max, len[i]);
-    }
-    mem_free(ids);
-    int32_t width = (s.g * s.r + 2 * s.g) * s.d, half = s.rope_dim / 2;
-    w.qkv = mat_new(w.n_tokens, width, width + 7);
+    world w = {.s = s, .p = paging_new(c, n_seqs, len, s.page_tokens, s.rope_dim)};
+    int32_t width = (s.g * s.r + 2 * s.g) * s.d;
+    w.qkv = mat_new(w.p.n_tokens, width, width + 7);
     mat_random(c, &w.qkv, 1);
-    w.cosines = mem_alloc((size_t)len_max * (size_t)half * 4 + 4);
-    w.sines = mem_alloc((size_t)len_max * (size_t)half * 4 + 4);
-    for (int32_t t = 0; t < len_max; t++)
-        for (int32_t j = 0; j < half; j++) {
-            double angle = t * pow(10000, -2.0 * j / s.rope_dim);
-            w.cosines[t * half + j] = (float)cos(angle);
-            w.sines[t * half + j] = (float)sin(angle);
-        }
     w.slopes = mem_alloc((size_t)(s.g * s.r) * sizeof(float));
-    for (int32_t h = 0; h < s.g * s.r; h++) w.slopes[h] = (float)pow(2, -1 - h % 8);
+    w.sinks = mem_alloc((size_t)(s.g * s.r) * sizeof(float));
+    for (int32_t h = 0; h < s.g * s.r; h++) {
+        w.slopes[h] = (float)pow(2, -1 - h % 8);
+        w.sinks[h] = h == 1 ? 300 : (float)check_uniform(c) * 8 - 4;
+    }
     return w;
 }
 
 static void world_free(world *w) {
-    for (int32_t i = 0; i < w->n_seqs; i++) mem_free(w->pages[i]);
-    mem_free(w->pos), mem_free(w->slot), mem_free(w->cosines), mem_free(w->sines);
-    mem_free(w->slopes);
+    paging_free(&w->p);
+    mem_free(w->slopes), mem_free(w->sinks);
     mat_free(&w->qkv);
 }
 
 /* Rotate and write all tokens, `step` at a time. */
 static kv_state kv_new(backend *b, const world *w, int32_t step) {
     const setting *s = &w->s;
-    kv_state kv = {.qkv = mat_new(w->n_tokens, w->qkv.width, w->qkv.stride)};
+    kv_state kv = {.qkv = mat_new(w->p.n_tokens, w->qkv.width, w->qkv.stride)};
     mat_copy(&kv.qkv, &w->qkv);
-    kv.bytes = (size_t)w->n_pages * (size_t)(s->g * s->page_tokens * s->d) * dtype_bytes(s->kv);
+    kv.bytes = (size_t)w->p.n_pages * (size_t)(s->g * s->page_tokens * s->d) * dtype_bytes(s->kv);
     kv.k = fenced_alloc(kv.bytes);
     kv.v = fenced_alloc(kv.bytes);
     memset(kv.k, 0xFF, kv.bytes);
     memset(kv.v, 0xFF, kv.bytes);
-    for (int32_t t = 0; t < w->n_tokens; t += step) {
-        op_rope_kv a = {MIN(step, w->n_tokens - t),
+    for (int32_t t = 0; t < w->p.n_tokens; t += step) {
+        op_rope_kv a = {MIN(step, w->p.n_tokens - t),
                         s->g * s->r,
                         s->g,
                         s->d,
@@ -112,10 +73,10 @@ static kv_state kv_new(backend *b, const world *w, int32_t step) {
                         s->style,
                         kv.qkv.p + t * kv.qkv.stride,
                         kv.qkv.stride,
-                        w->pos + t,
-                        w->slot + t,
-                        w->cosines,
-                        w->sines,
+                        w->p.pos + t,
+                        w->p.slot + t,
+                        w->p.cosines,
+                        w->p.sines,
                         kv.k,
                         kv.v,
                         s->kv,
@@ -136,7 +97,7 @@ static void kv_free(kv_state *kv) {
 static mat attend(backend *b, const world *w, const kv_state *kv, int32_t n, const attn_seq *seqs) {
     const setting *s = &w->s;
     int32_t width = s->g * s->r * s->d;
-    mat out = mat_new(w->n_tokens, width, width + 3);
+    mat out = mat_new(w->p.n_tokens, width, width + 3);
     op_attention a = {n,
                       s->g * s->r,
                       s->g,
@@ -153,50 +114,44 @@ static mat attend(backend *b, const world *w, const kv_state *kv, int32_t n, con
                       kv->k,
                       kv->v,
                       s->kv,
-                      s->page_tokens};
+                      s->page_tokens,
+                      s->sinks ? w->sinks : NULL};
     b->v->attention(b, &a);
     return out;
 }
 
-/* Rows pos0 .. pos0+n-1 of sequence i. */
 static attn_seq seq_rows(const world *w, int32_t i, int32_t pos0, int32_t n) {
-    return (attn_seq){w->first[i] + pos0, n, pos0, w->pages[i]};
-}
-
-static mat rows_of(const mat *m, int32_t row0, int32_t n) {
-    return (mat){n, m->width, m->stride, m->p + row0 * m->stride, m->base, m->n};
+    return paging_rows(&w->p, i, pos0, n, w->s.prefix);
 }
 
 static void compare(check_ctx *c, setting s, int32_t n_seqs, const int32_t *len, bool special) {
     world w = world_new(c, s, n_seqs, len);
     if (special) { /* a NaN in one query, an infinite key: their rows only */
         w.qkv.p[3] = NAN;
-        w.qkv.p[(w.n_tokens - 1) * w.qkv.stride + s.g * s.r * s.d] = INFINITY;
+        w.qkv.p[(w.p.n_tokens - 1) * w.qkv.stride + s.g * s.r * s.d] = INFINITY;
     }
-    kv_state want_kv = kv_new(c->ref, &w, w.n_tokens);
-    attn_seq seqs[MAX_SEQS];
+    kv_state want_kv = kv_new(c->ref, &w, w.p.n_tokens);
+    attn_seq seqs[PAGING_SEQS];
     for (int32_t i = 0; i < n_seqs; i++) { /* the last rows: all, one or some */
         int32_t n = i % 3 == 0 ? len[i] : i % 3 == 1 ? 1 : check_int(c, 1, len[i]);
         seqs[i] = seq_rows(&w, i, len[i] - n, n);
     }
     mat want = attend(c->ref, &w, &want_kv, n_seqs, seqs);
     for (int t = 0; t < 3; t++) {
-        kv_state kv = kv_new(c->be[t], &w, w.n_tokens);
+        kv_state kv = kv_new(c->be[t], &w, w.p.n_tokens);
         check_close(c, &want_kv.qkv, &kv.qkv, check_tol("rope_kv", false),
                     "rope_kv d=%d g=%d r=%d rope=%d style=%d threads=%d", s.d, s.g, s.r, s.rope_dim,
                     s.style, t + 1);
         mat got = attend(c->be[t], &w, &kv, n_seqs, seqs);
         check_that(c, mat_guards_ok(&got), "wrote outside its rows", "attention d=%d", s.d);
         for (int32_t i = 0; i < n_seqs; i++) {
-            mat a = rows_of(&want, seqs[i].row0, seqs[i].n_rows);
-            mat b = rows_of(&got, seqs[i].row0, seqs[i].n_rows);
-            b.base = b.p; /* guards were checked for the whole */
-            b.n = 0;
+            mat a = mat_rows(&want, seqs[i].row0, seqs[i].n_rows);
+            mat b = mat_rows(&got, seqs[i].row0, seqs[i].n_rows);
             check_close(c, &a, &b, check_tol("attention", s.kv != DT_F32),
-                        "attention kv=%s d=%d g=%d r=%d page=%d window=%d cap=%g alibi=%d len=%d "
-                        "rows=%d threads=%d",
+                        "attention kv=%s d=%d g=%d r=%d page=%d window=%d cap=%g alibi=%d sinks=%d "
+                        "prefix=%d len=%d rows=%d threads=%d",
                         dtype_name(s.kv), s.d, s.g, s.r, s.page_tokens, s.window, (double)s.softcap,
-                        s.alibi, len[i], seqs[i].n_rows, t + 1);
+                        s.alibi, s.sinks, s.prefix, len[i], seqs[i].n_rows, t + 1);
         }
         mat_free(&got);
         kv_free(&kv);
@@ -208,18 +163,19 @@ static void compare(check_ctx *c, setting s, int32_t n_seqs, const int32_t *len,
 
 static void check_rows(check_ctx *c, const world *w, const mat *all, const mat *part,
                        const attn_seq *s, const char *how, int threads) {
-    mat got = rows_of(part, s->row0, s->n_rows);
+    mat got = mat_rows(part, s->row0, s->n_rows);
     check_same(c, all, s->row0, &got,
-               "attention bits kv=%s d=%d r=%d window=%d %s pos=%d rows=%d "
+               "attention bits kv=%s d=%d r=%d window=%d sinks=%d prefix=%d %s pos=%d rows=%d "
                "threads=%d",
-               dtype_name(w->s.kv), w->s.d, w->s.r, w->s.window, how, s->pos0, s->n_rows, threads);
+               dtype_name(w->s.kv), w->s.d, w->s.r, w->s.window, w->s.sinks, w->s.prefix, how,
+               s->pos0, s->n_rows, threads);
 }
 
 /* Base: every sequence whole, one call, one thread. */
 static void invariance(check_ctx *c, setting s) {
     const int32_t len[] = {1100, 40, 530};
     world w = world_new(c, s, 3, len);
-    kv_state kv = kv_new(c->be[0], &w, w.n_tokens);
+    kv_state kv = kv_new(c->be[0], &w, w.p.n_tokens);
     attn_seq whole[3] = {seq_rows(&w, 0, 0, len[0]), seq_rows(&w, 1, 0, len[1]),
                          seq_rows(&w, 2, 0, len[2])};
     mat all = attend(c->be[0], &w, &kv, 3, whole);
@@ -247,15 +203,63 @@ static void invariance(check_ctx *c, setting s) {
     world_free(&w);
 }
 
+/* A sink that no score comes near changes nothing, to the bit. */
+static void far_sinks(check_ctx *c, setting s) {
+    const int32_t len[] = {90, 1};
+    world w = world_new(c, s, 2, len);
+    attn_seq seqs[2] = {seq_rows(&w, 0, 0, 90), seq_rows(&w, 1, 0, 1)};
+    for (int t = 0; t < 3; t++) {
+        kv_state kv = kv_new(c->be[t], &w, w.p.n_tokens);
+        w.s.sinks = false;
+        mat want = attend(c->be[t], &w, &kv, 2, seqs);
+        w.s.sinks = true;
+        for (int32_t h = 0; h < s.g * s.r; h++) w.sinks[h] = h % 2 ? -INFINITY : -1e6f;
+        mat got = attend(c->be[t], &w, &kv, 2, seqs);
+        check_same(c, &want, 0, &got, "attention far sinks kv=%s d=%d threads=%d", dtype_name(s.kv),
+                   s.d, t + 1);
+        mat_free(&want), mat_free(&got);
+        kv_free(&kv);
+    }
+    world_free(&w);
+}
+
+static setting random_setting(check_ctx *c, dtype kv) {
+    int32_t d = 2 * check_int(c, 1, 128), style = check_int(c, 1, 3);
+    return (setting){.d = d,
+                     .g = check_int(c, 1, 3),
+                     .r = check_int(c, 1, 8),
+                     .page_tokens = 16 * check_int(c, 1, 8),
+                     .kv = kv,
+                     .style = style,
+                     .rope_dim = style == ROPE_HALVES ? d / 4 * 4 : d,
+                     .window = check_int(c, 0, 1) * check_int(c, 1, 99),
+                     .softcap = (float)check_int(c, 0, 1) * 20,
+                     .alibi = check_int(c, 0, 1) == 1,
+                     .sinks = check_int(c, 0, 1) == 1,
+                     .prefix = check_int(c, 0, 1) * check_int(c, 0, 400)};
+}
+
+/* Prefixes: within a page, within a chunk, over the border of one, of one token, of the whole. */
+static void check_prefixes(check_ctx *c, dtype kv) {
+    static const int32_t lens[] = {70, 33, 530};
+    static const int32_t prefixes[] = {1, 15, 16, 33, 65, 513, 999};
+    for (size_t i = 0; i < ARRAY_LEN(prefixes); i++)
+        for (int32_t window = 0; window < 40; window += 17) {
+            setting s = {24, 2, 3, 32, kv, ROPE_HALF, 24, window, 0, i % 2 == 0};
+            s.prefix = prefixes[i];
+            s.sinks = i % 3 == 0;
+            compare(c, s, 3, lens, false);
+        }
+}
+
 void check_attention(check_ctx *c) {
     static const dtype types[] = {DT_F32, DT_BF16};
     static const int32_t lens[] = {70, 33, 17, 1, 200, 16};
-    static const int32_t widths[] = {8, 16, 24, 64, 80, 96, 128, 256};
+    static const int32_t widths[] = {2, 4, 8, 16, 24, 64, 80, 96, 128, 256};
     for (size_t t = 0; t < ARRAY_LEN(types); t++) {
         for (size_t i = 0; i < ARRAY_LEN(widths); i++) {
             int32_t d = widths[i];
-            setting s = {d,    1 + (int32_t)i % 2, 1 + (int32_t)i, 16, types[t], ROPE_HALF, d, 0, 0,
-                         false};
+            setting s = {d, 1 + (int32_t)i % 2, 1 + (int32_t)i, 16, types[t], ROPE_HALF, d};
             compare(c, s, 3, lens, false);
         }
         static const int32_t pages[] = {16, 32, 48, 64, 256};
@@ -267,24 +271,22 @@ void check_attention(check_ctx *c) {
         }
         compare(c, (setting){64, 2, 3, 16, types[t], ROPE_NONE, 0, 0, 0, true}, 4, lens, true);
         compare(c, (setting){40, 1, 71, 16, types[t], ROPE_HALF, 20, 10, 5, false}, 2, lens, false);
+        compare(c, (setting){40, 1, 5, 16, types[t], ROPE_HALVES, 36}, 2, lens, false);
+        compare(c, (setting){64, 2, 3, 16, types[t], ROPE_HALVES, 64, .sinks = true}, 4, lens,
+                true);
+        check_prefixes(c, types[t]);
+        far_sinks(c, (setting){20, 1, 5, 16, types[t], ROPE_HALF, 20});
         for (int i = 0; i < (c->full ? 40 : 4); i++) {
-            int32_t d = 2 * check_int(c, 1, 128), seq_len[3];
+            int32_t seq_len[3];
             for (int j = 0; j < 3; j++) seq_len[j] = check_int(c, 1, c->full ? 1500 : 300);
-            setting s = {d,
-                         check_int(c, 1, 3),
-                         check_int(c, 1, 8),
-                         16 * check_int(c, 1, 8),
-                         types[t],
-                         check_int(c, 1, 2),
-                         d,
-                         check_int(c, 0, 1) * check_int(c, 1, 99),
-                         (float)check_int(c, 0, 1) * 20,
-                         check_int(c, 0, 1) == 1};
-            compare(c, s, 3, seq_len, false);
+            compare(c, random_setting(c, types[t]), 3, seq_len, false);
         }
         invariance(c, (setting){16, 1, 2, 16, types[t], ROPE_HALF, 16, 0, 0, false});
         if (strcmp(c->isa, "ref") == 0) continue; /* it has no tiles to go wrong, and is slow */
         invariance(c, (setting){64, 2, 7, 32, types[t], ROPE_HALF, 64, 100, 30, true});
+        invariance(c,
+                   (setting){32, 1, 5, 16, types[t], ROPE_HALF, 32, .sinks = true, .prefix = 700});
+        invariance(c, (setting){32, 1, 5, 16, types[t], ROPE_HALF, 32, 90, 0, true, .prefix = 600});
         if (c->full) invariance(c, (setting){128, 2, 4, 16, types[t], ROPE_HALF, 128, 0, 0, false});
     }
 }

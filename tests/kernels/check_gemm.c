@@ -9,24 +9,9 @@ typedef struct shape {
     int32_t m, n, k;
 } shape;
 
-/* A packed copy of w for a backend, in three uneven ranges. */
-static wmat pack(backend *b, const mat *w, dtype dt, size_t *ret_bytes) {
-    wmat p;
-    *ret_bytes = b->v->wmat_bytes(b, w->rows, w->width, dt);
-    void *data = fenced_alloc(*ret_bytes);
-    memset(data, 0x7F, *ret_bytes); /* padding must be written, not found */
-    b->v->wmat_init(b, &p, w->rows, w->width, dt, data);
-    int32_t a = w->rows / 3, m = w->rows * 2 / 3;
-    b->v->wmat_pack(b, &p, m, w->rows - m, w->p + m * w->stride, DT_F32, w->stride);
-    b->v->wmat_pack(b, &p, 0, a, w->p, DT_F32, w->stride);
-    b->v->wmat_pack(b, &p, a, m - a, w->p + a * w->stride, DT_F32, w->stride);
-    return p;
-}
-
 typedef struct gemm_case {
     mat a, w, bias, old;
     wmat ref, fast;
-    size_t ref_bytes, fast_bytes;
 } gemm_case;
 
 static gemm_case case_new(check_ctx *c, shape s, dtype dt) {
@@ -37,15 +22,14 @@ static gemm_case case_new(check_ctx *c, shape s, dtype dt) {
     mat_random(c, &g.w, 0.1f);
     mat_random(c, &g.bias, 1);
     mat_random(c, &g.old, 1);
-    g.ref = pack(c->ref, &g.w, dt, &g.ref_bytes);
-    g.fast = pack(c->be[0], &g.w, dt, &g.fast_bytes);
+    g.ref = wmat_new(c->ref, &g.w, dt);
+    g.fast = wmat_new(c->be[0], &g.w, dt);
     return g;
 }
 
 static void case_free(gemm_case *g) {
     mat_free(&g->a), mat_free(&g->w), mat_free(&g->bias), mat_free(&g->old);
-    fenced_free(g->ref.data, g->ref_bytes);
-    fenced_free(g->fast.data, g->fast_bytes);
+    wmat_free(&g->ref), wmat_free(&g->fast);
 }
 
 /* Rows [row0, row0+m) of the case; bit 0 of `how`: bias, bit 1: accumulate. */

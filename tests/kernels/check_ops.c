@@ -16,9 +16,10 @@ typedef struct op_case {
 } op_case;
 typedef mat (*op_fn)(backend *b, const op_case *o, int32_t row0, int32_t n);
 
+/* Variants: storage type + 3 * accumulate. */
 static mat run_embed(backend *b, const op_case *o, int32_t row0, int32_t n) {
     static const dtype types[] = {DT_F32, DT_F16, DT_BF16};
-    dtype dt = types[o->variant];
+    dtype dt = types[o->variant % 3];
     size_t cells = (size_t)o->rows * (size_t)o->width;
     uint16_t *half = mem_alloc(cells * 4);
     for (int32_t r = 0; r < o->rows; r++)
@@ -32,7 +33,10 @@ static mat run_embed(backend *b, const op_case *o, int32_t row0, int32_t n) {
     int32_t ids[64];
     for (int32_t r = 0; r < n; r++) ids[r] = (row0 + r) * 7 % o->rows;
     mat out = mat_new(n, o->width, o->width);
-    op_embed a = {ids, n, o->width, o->rows, half, dt, 1.7f, out.p};
+    bool accumulate = o->variant >= 3;
+    for (int32_t r = 0; accumulate && r < n; r++)
+        memcpy(out.p + r * out.stride, o->y.p + (row0 + r) * o->y.stride, (size_t)o->width * 4);
+    op_embed a = {ids, n, o->width, o->rows, half, dt, 1.7f, out.p, accumulate};
     b->v->embed(b, &a);
     mem_free(half);
     return out;
@@ -62,20 +66,32 @@ static mat run_norm(backend *b, const op_case *o, int32_t row0, int32_t n) {
     return in_place ? x : out;
 }
 
-/* Heads of one row normalised apart: the width is cut into groups of 4. */
+/* Heads of one row normalised apart: the width is cut into groups of 4. Variants: bit 0 layer norm
+ * with a bias, bit 1 weights of their own for every head. */
 static mat run_qk_norm(backend *b, const op_case *o, int32_t row0, int32_t n) {
     mat x = mat_new(n, o->width, o->x.stride);
     for (int32_t r = 0; r < n; r++)
         memcpy(x.p + r * x.stride, o->x.p + (row0 + r) * o->x.stride, (size_t)o->width * 4);
-    op_norm a = {NORM_RMS, n,      o->width / 4, 4,     x.p, x.stride, NULL,
-                 0,        o->w.p, NULL,         1e-6f, x.p, x.stride};
+    bool layer = o->variant & 1;
+    op_norm a = {.kind = layer ? NORM_LAYER : NORM_RMS,
+                 .n_rows = n,
+                 .n_groups = o->width / 4,
+                 .width = 4,
+                 .x = x.p,
+                 .x_stride = x.stride,
+                 .weight = o->w.p,
+                 .bias = layer ? o->w.p + o->w.stride : NULL,
+                 .eps = 1e-6f,
+                 .out = x.p,
+                 .out_stride = x.stride,
+                 .weight_stride = o->variant & 2 ? 4 : 0};
     b->v->norm(b, &a);
     return x;
 }
 
-/* Variants: kind + 4 * gated. */
+/* Variants: kind + ACT_COUNT * gated. Even widths in place. */
 static mat run_act(backend *b, const op_case *o, int32_t row0, int32_t n) {
-    bool gated = o->variant >= 4;
+    bool gated = o->variant >= ACT_COUNT, in_place = o->width % 2 == 0;
     mat in = mat_new(n, gated ? 2 * o->width : o->width, 2 * o->width + 3);
     mat out = mat_new(n, o->width, o->width + 2);
     for (int32_t r = 0; r < n; r++) {
@@ -83,17 +99,50 @@ static mat run_act(backend *b, const op_case *o, int32_t row0, int32_t n) {
         memcpy(in.p + r * in.stride, x, (size_t)o->width * 4);
         if (gated) memcpy(in.p + r * in.stride + o->width, y, (size_t)o->width * 4);
     }
-    op_act a = {o->variant % 4, gated, n, o->width, in.p, in.stride, out.p, out.stride};
+    op_act a = {o->variant % ACT_COUNT, gated, n, o->width, in.p, in.stride, out.p, out.stride};
+    if (in_place) a.out = in.p, a.out_stride = in.stride;
     b->v->act(b, &a);
+    if (in_place) mat_copy(&out, &(mat){n, o->width, in.stride, in.p});
     mat_free(&in);
     return out;
 }
 
-static mat run_add(backend *b, const op_case *o, int32_t row0, int32_t n) {
+/* A copy of rows of x that an op may change. */
+static mat rows_in(const op_case *o, int32_t row0, int32_t n) {
     mat x = mat_new(n, o->width, o->width + 1);
     for (int32_t r = 0; r < n; r++)
         memcpy(x.p + r * x.stride, o->x.p + (row0 + r) * o->x.stride, (size_t)o->width * 4);
-    op_add a = {n, o->width, x.p, x.stride, o->y.p + row0 * o->y.stride, o->y.stride, 1, 1};
+    return x;
+}
+
+/* Variants: bit 0 row factors, bit 1 through a sigmoid, bit 2 column factors. */
+static mat run_scale(backend *b, const op_case *o, int32_t row0, int32_t n) {
+    mat x = rows_in(o, row0, n);
+    op_scale a = {.n_rows = n,
+                  .width = o->width,
+                  .x = x.p,
+                  .x_stride = x.stride,
+                  .scale = 0.37f,
+                  .row = o->variant & 1 ? o->y.p + row0 * o->y.stride : NULL,
+                  .row_stride = o->y.stride,
+                  .row_sigmoid = (o->variant & 2) != 0,
+                  .col = o->variant & 4 ? o->w.p : NULL};
+    b->v->scale(b, &a);
+    return x;
+}
+
+static mat run_limit(backend *b, const op_case *o, int32_t row0, int32_t n) {
+    mat x = rows_in(o, row0, n);
+    op_limit a = {o->variant, n, o->width, x.p, x.stride, 1.25f};
+    b->v->limit(b, &a);
+    return x;
+}
+
+static mat run_add(backend *b, const op_case *o, int32_t row0, int32_t n) {
+    static const float scales[][2] = {{1, 1}, {0.7f, 1}, {1, -0.3f}, {2.6f, 0.21f}};
+    const float *s = scales[o->variant];
+    mat x = rows_in(o, row0, n);
+    op_add a = {n, o->width, x.p, x.stride, o->y.p + row0 * o->y.stride, o->y.stride, s[0], s[1]};
     b->v->add(b, &a);
     return x;
 }
@@ -176,18 +225,23 @@ void check_ops(check_ctx *c) {
     for (size_t i = 0; i < ARRAY_LEN(widths); i++) {
         int32_t w = widths[i];
         for (int special = 0; special < 2; special++) {
-            for (int v = 0; v < 3; v++) check_op(c, "embed", run_embed, w, v, special);
+            for (int v = 0; v < 6; v++) check_op(c, "embed", run_embed, w, v, special);
             for (int v = 0; v < 16; v++) check_op(c, "norm", run_norm, w, v, special);
-            if (w % 4 == 0) check_op(c, "qk_norm", run_qk_norm, w, 0, special);
-            for (int v = 0; v < 8; v++) check_op(c, "act", run_act, w, v, special);
-            check_op(c, "add", run_add, w, 0, special);
+            for (int v = 0; v < 4 && w % 4 == 0; v++)
+                check_op(c, "qk_norm", run_qk_norm, w, v, special);
+            for (int v = 0; v < 2 * ACT_COUNT; v++)
+                if (v != ACT_SWIGLU_OAI) check_op(c, "act", run_act, w, v, special);
+            for (int v = 0; v < 4; v++) check_op(c, "add", run_add, w, v, special);
+            for (int v = 0; v < 8; v++) check_op(c, "scale", run_scale, w, v, special);
+            for (int v = 0; v < 2; v++) check_op(c, "limit", run_limit, w, v, special);
             check_op(c, "logsumexp", run_logsumexp, w, 0, special);
         }
     }
     for (int special = 0; special < 2; special++) {
         check_op(c, "logsumexp", run_logsumexp, 8192, 0, special);
         check_op(c, "logsumexp", run_logsumexp, 20000, 0, special);
-        check_op(c, "act", run_act, 9000, 4, special);
+        check_op(c, "act", run_act, 9000, ACT_COUNT, special);
+        check_op(c, "scale", run_scale, 9000, 7, special);
     }
     check_copy_pages(c);
 }

@@ -1,8 +1,6 @@
 /* checkkern: every row of every usable level against the reference rows.
  *
- *   checkkern [--isa LEVEL] [--op gemm|quant|attention|ops] [--seed N] [--full]
- *   checkkern --bench [--isa LEVEL] [--op NAME] [--threads N]
- *
+ * `checkkern --help` names the options.
  * Inputs are random, outputs poisoned and guarded; NaN and infinities are compared by place before
  * any number is. Batch invariance is compared by bits. The seed is printed and accepted. */
 #include <math.h>
@@ -94,6 +92,11 @@ bool mat_guards_ok(const mat *m) {
     return true;
 }
 
+mat mat_rows(const mat *m, int32_t row0, int32_t n) {
+    float *p = m->p + row0 * m->stride;
+    return (mat){n, m->width, m->stride, p, p, 0};
+}
+
 static bool report(check_ctx *c, bool ok, const char *what, const char *fmt, va_list ap) {
     if (ok) {
         c->n_passed++;
@@ -169,15 +172,24 @@ static backend *open_or_die(const char *isa, int n_threads) {
     exit(2);
 }
 
+/* What --op takes. */
+static const struct {
+    const char *name;
+    void (*run)(check_ctx *c);
+} groups[] = {{"gemm", check_gemm},     {"quant", check_quant}, {"attention", check_attention},
+              {"latent", check_latent}, {"ops", check_ops},     {"experts", check_experts}};
+
+static bool in_group(const char *op, const char *name) {
+    return !op || strcmp(op, name) == 0;
+}
+
 static void check_level(check_ctx *c, const char *op) {
     uint64_t start = clock_us();
     int passed = c->n_passed, failed = c->n_failed;
     c->ref = open_or_die("ref", 1);
     for (int i = 0; i < 3; i++) c->be[i] = open_or_die(c->isa, i + 1);
-    if (!op || strcmp(op, "gemm") == 0) check_gemm(c);
-    if (!op || strcmp(op, "quant") == 0) check_quant(c);
-    if (!op || strcmp(op, "attention") == 0) check_attention(c);
-    if (!op || strcmp(op, "ops") == 0) check_ops(c);
+    for (size_t i = 0; i < ARRAY_LEN(groups); i++)
+        if (in_group(op, groups[i].name)) groups[i].run(c);
     backend_close(c->ref);
     for (int i = 0; i < 3; i++) backend_close(c->be[i]);
     printf("%-10s %d passed, %d failed, %.1f s\n", c->isa, c->n_passed - passed,
@@ -190,6 +202,34 @@ typedef struct args {
     int threads;
     bool full, bench;
 } args;
+
+static const char help[] =
+    "usage: checkkern [--isa LEVEL] [--op GROUP] [--seed N] [--full]\n"
+    "       checkkern --bench [--isa LEVEL] [--op TEXT] [--threads N]\n"
+    "\n"
+    "Compares every row of every usable level with the reference rows, or times the rows.\n"
+    "\n"
+    "  --isa LEVEL   only this level: ref, avx2, avx512 or avx512bf16; with --bench one, default "
+    "the "
+    "best\n"
+    "  --op GROUP    only this group: gemm, quant, attention, latent, ops or experts; with --bench "
+    "the\n"
+    "                lines whose name contains the text\n"
+    "  --seed N      of the random inputs; default 1\n"
+    "  --full        more and larger shapes; takes minutes\n"
+    "  --bench       time and fraction of the limit, a line per shape\n"
+    "  --threads N   of --bench; default one per CPU\n";
+
+static void check_names(const args *a) {
+    bool isa_known = !a->isa, op_known = !a->op || a->bench;
+    for (cpu_isa i = 0; i < ISA_COUNT; i++) isa_known |= a->isa && !strcmp(a->isa, isa_name(i));
+    for (size_t i = 0; i < ARRAY_LEN(groups); i++)
+        op_known |= a->op && in_group(a->op, groups[i].name);
+    if (isa_known && op_known) return;
+    fprintf(stderr, "checkkern: there is no %s %s; --help names them\n",
+            isa_known ? "group" : "level", isa_known ? a->op : a->isa);
+    exit(2);
+}
 
 static args parse(int argc, char **argv) {
     args a = {.seed = 1};
@@ -207,14 +247,15 @@ static args parse(int argc, char **argv) {
             a.seed = strtoull(value, NULL, 10), i++;
         else if (strcmp(argv[i], "--threads") == 0 && value)
             a.threads = atoi(value), i++;
-        else {
-            fprintf(stderr,
-                    "checkkern: %s is not an option: --isa, --op, --seed, --full, --bench, "
-                    "--threads\n",
-                    argv[i]);
+        else if (strcmp(argv[i], "--help") == 0) {
+            fputs(help, stdout);
+            exit(0);
+        } else {
+            fprintf(stderr, "checkkern: %s is not an option or lacks its value\n%s", argv[i], help);
             exit(2);
         }
     }
+    check_names(&a);
     return a;
 }
 

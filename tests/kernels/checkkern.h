@@ -36,6 +36,7 @@ void mat_free(mat *m);
 void mat_random(check_ctx *c, mat *m, float scale); /* roughly normal */
 void mat_copy(mat *to, const mat *from);            /* elements of the rows */
 bool mat_guards_ok(const mat *m);
+mat mat_rows(const mat *m, int32_t row0, int32_t n); /* a view */
 
 /* Next random numbers of the run. */
 double check_uniform(check_ctx *c);
@@ -51,12 +52,35 @@ bool check_close(check_ctx *c, const mat *want, const mat *got, double tol, cons
 bool check_same(check_ctx *c, const mat *want, int32_t row0, const mat *got, const char *fmt, ...)
     __attribute__((format(printf, 5, 6)));
 
+/* Tokens of some sequences, sequence after sequence, and the pages that they lie in: handed out in
+ * random order. */
+#define PAGING_SEQS 6
+typedef struct paging {
+    int32_t n_seqs, len[PAGING_SEQS], first[PAGING_SEQS]; /* first token */
+    int32_t n_tokens, n_pages;
+    int32_t *pages[PAGING_SEQS];
+    int32_t *pos;           /* [T] */
+    int64_t *slot;          /* [T] */
+    float *cosines, *sines; /* [max_pos,rope_dim/2] */
+} paging;
+paging paging_new(check_ctx *c, int32_t n_seqs, const int32_t *len, int32_t page_tokens,
+                  int32_t rope_dim);
+void paging_free(paging *p);
+/* Rows pos0 .. pos0+n-1 of sequence i; row0 counts in the buffer of all tokens. */
+attn_seq paging_rows(const paging *p, int32_t i, int32_t pos0, int32_t n, int32_t prefix);
+
+/* A packed copy of w for a backend, in three uneven ranges, on fenced memory. */
+wmat wmat_new(backend *b, const mat *w, dtype dt);
+void wmat_free(wmat *w);
+
 /* Tolerance of an op from ops.def: narrow where a 16-bit type takes part. */
 double check_tol(const char *op, bool narrow);
 
 void check_gemm(check_ctx *c);
 void check_quant(check_ctx *c);
 void check_attention(check_ctx *c);
+void check_latent(check_ctx *c);
+void check_experts(check_ctx *c);
 void check_ops(check_ctx *c);
 
 #endif

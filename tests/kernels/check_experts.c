@@ -1,0 +1,290 @@
+/* route and experts. route must give the very ids of the reference and experts the sum over the
+ * chosen networks, whoever else is in the call: other tokens, an expert's other rows, threads. */
+#include <math.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "tests/kernels/checkkern.h"
+
+/* ---- route ---- */
+
+typedef struct routing {
+    mat weights;  /* [T,k] */
+    int32_t *ids; /* [T,k] */
+} routing;
+
+static routing run_route(backend *b, const op_route *base, int32_t row0, int32_t n) {
+    op_route a = *base;
+    routing r = {mat_new(n, a.top_k, a.top_k), mem_alloc((size_t)(n * a.top_k) * sizeof *r.ids)};
+    memset(r.ids, 0xFF, (size_t)(n * a.top_k) * sizeof *r.ids);
+    a.n_tokens = n;
+    a.logits = base->logits + row0 * a.logits_stride;
+    a.ids = r.ids;
+    a.weights = r.weights.p;
+    b->v->route(b, &a);
+    return r;
+}
+
+static void routing_free(routing *r) {
+    mat_free(&r->weights);
+    mem_free(r->ids);
+}
+
+static bool ids_valid(const op_route *a, const int32_t *ids, int32_t n) {
+    for (int32_t t = 0; t < n; t++, ids += a->top_k)
+        for (int32_t j = 0; j < a->top_k; j++) {
+            if (ids[j] < 0 || ids[j] >= a->n_experts) return false;
+            for (int32_t i = 0; i < j; i++)
+                if (ids[i] == ids[j]) return false;
+        }
+    return true;
+}
+
+static void compare_route(check_ctx *c, op_route a, bool special) {
+    enum { T = 33 };
+    mat logits = mat_new(T, a.n_experts, a.n_experts + 3), bias = mat_new(1, a.n_experts, 1);
+    mat_random(c, &logits, 2);
+    mat_random(c, &bias, 0.2f);
+    if (special) {
+        logits.p[0] = NAN;
+        for (int32_t e = 0; e < a.n_experts; e++) {
+            logits.p[logits.stride + e] = 1; /* ties */
+            logits.p[2 * logits.stride + e] = -INFINITY;
+            logits.p[3 * logits.stride + e] = NAN;
+        }
+        logits.p[4 * logits.stride + a.n_experts - 1] = INFINITY;
+        logits.p[5 * logits.stride] = -INFINITY;
+    }
+    a.logits = logits.p;
+    a.logits_stride = logits.stride;
+    if (a.select_bias) a.select_bias = bias.p;
+    routing want = run_route(c->ref, &a, 0, T);
+    for (int t = 0; t < 3; t++)
+        for (int i = 0; i < 3; i++) {
+            int32_t n = i == 0 ? T : i == 1 ? 1 : 9, row0 = check_int(c, 0, T - n);
+            routing got = run_route(c->be[t], &a, row0, n);
+            const char *name = "route E=%d k=%d score=%d group=%d rows=%d special=%d threads=%d";
+            mat w = mat_rows(&want.weights, row0, n);
+            char text[160];
+            snprintf(text, sizeof text, name, a.n_experts, a.top_k, a.score, a.group, n, special,
+                     t + 1);
+            check_that(c, ids_valid(&a, got.ids, n), "an id is out of range or twice", "%s", text);
+            check_that(c,
+                       memcmp(got.ids, want.ids + row0 * a.top_k,
+                              (size_t)(n * a.top_k) * sizeof *got.ids) == 0,
+                       "other experts than the reference", "%s", text);
+            check_close(c, &w, &got.weights, check_tol("route", false), "%s", text);
+            routing_free(&got);
+        }
+    routing_free(&want);
+    mat_free(&logits), mat_free(&bias);
+}
+
+static void check_route(check_ctx *c) {
+    static const float some; /* stands for a bias */
+    static const struct {
+        int32_t e, k, groups, top_groups;
+    } shapes[] = {{1, 1, 1, 1},     {2, 1, 2, 1},  {5, 5, 1, 1},   {8, 2, 4, 2},
+                  {60, 4, 3, 2},    {64, 6, 8, 3}, {160, 6, 8, 3}, {256, 8, 8, 4},
+                  {1024, 12, 1, 1}, {6, 3, 6, 3},  {33, 33, 1, 1}};
+    for (size_t i = 0; i < ARRAY_LEN(shapes); i++)
+        for (int v = 0; v < 36; v++) {
+            op_route a = {.n_experts = shapes[i].e,
+                          .top_k = shapes[i].k,
+                          .score = v % 3,
+                          .group = v / 3 % 3,
+                          .select_bias = v / 9 % 2 ? &some : NULL,
+                          .renorm = v / 18 == 1,
+                          .n_groups = shapes[i].groups,
+                          .top_groups = shapes[i].top_groups,
+                          .scale = v % 2 ? 2.5f : 1};
+            for (int special = 0; special < 2; special++) compare_route(c, a, special);
+        }
+}
+
+/* ---- experts ---- */
+
+typedef struct setting {
+    int32_t t, e, k, c, f;
+    dtype dt;
+    act_kind act;
+    bool gated, apart, bias, accumulate;
+} setting;
+
+typedef struct expert_set {
+    wmat *up, *gate, *down; /* [E] */
+    int32_t n;
+} expert_set;
+
+typedef struct world {
+    setting s;
+    mat x, old, weights;
+    int32_t *ids;
+    mat *up, *down;               /* [E]: up [gated ? 2F : F, C] */
+    const float **up_b, **down_b; /* [E] */
+    mat biases;                   /* row e: up_b, then down_b */
+} world;
+
+static world world_new(check_ctx *c, setting s) {
+    int32_t mid = s.gated ? 2 * s.f : s.f;
+    size_t e_count = (size_t)s.e;
+    world w = {.s = s, .x = mat_new(s.t, s.c, s.c + 3), .old = mat_new(s.t, s.c, s.c + 4)};
+    w.weights = mat_new(s.t, s.k, s.k);
+    w.biases = mat_new(s.e, mid + s.c, mid + s.c + 1);
+    mat_random(c, &w.x, 1), mat_random(c, &w.old, 1), mat_random(c, &w.biases, 0.3f);
+    mat_random(c, &w.weights, 0.5f);
+    w.ids = mem_alloc((size_t)(s.t * s.k) * sizeof *w.ids);
+    for (int32_t t = 0; t < s.t; t++) /* distinct; expert 0 is popular, the last one rare */
+        for (int32_t j = 0; j < s.k; j++) {
+            bool again = true;
+            while (again) {
+                int32_t id = j == 0 && t % 2 ? 0 : check_int(c, 0, MAX(s.k, s.e - 1) - 1);
+                w.ids[t * s.k + j] = id;
+                again = false;
+                for (int32_t i = 0; i < j; i++) again |= w.ids[t * s.k + i] == id;
+            }
+        }
+    w.up = mem_calloc(e_count, sizeof *w.up);
+    w.down = mem_calloc(e_count, sizeof *w.down);
+    w.up_b = mem_calloc(e_count, sizeof *w.up_b);
+    w.down_b = mem_calloc(e_count, sizeof *w.down_b);
+    for (int32_t e = 0; e < s.e; e++) {
+        w.up[e] = mat_new(mid, s.c, s.c);
+        w.down[e] = mat_new(s.c, s.f, s.f);
+        mat_random(c, &w.up[e], 0.2f), mat_random(c, &w.down[e], 0.2f);
+        w.up_b[e] = w.biases.p + e * w.biases.stride;
+        w.down_b[e] = w.up_b[e] + mid;
+    }
+    return w;
+}
+
+static void world_free(world *w) {
+    for (int32_t e = 0; e < w->s.e; e++) mat_free(&w->up[e]), mat_free(&w->down[e]);
+    mem_free(w->up), mem_free(w->down), mem_free(w->up_b), mem_free(w->down_b), mem_free(w->ids);
+    mat_free(&w->x), mat_free(&w->old), mat_free(&w->weights), mat_free(&w->biases);
+}
+
+static expert_set experts_new(backend *b, const world *w) {
+    const setting *s = &w->s;
+    size_t n = (size_t)s->e;
+    expert_set x = {.n = s->e, .up = mem_calloc(n, sizeof *x.up)};
+    x.down = mem_calloc(n, sizeof *x.down);
+    if (s->apart) x.gate = mem_calloc(n, sizeof *x.gate);
+    for (int32_t e = 0; e < s->e; e++) {
+        mat gate = mat_rows(&w->up[e], 0, s->f), up = w->up[e];
+        if (s->apart) up = mat_rows(&up, s->f, s->f);
+        if (s->apart) x.gate[e] = wmat_new(b, &gate, s->dt);
+        x.up[e] = wmat_new(b, &up, s->dt);
+        x.down[e] = wmat_new(b, &w->down[e], s->dt);
+    }
+    return x;
+}
+
+static void experts_free(expert_set *x) {
+    for (int32_t e = 0; e < x->n; e++) {
+        wmat_free(&x->up[e]), wmat_free(&x->down[e]);
+        if (x->gate) wmat_free(&x->gate[e]);
+    }
+    mem_free(x->up), mem_free(x->down), mem_free(x->gate);
+}
+
+static mat run_experts(backend *b, const world *w, const expert_set *x, int32_t row0, int32_t n) {
+    const setting *s = &w->s;
+    mat out = mat_new(n, s->c, s->c + 2);
+    for (int32_t r = 0; r < n && s->accumulate; r++)
+        memcpy(out.p + r * out.stride, w->old.p + (row0 + r) * w->old.stride, (size_t)s->c * 4);
+    op_experts a = {.n_tokens = n,
+                    .n_experts = s->e,
+                    .top_k = s->k,
+                    .width = s->c,
+                    .ffn = s->f,
+                    .x = w->x.p + row0 * w->x.stride,
+                    .x_stride = w->x.stride,
+                    .out = out.p,
+                    .out_stride = out.stride,
+                    .accumulate = s->accumulate,
+                    .ids = w->ids + row0 * s->k,
+                    .weights = w->weights.p + row0 * s->k,
+                    .act = s->act,
+                    .gated = s->gated,
+                    .up = x->up,
+                    .gate = x->gate,
+                    .down = x->down,
+                    .up_bias = s->bias ? w->up_b : NULL,
+                    .down_bias = s->bias ? w->down_b : NULL};
+    b->v->experts(b, &a);
+    return out;
+}
+
+static void compare(check_ctx *c, setting s, bool special) {
+    world w = world_new(c, s);
+    if (special) {
+        w.x.p[0] = NAN;
+        w.x.p[(s.t - 1) * w.x.stride + s.c / 2] = INFINITY;
+    }
+    expert_set ref = experts_new(c->ref, &w), fast = experts_new(c->be[0], &w);
+    mat want = run_experts(c->ref, &w, &ref, 0, s.t),
+        base = run_experts(c->be[0], &w, &fast, 0, s.t);
+    check_close(c, &want, &base, check_tol("experts", s.dt != DT_F32),
+                "experts %s T=%d E=%d k=%d C=%d F=%d act=%d gated=%d apart=%d bias=%d add=%d",
+                dtype_name(s.dt), s.t, s.e, s.k, s.c, s.f, s.act, s.gated, s.apart, s.bias,
+                s.accumulate);
+    for (int t = 0; t < 3; t++)
+        for (int i = 0; i < 3; i++) {
+            int32_t n = i == 0 ? s.t : i == 1 ? 1 : check_int(c, 1, s.t);
+            int32_t row0 = check_int(c, 0, s.t - n);
+            mat part = run_experts(c->be[t], &w, &fast, row0, n);
+            check_same(c, &base, row0, &part, "experts bits %s T=%d of %d E=%d k=%d threads=%d",
+                       dtype_name(s.dt), n, s.t, s.e, s.k, t + 1);
+            check_that(c, mat_guards_ok(&part), "wrote outside its rows", "experts T=%d", n);
+            mat_free(&part);
+        }
+    mat_free(&want), mat_free(&base);
+    experts_free(&ref), experts_free(&fast);
+    world_free(&w);
+}
+
+/* So many results that the call is cut into pieces of tokens. */
+static void check_pieces(check_ctx *c) {
+    compare(c,
+            (setting){.t = 600, .e = 64, .k = 64, .c = 512, .f = 2, .act = ACT_RELU, .bias = true},
+            false);
+}
+
+void check_experts(check_ctx *c) {
+    static const dtype types[] = {DT_F32, DT_F16, DT_BF16};
+    check_route(c);
+    for (size_t t = 0; t < ARRAY_LEN(types); t++) {
+        static const setting shapes[] = {
+            {1, 1, 1, 1, 1, 0, ACT_SILU, true},
+            {1, 4, 2, 16, 8, 0, ACT_SILU, true},
+            {40, 4, 4, 33, 17, 0, ACT_GELU, true, true},
+            {40, 7, 2, 64, 48, 0, ACT_SWIGLU_OAI, true, false, true},
+            {25, 16, 3, 100, 31, 0, ACT_RELU2, false, false, true, true},
+            {64, 60, 6, 48, 40, 0, ACT_SILU, true, true, true, true},
+            {100, 3, 1, 70, 130, 0, ACT_GELU_TANH, false},
+        };
+        for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
+            setting s = shapes[i];
+            s.dt = types[t];
+            compare(c, s, false);
+            compare(c, s, true);
+        }
+        for (int i = 0; i < (c->full ? 60 : 6); i++) {
+            int32_t e = check_int(c, 1, 20);
+            setting s = {.t = check_int(c, 1, 60),
+                         .e = e,
+                         .k = check_int(c, 1, MIN(e, 5)),
+                         .c = check_int(c, 1, 200),
+                         .f = check_int(c, 1, 150),
+                         .dt = types[t],
+                         .act = check_int(c, 0, ACT_SIGMOID),
+                         .gated = check_int(c, 0, 1) == 1,
+                         .bias = check_int(c, 0, 1) == 1,
+                         .accumulate = check_int(c, 0, 1) == 1};
+            s.apart = s.gated && check_int(c, 0, 1) == 1;
+            compare(c, s, false);
+        }
+    }
+    if (c->full) check_pieces(c);
+}

@@ -1,0 +1,83 @@
+/* Inputs that several checks need: sequences on shuffled pages, packed weights. */
+#include <math.h>
+#include <string.h>
+
+#include "tests/kernels/checkkern.h"
+
+static int32_t *shuffled(check_ctx *c, int32_t n) {
+    int32_t *ids = mem_alloc((size_t)n * sizeof *ids);
+    for (int32_t i = 0; i < n; i++) ids[i] = i;
+    for (int32_t i = n - 1; i > 0; i--) {
+        int32_t j = check_int(c, 0, i), t = ids[i];
+        ids[i] = ids[j];
+        ids[j] = t;
+    }
+    return ids;
+}
+
+static void fill_angles(paging *p, int32_t len_max, int32_t rope_dim) {
+    int32_t half = rope_dim / 2;
+    p->cosines = mem_alloc((size_t)len_max * (size_t)half * 4 + 4);
+    p->sines = mem_alloc((size_t)len_max * (size_t)half * 4 + 4);
+    for (int32_t t = 0; t < len_max; t++)
+        for (int32_t j = 0; j < half; j++) {
+            double angle = t * pow(10000, -2.0 * j / rope_dim);
+            p->cosines[t * half + j] = (float)cos(angle);
+            p->sines[t * half + j] = (float)sin(angle);
+        }
+}
+
+paging paging_new(check_ctx *c, int32_t n_seqs, const int32_t *len, int32_t page_tokens,
+                  int32_t rope_dim) {
+    paging p = {.n_seqs = n_seqs};
+    int32_t len_max = 1, next = 0;
+    for (int32_t i = 0; i < n_seqs; i++) {
+        p.len[i] = len[i];
+        p.first[i] = p.n_tokens;
+        p.n_tokens += len[i];
+        p.n_pages += CEIL_DIV(len[i], page_tokens);
+        len_max = MAX(len_max, len[i]);
+    }
+    int32_t *ids = shuffled(c, p.n_pages);
+    p.pos = mem_alloc((size_t)p.n_tokens * sizeof *p.pos);
+    p.slot = mem_alloc((size_t)p.n_tokens * sizeof *p.slot);
+    for (int32_t i = 0; i < n_seqs; i++) {
+        int32_t n = CEIL_DIV(len[i], page_tokens);
+        p.pages[i] = mem_alloc((size_t)n * sizeof(int32_t));
+        for (int32_t k = 0; k < n; k++) p.pages[i][k] = ids[next++];
+        for (int32_t t = 0; t < len[i]; t++) {
+            p.pos[p.first[i] + t] = t;
+            p.slot[p.first[i] + t] =
+                (int64_t)p.pages[i][t / page_tokens] * page_tokens + t % page_tokens;
+        }
+    }
+    mem_free(ids);
+    fill_angles(&p, len_max, rope_dim);
+    return p;
+}
+
+void paging_free(paging *p) {
+    for (int32_t i = 0; i < p->n_seqs; i++) mem_free(p->pages[i]);
+    mem_free(p->pos), mem_free(p->slot), mem_free(p->cosines), mem_free(p->sines);
+}
+
+attn_seq paging_rows(const paging *p, int32_t i, int32_t pos0, int32_t n, int32_t prefix) {
+    return (attn_seq){p->first[i] + pos0, n, pos0, p->pages[i], MIN(prefix, p->len[i])};
+}
+
+wmat wmat_new(backend *b, const mat *w, dtype dt) {
+    wmat p;
+    size_t bytes = b->v->wmat_bytes(b, w->rows, w->width, dt);
+    void *data = fenced_alloc(bytes);
+    memset(data, 0x7F, bytes); /* padding must be written, not found */
+    b->v->wmat_init(b, &p, w->rows, w->width, dt, data);
+    int32_t a = w->rows / 3, m = w->rows * 2 / 3;
+    b->v->wmat_pack(b, &p, m, w->rows - m, w->p + m * w->stride, DT_F32, w->stride);
+    b->v->wmat_pack(b, &p, 0, a, w->p, DT_F32, w->stride);
+    b->v->wmat_pack(b, &p, a, m - a, w->p + a * w->stride, DT_F32, w->stride);
+    return p;
+}
+
+void wmat_free(wmat *w) {
+    fenced_free(w->data, w->bytes);
+}
