@@ -88,8 +88,15 @@ static status env_name(void *ctx, str name, value *ret, error *err) {
     return arch_var_value(e, name, ret, err);
 }
 
-/* has('key'): the key is there, be it null. has_tensor('name'): in the checkpoint. layer_type(i,
- * 'name', otherwise): layer_types[i] is name; without such a list, otherwise. */
+static bool list_has_number(const json_t *list, double x) {
+    for (size_t k = 0; k < json_array_size(list); k++)
+        if (json_number_value(json_array_get(list, k)) == x) return true;
+    return false;
+}
+
+/* has('key'): the key is there, be it null. has_tensor('name'): in the checkpoint. listed('key',
+ * i): the key is a list with the number i in it. layer_type(i, 'name', otherwise): layer_types[i]
+ * is name; without such a list, otherwise. */
 static status env_call(void *ctx, str name, const value *a, int n, value *ret, error *err) {
     arch_eval *e = ctx;
     if (str_eqz(name, "has") && n == 1 && a[0].kind == VAL_STR) {
@@ -101,6 +108,11 @@ static status env_call(void *ctx, str name, const value *a, int n, value *ret, e
         expand(e, a[0].text, &tensor);
         *ret = value_bool(e->names.has(e->names.ctx, tensor.p ? tensor.p : ""));
         strbuf_done(&tensor);
+        return OK;
+    }
+    if (str_eqz(name, "listed") && n == 2 && a[0].kind == VAL_STR && a[1].kind == VAL_NUM) {
+        const json_t *list = json_object_getn(e->config, a[0].text.p, a[0].text.n);
+        *ret = value_bool(list_has_number(list, a[1].num));
         return OK;
     }
     if (str_eqz(name, "layer_type") && n == 3 && a[0].kind == VAL_NUM && a[1].kind == VAL_STR) {
