@@ -1,20 +1,21 @@
-/* Transposed tensors: Conv1D weights [in, out], and halves of a packed projection that multiply
- * from the other side. Output rows are columns of the file; a strip of them is gathered at a time,
- * so that each cache line of the file is used for several rows. */
+/* Tensors whose rows must be turned into floats first: Conv1D weights [in, out], halves of a packed
+ * projection that multiply from the other side, blocks that something is still done to. A line is
+ * a row of the file; of a transposed tensor it is one column of ours. */
 #include "engine/row_source.h"
 
 #include <string.h>
 
 #include "engine/base/mem.h"
 
-typedef struct transposed {
+typedef struct float_rows {
     row_source s;
-    const char *data; /* element (0, 0) of the stack's matrix */
+    const char *data; /* line 0 of the stack's matrix */
     dtype dt;
-    int64_t stride; /* elements between rows of the file */
-    row_view view;  /* of what the file's rows (view_rows) or columns stand for */
-    bool view_rows; /* the view picks rows of the file: they are our columns */
-} transposed;
+    int64_t width; /* values of a line */
+    row_view view; /* of lines, or of columns if it is transposed without view_lines */
+    bool transposed;
+    bool view_lines; /* transposed, and the view picks lines: they are our columns */
+} float_rows;
 
 float row_float(const void *p, dtype dt, size_t i) {
     if (dt == DT_F32) {
@@ -31,49 +32,59 @@ static int64_t picked(row_view v, int64_t r) {
     return v.start + r / v.run * v.stride + r % v.run;
 }
 
-static void read_transposed(const row_source *s, int32_t row0, int32_t n, void *out) {
-    const transposed *t = (const transposed *)s;
-    float *to = out;
-    for (int32_t k = 0; k < s->cols; k++) {
-        int64_t line = t->view_rows ? picked(t->view, k) : k;
-        for (int32_t r = 0; r < n; r++) {
-            int64_t col = t->view_rows ? row0 + r : picked(t->view, row0 + r);
-            to[(size_t)r * (size_t)s->cols + (size_t)k] =
-                row_float(t->data, t->dt, (size_t)(line * t->stride + col));
-        }
-    }
+/* A line as floats. */
+static void line_f32(const float_rows *t, int64_t line, float *buf) {
+    const char *p = t->data + (size_t)line * dtype_row_bytes(t->dt, t->width);
+    if (dtype_is_quant(t->dt))
+        quant_blocks_f32(t->dt, p, t->width, buf);
+    else
+        for (int64_t i = 0; i < t->width; i++) buf[i] = row_float(p, t->dt, (size_t)i);
 }
 
-static void done_transposed(row_source *s) {
+static void read_floats(const row_source *s, int32_t row0, int32_t n, void *out) {
+    const float_rows *t = (const float_rows *)s;
+    float *to = out, *buf = mem_alloc((size_t)t->width * sizeof *buf);
+    size_t cols = (size_t)s->cols;
+    for (int32_t r = 0; r < n && !t->transposed; r++)
+        line_f32(t, picked(t->view, row0 + r), to + (size_t)r * cols);
+    for (int32_t k = 0; k < s->cols && t->transposed; k++) {
+        line_f32(t, t->view_lines ? picked(t->view, k) : k, buf);
+        for (int32_t r = 0; r < n; r++)
+            to[(size_t)r * cols + (size_t)k] =
+                buf[t->view_lines ? row0 + r : picked(t->view, row0 + r)];
+    }
+    mem_free(buf);
+}
+
+static void done_floats(row_source *s) {
     mem_free(s);
 }
 
-status row_source_transposed(checkpoint *c, const st_tensor *st, const arch_tensor *t,
-                             row_source **ret, error *err) {
+status row_source_floats(checkpoint *c, const st_tensor *st, const arch_tensor *t, row_source **ret,
+                         error *err) {
     const char *file;
     TRY(checkpoint_map(c, st->file, &file, err));
     int64_t lines = t->transpose ? t->cols : t->src_rows;
-    int64_t width = t->transpose ? t->src_rows : t->rows;
-    transposed *p = mem_alloc(sizeof *p);
-    *p = (transposed){.s = {.rows = t->rows,
-                            .cols = t->cols,
-                            .dt = DT_F32,
-                            .read = read_transposed,
-                            .done = done_transposed},
-                      .data =
-                          file + st->off + (size_t)(t->stack * lines * width) * dtype_bytes(st->dt),
+    int64_t width = t->transpose ? t->src_rows : t->transpose_view ? t->rows : t->cols;
+    float_rows *p = mem_alloc(sizeof *p);
+    *p = (float_rows){.s = {.rows = t->rows, .cols = t->cols, .dt = DT_F32},
+                      .data = file + st->off +
+                              (size_t)(t->stack * lines) * dtype_row_bytes(st->dt, width),
                       .dt = st->dt,
-                      .stride = width,
+                      .width = width,
                       .view = t->view,
-                      .view_rows = t->transpose_view};
+                      .transposed = t->transpose || t->transpose_view,
+                      .view_lines = t->transpose_view};
+    p->s.read = read_floats;
+    p->s.done = done_floats;
     *ret = &p->s;
     return OK;
 }
 
-size_t row_source_bytes(const row_source *s) {
-    return quant_row_bytes(s->dt, &s->spec, s->cols);
-}
-
 void row_source_free(row_source *s) {
     if (s) s->done(s);
+}
+
+size_t row_source_bytes(const row_source *s) {
+    return quant_row_bytes(s->dt, &s->spec, s->cols);
 }

@@ -22,9 +22,9 @@ typedef struct row_source {
 /* Bytes of one row that it yields. */
 size_t row_source_bytes(const row_source *s);
 
-/* f32 rows of a plain tensor of floats that is stored transposed. Maps the tensor's file. */
-NODISCARD status row_source_transposed(checkpoint *c, const st_tensor *st, const arch_tensor *t,
-                                       row_source **ret, error *err);
+/* f32 rows of a tensor of floats or GGUF blocks, stored transposed or not. Maps the file. */
+NODISCARD status row_source_floats(checkpoint *c, const st_tensor *st, const arch_tensor *t,
+                                   row_source **ret, error *err);
 void row_source_free(row_source *s); /* takes NULL */
 
 /* Element i of a row of f32, f16 or bf16. */

@@ -3,7 +3,8 @@
  * asked for; vectors are f32 always: they are small, and norms are computed in f32.
  *
  * Order of planning: bind each arch tensor to the checkpoint, count the items of every slot, then
- * cut every matrix into parts: neighbouring float tensors share one. */
+ * cut every matrix into parts: neighbours of one storage share one, so that a pass runs as few
+ * products as it can. */
 #include "engine/weights.h"
 
 #include <fnmatch.h>
@@ -27,10 +28,16 @@ static bool dims_fit(const arch_tensor *t, const st_tensor *s) {
     return t->cols ? same : all == found; /* a vector may be stored in any shape */
 }
 
+/* Floats, or whole GGUF blocks in every row. */
+static bool type_fits(const arch_tensor *t, const st_tensor *s) {
+    if (s->dt == DT_COUNT) return false;
+    bool blocks = dtype_kind_of(s->dt) == DTYPE_GGUF && t->cols;
+    return blocks ? s->dims[s->n_dims - 1] % dtype_block(s->dt) == 0 : dtype_is_float(s->dt);
+}
+
 static status check_shape(const checkpoint *c, const arch_tensor *t, const st_tensor *s,
                           error *err) {
-    bool blocks = s->dt < DT_COUNT && dtype_kind_of(s->dt) == DTYPE_GGUF && t->cols;
-    if (dims_fit(t, s) && (dtype_is_float(s->dt) || blocks)) return OK;
+    if (dims_fit(t, s) && type_fits(t, s)) return OK;
     char found[128];
     int64_t dims[3];
     int32_t n = arch_tensor_dims(t, dims);
@@ -59,8 +66,9 @@ static status bind_tensor(weights *w, checkpoint *c, const arch_tensor *t, weigh
             if (i < s->n_dims) n *= s->dims[i];
         }
     used[s - c->tensors] = 1;
-    if (!t->transpose && !t->transpose_view) return OK;
-    TRY(row_source_transposed(c, s, t, &ret->src, err));
+    bool unpack = dtype_is_quant(s->dt) && t->xform != XFORM_NONE;
+    if (!t->transpose && !t->transpose_view && !unpack) return OK;
+    TRY(row_source_floats(c, s, t, &ret->src, err));
     ret->dt = ret->src->dt;
     ret->row_bytes = row_source_bytes(ret->src);
     return OK;
@@ -145,18 +153,34 @@ static dtype stored_as(const weight_bind *b) {
     return b->src && dtype_is_float(b->st->dt) ? b->st->dt : b->dt;
 }
 
-/* Rows of the parts of one item. Tensors of an item follow each other in the arch's list, by rows.
- */
-static void size_item(weight *p, const arch_tensor *t, weight_bind *b, dtype want, bool is_matrix) {
-    bool quant = dtype_is_quant(b->dt);
-    bool joins = p->n_parts > 0 && !quant && !dtype_is_quant(p->dt);
+static bool same_spec(const quant_spec *a, const quant_spec *b) {
+    return a->group == b->group && a->scale_dt == b->scale_dt && a->has_zeros == b->has_zeros &&
+           a->zero == b->zero && a->scale_mul == b->scale_mul && a->act == b->act &&
+           a->act_zero == b->act_zero && a->act_scale == b->act_scale;
+}
+
+/* May the rows of both be in one matrix? */
+static bool same_part(const weight_bind *a, const weight_bind *b) {
+    if (!dtype_is_quant(a->dt) || !dtype_is_quant(b->dt))
+        return dtype_is_quant(a->dt) == dtype_is_quant(b->dt);
+    if (a->dt != b->dt) return false;
+    if (dtype_kind_of(a->dt) == DTYPE_GGUF) return true;
+    bool own = a->src->order || a->src->table || b->src->order || b->src->table;
+    return !own && same_spec(&a->src->spec, &b->src->spec);
+}
+
+/* Rows of the parts of one item. Tensors of an item follow each other in the arch's list, by rows;
+ * `last` is the one before, NULL for the first. */
+static void size_item(weight *p, const arch_tensor *t, const weight_bind *last, weight_bind *b,
+                      dtype want, bool is_matrix) {
+    bool joins = last && same_part(last, b);
     if (is_matrix && !joins) p->n_parts++;
     if (!is_matrix || !joins) p->dt = DT_COUNT;
     b->part = MAX(p->n_parts - 1, 0);
     b->part_row0 = t->row0; /* of the item; cut_parts subtracts what is above */
     p->rows = MAX(p->rows, t->row0 + t->rows);
     p->cols = t->cols;
-    p->dt = quant ? b->dt : storage_type(p->dt, stored_as(b), want);
+    p->dt = dtype_is_quant(b->dt) ? b->dt : storage_type(p->dt, stored_as(b), want);
 }
 
 static bool cuts_groups(const weights *w, const arch_tensor *t) {
@@ -166,13 +190,17 @@ static bool cuts_groups(const weights *w, const arch_tensor *t) {
 
 static void size_items(weights *w, dtype want) {
     const arch *a = w->a;
+    const weight_bind **last = mem_calloc((size_t)w->n_list + 1, sizeof(weight_bind *));
     for (int32_t i = 0; i < w->n_list; i++) w->list[i].dt = DT_COUNT;
     for (int32_t i = 0; i < a->n_tensors; i++) {
         const arch_tensor *t = &a->tensors[i];
         weight *p = weight_of(w, t);
-        size_item(p, t, &w->bind[i], want, t->cols && slot_infos[t->slot].kind == SLOT_MATRIX);
+        bool is_matrix = t->cols && slot_infos[t->slot].kind == SLOT_MATRIX;
+        size_item(p, t, last[p - w->list], &w->bind[i], want, is_matrix);
+        last[p - w->list] = &w->bind[i];
         p->shares_groups |= cuts_groups(w, t);
     }
+    mem_free(last);
     /* A bias covers all rows of its matrix, be it stored for some of them only. */
     for (int32_t i = 0; i < a->n_tensors; i++) {
         arch_tensor t = a->tensors[i];

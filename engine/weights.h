@@ -8,8 +8,8 @@
 #include "engine/row_source.h"
 #include "kernels/backend.h"
 
-/* One item of a slot. A matrix is a stack of parts, each with its own storage type: neighbouring
- * tensors of plain floats share one, every quantised tensor is one. */
+/* One item of a slot. A matrix is a stack of parts, each with its own storage: one part where all
+ * of it is floats, blocks of one type, or codes of one spec without an order or table. */
 typedef struct weight {
     int32_t rows, cols; /* rows 0: the layer has none */
     wmat *m;            /* matrices: [n_parts] */
