@@ -160,19 +160,23 @@ static status read_style(arch_builder *b, rope_spec *r, error *err) {
 
 /* Which scaling: the layer's or family's word, else what config.json says. */
 static status choose_scaling(arch_builder *b, const json_t *p, rope_spec *r, error *err) {
-    static const char *const words[] = {"config", "none", "qwen_ntk"};
+    static const char *const words[] = {"config", "none", "qwen_ntk", "linear", "dynamic"};
+    static const rope_scaling kinds[] = {SCALE_NONE, SCALE_NONE, SCALE_QWEN_NTK, SCALE_LINEAR,
+                                         SCALE_DYNAMIC};
     arch_eval *e = &b->e;
     const json_t *node = e->override ? js_get(e->override, "rope.scaling") : NULL;
     int word;
     TRY(arch_choice(b, node ? node : arch_node(e, "rope.scaling"), "rope.scaling", "config", words,
-                    3, &word, err));
+                    ARRAY_LEN(words), &word, err));
     if (word == 0 && p) return read_scaling(e, p, r, err);
-    if (word == 2) {
+    if (word >= 2) {
         double ctx;
         TRY(arch_real(e, "rope.ctx", r->ctx, &ctx, err));
         TRY(whole(e, "rope.ctx", ctx, &r->ctx, err));
-        r->scaling = SCALE_QWEN_NTK;
+        TRY(arch_real(e, "rope.factor", 1, &r->factor, err));
+        TRY(positive(e, "rope.factor", r->factor, err));
     }
+    r->scaling = kinds[word];
     return OK;
 }
 
@@ -238,7 +242,8 @@ int32_t arch_rope_ctx(const arch *a, int32_t ctx) {
     double most = ctx;
     for (int32_t i = 0; i < a->n_ropes; i++) {
         const rope_spec *r = &a->ropes[i];
-        double reach = r->scaling == SCALE_LINEAR || r->scaling == SCALE_DYNAMIC ? r->factor * ctx
+        double reach = r->scaling == SCALE_LINEAR || r->scaling == SCALE_DYNAMIC
+                           ? r->factor * r->ctx
                        : r->scaling == SCALE_YARN     ? r->factor * r->ctx_orig
                        : r->scaling == SCALE_LONGROPE ? (double)r->ctx
                                                       : ctx;

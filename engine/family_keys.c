@@ -83,6 +83,7 @@ const key_rule family_keys[] = {
     {"rope.scaling", KEY_SCALAR},
     {"rope.from_config", KEY_SCALAR},
     {"rope.ctx", KEY_SCALAR},
+    {"rope.factor", KEY_SCALAR},
     {"rope.partial", KEY_SCALAR},
     {"rope.factors", KEY_ANY},
     {"rope.sections", KEY_ANY},

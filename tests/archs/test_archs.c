@@ -126,6 +126,11 @@ static void check_case(engine *e, const char *name, const json_t *c, result *wor
     mem_free(ids);
 }
 
+static const char *reference_of(const json_t *golden) {
+    str r = js_get_str(golden, "reference");
+    return r.n ? r.p : "transformers";
+}
+
 static void check_model(const char *name, const char *isa) {
     char *dir = path_join(ROOT, name), *path = path_join(dir, "golden.json");
     json_t *golden = NULL;
@@ -139,8 +144,8 @@ static void check_model(const char *name, const char *isa) {
     for (size_t i = 0; st == OK && i < json_array_size(cases); i++)
         check_case(e, name, json_array_get(cases, i), &worst);
     if (table)
-        printf("| %s | %s | %s | %.1e | %.1e |\n", js_get_str(golden, "family").p, name,
-               js_get_str(golden, "dtype").p, worst.logits, worst.logprobs);
+        printf("| %s | %s | %s | %s | %.1e | %.1e |\n", js_get_str(golden, "family").p, name,
+               reference_of(golden), js_get_str(golden, "dtype").p, worst.logits, worst.logprobs);
     else
         printf("%-24s %-5s logits %.1e, logprobs %.1e\n", name, isa ? isa : "best", worst.logits,
                worst.logprobs);
@@ -193,8 +198,8 @@ int main(int argc, char **argv) {
     const char *only = argc > 1 && !table ? argv[1] : NULL;
     int n = scandir(ROOT, &list, is_model, alphasort), n_run = 0;
     if (table)
-        printf("| family | checkpoint | stored | logits, worst relative error | logprobs, worst "
-               "difference |\n|---|---|---|---|---|\n");
+        printf("| family | checkpoint | reference | stored | logits, worst relative error | "
+               "logprobs, worst difference |\n|---|---|---|---|---|---|\n");
     for (int i = 0; i < n; i++) {
         if (!only || strstr(list[i]->d_name, only)) {
             check_model(list[i]->d_name, NULL);

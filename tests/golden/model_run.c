@@ -46,11 +46,11 @@ static void give_pages(const stepper *s, run_seq *q, live *v, const int32_t *ord
 }
 
 /* The part of one sequence in the next step, 0 tokens when it must wait. */
-static int32_t plan_seq(const run_seq *q, const live *v, run_options o, int32_t budget,
+static int32_t plan_seq(const run_seq *q, const live *v, run_options o, bool whole, int32_t budget,
                         batch_seq *ret) {
     int32_t n = v->n_known - v->pos;
-    if (o.chunk > 0) n = MIN(n, o.chunk);
-    n = MIN(n, budget);
+    if (o.chunk > 0 && (v->pos > 0 || !whole)) n = MIN(n, o.chunk);
+    n = whole && v->pos == 0 && n > budget ? 0 : MIN(n, budget);
     *ret = (batch_seq){.ids = v->ids,
                        .n_known = v->n_known,
                        .n_prompt = q->n_prompt,
@@ -91,8 +91,8 @@ status run_batch(engine *e, run_seq *seqs, int32_t n, run_options o, error *err)
         for (int32_t i = 0; i < n && plan.n_seqs < s.max_seqs; i++) {
             waiting |= !v[i].done;
             if (v[i].done || seqs[i].start_step > step) continue;
-            int32_t m =
-                plan_seq(&seqs[i], &v[i], o, s.max_tokens - plan.n_tokens, &list[plan.n_seqs]);
+            int32_t m = plan_seq(&seqs[i], &v[i], o, s.whole_prompt, s.max_tokens - plan.n_tokens,
+                                 &list[plan.n_seqs]);
             if (m == 0) continue;
             who[plan.n_seqs++] = i;
             plan.n_tokens += m;
