@@ -295,20 +295,20 @@ static status when_holds(const family *f, const json_t *config, bool *ret, error
     return OK;
 }
 
+/* As many names as an error text has room for. */
 static status unknown_architecture(const family_set *s, str arch, str type, const char *path,
                                    error *err) {
+    enum { ROOM = 160 };
     strbuf known = {0};
-    for (int i = 0; i < s->n; i++) {
-        const json_t *list = js_get(js_get(s->list[i].root, "match"), "architectures");
-        str first = js_str(json_array_get(list, 0));
-        strbuf_addf(&known, "%s" STR_FMT, i ? ", " : "", STR_ARG(first));
-    }
-    status st = error_set(
-        err, ERR_UNSUPPORTED,
-        "%s: architecture \"" STR_FMT "\" (model_type \"" STR_FMT
-        "\") is not supported; known: %s. A family with known layers is one JSON file in the "
-        "directory of --register-path (see engine/README.md)",
-        path, STR_ARG(arch), STR_ARG(type), known.p ? known.p : "none");
+    for (int i = 0; i < s->n && known.n < ROOM; i++)
+        strbuf_addf(&known, "%s%s", i ? ", " : "", s->list[i].name);
+    status st =
+        error_set(err, ERR_UNSUPPORTED,
+                  "%s: architecture \"" STR_FMT "\" (model_type \"" STR_FMT
+                  "\") is not supported. A family with known layers is one JSON file in the "
+                  "directory of --register-path (see engine/README.md); %d are known: %s%s",
+                  path, STR_ARG(arch), STR_ARG(type), s->n, known.p ? known.p : "none",
+                  known.n < ROOM ? "" : ", ...");
     strbuf_done(&known);
     return st;
 }
