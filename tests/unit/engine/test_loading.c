@@ -288,7 +288,7 @@ START_TEST(pointers_and_absent_files) {
     tiny_init(&m);
     static const char unknown[] = "{\"architectures\":[\"NewForCausalLM\"]}";
     tiny_put(&m, "config.json", unknown, sizeof unknown - 1);
-    refuses(&m, ERR_UNSUPPORTED, "NewForCausalLM", "LlamaForCausalLM");
+    refuses(&m, ERR_UNSUPPORTED, "NewForCausalLM", "--register-path");
     static const char gptq[] = "{\"architectures\":[\"LlamaForCausalLM\"],"
                                "\"quantization_config\":{\"quant_method\":\"gptq\"}}";
     tiny_init(&m);
