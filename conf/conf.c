@@ -11,10 +11,14 @@
 
 #define DISTANCE_MAX 3 /* edits between what was typed and what was meant */
 
+/* Words with a dash: the table's names are also those of functions. */
+#define make_tiny make-tiny
+#define WORD(name) #name
 const conf_command conf_commands[CMD_COUNT] = {
-#define COMMAND(id, name, positional, summary) {#name, positional, summary},
+#define COMMAND(id, name, positional, summary) {WORD(name), positional, summary},
 #include "conf/commands.def"
 #undef COMMAND
+#undef make_tiny
 };
 
 bool conf_cmd_find(const char *name, conf_cmd *ret) {

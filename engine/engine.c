@@ -73,6 +73,7 @@ static void fill_info(engine *e) {
     m->vocab = a->vocab;
     m->ctx_max = a->ctx_max;
     m->tied = a->tied;
+    m->has_head = a->has_head;
 }
 
 static bool has_tensor(void *ctx, const char *name) {

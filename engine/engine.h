@@ -38,6 +38,7 @@ typedef struct model_info {
     int64_t n_params;
     dtype weight_dt, kv_dt;
     bool tied;
+    bool has_head;       /* false: an encoder, for embeddings */
     int32_t bos_id;      /* -1: none */
     int32_t eos_ids[16]; /* union of config.json and generation_config.json */
     int32_t n_eos;

@@ -20,5 +20,6 @@ int cmd_inspect(const conf *c);
 int cmd_tokenize(const conf *c);
 int cmd_render(const conf *c);
 int cmd_logits(const conf *c);
+int cmd_make_tiny(const conf *c);
 
 #endif
