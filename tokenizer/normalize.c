@@ -172,6 +172,30 @@ static void run_bert(const step *s, normal_work *w, str in, strbuf *out) {
     strbuf_done(&b);
 }
 
+#define BLANK_MAX 80
+
+/* The longest blanks first, as the reference replaces them: of 81 spaces 80 and one. */
+static void run_blanks(const step *s, normal_work *w, str in, strbuf *out) {
+    for (size_t at = 0, k; at < in.n; at += k) {
+        k = 1;
+        while (in.p[at] == ' ' && k < BLANK_MAX && at + k < in.n && in.p[at + k] == ' ') k++;
+        if (k > 1)
+            strbuf_addf(out, "<|blank_%zu|>", k);
+        else if (in.p[at] == '\n')
+            strbuf_addz(out, "<n>");
+        else if (in.p[at] == '\t')
+            strbuf_addz(out, "<|tab|>");
+        else
+            strbuf_addc(out, in.p[at]);
+    }
+}
+
+normalizer *normalizer_of_blanks(void) {
+    normalizer *n = mem_calloc(1, sizeof *n);
+    n->steps[n->n++].run = run_blanks;
+    return n;
+}
+
 /* ---- run ---- */
 
 void normal_work_done(normal_work *w) {

@@ -12,6 +12,8 @@ typedef struct normalizer normalizer;
 
 /* `spec`: the JSON value, NULL for none. */
 NODISCARD status normalizer_new(const json_t *spec, normalizer **ret, error *err);
+/* ChatGLM-6B's: "\n", "\t" and runs of 2 to 80 spaces become <n>, <|tab|> and <|blank_k|>. */
+normalizer *normalizer_of_blanks(void);
 void normalizer_free(normalizer *n); /* takes NULL */
 
 typedef struct normal_work {

@@ -266,3 +266,16 @@ status spm_finish(spm *s, tokenizer *t, str unk_surface, error *err) {
     t->dec = decoder_of_spm(s->dummy_prefix || s->remove_extra, s->remove_extra, unk_surface);
     return OK;
 }
+
+/* transformers' "legacy": false: a space goes before the text only, not before what follows a
+ * special token. */
+status spm_prefix_first(tokenizer *t, error *err) {
+    spm *s = t->model.self;
+    if (!s->dummy_prefix || !s->escape) return OK;
+    json_t *j =
+        json_pack("{s:s,s:s,s:b}", "type", "Metaspace", "prepend_scheme", "first", "split", 0);
+    status st = pretok_new(j, &t->pre, err);
+    json_decref(j);
+    if (st == OK) s->dummy_prefix = false;
+    return st;
+}

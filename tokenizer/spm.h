@@ -31,6 +31,10 @@ NODISCARD status spm_put(spm *s, tokenizer *t, int32_t id, str piece, float scor
 /* The tables that follow from pieces and options, and t's decoder. */
 NODISCARD status spm_finish(spm *s, tokenizer *t, str unk_surface, error *err);
 
+/* t, whose model is a spm, puts its space before a text only, not before what follows an added
+ * token. */
+NODISCARD status spm_prefix_first(tokenizer *t, error *err);
+
 /* How the ids of a .model file's pieces are told. */
 typedef enum spm_ids {
     SPM_IDS_PLAIN,

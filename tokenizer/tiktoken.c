@@ -67,7 +67,7 @@ static void bpe_encode_(const void *self, str word, vec_i32 *ids) {
     bpe_encode(self, word, ids);
 }
 
-static status fill(tokenizer *t, error *err) {
+status rank_model(tokenizer *t, error *err) {
     bpe *b = mem_calloc(1, sizeof *b);
     bpe_init(b);
     t->model = (model){"bpe (ranks)", b, bpe_encode_, bpe_free_};
@@ -94,7 +94,7 @@ status tiktoken_open(str text, const char *pretokenizer, tokenizer **ret, error 
     t->raw_is_stored = true;
     status st = read_ranks(text, t, err);
     if (st == OK) st = pretok_of_regexes(&pattern, 1, &t->pre, err);
-    if (st == OK) st = fill(t, err);
+    if (st == OK) st = rank_model(t, err);
     if (st != OK) {
         tokenizer_free(t);
         return st;

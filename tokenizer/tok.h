@@ -58,16 +58,48 @@ typedef struct added_spec {
 /* Put it into pieces, special and the set it belongs to. Needs t->norm. */
 NODISCARD status tok_add(tokenizer *t, const added_spec *a, error *err);
 
+/* A piece at `id`, whatever was there and wherever the string was. */
+NODISCARD status tok_put(tokenizer *t, int32_t id, str piece, error *err);
+/* A special piece that is not looked for in text. */
+NODISCARD status tok_put_special(tokenizer *t, int32_t id, str piece, error *err);
+
 /* Readers. `text` is the file's content, borrowed during the call. */
 NODISCARD status hf_open(str text, tokenizer **ret, error *err);
 NODISCARD status spm_open(str text, tokenizer **ret, error *err);
 NODISCARD status tiktoken_open(str text, const char *pretokenizer, tokenizer **ret, error *err);
 NODISCARD status gpt2files_open(str vocab_json, str merges_txt, tokenizer **ret, error *err);
 
-/* tokenizer_config.json and special_tokens_map.json of a model directory: bos and eos; with
- * `complete` also the added tokens and add_bos_token/add_eos_token, which a tokenizer.json would
- * have said itself. */
-NODISCARD status tok_config(tokenizer *t, const char *dir, bool complete, bool bos_default,
-                            error *err);
+/* A model directory's small files; NULL: absent. */
+typedef struct tok_files {
+    const char *dir; /* borrowed */
+    json_t *model;   /* config.json */
+    json_t *config;  /* tokenizer_config.json */
+    json_t *map;     /* special_tokens_map.json */
+    json_t *added;   /* added_tokens.json */
+} tok_files;
+NODISCARD status tok_files_load(const char *dir, tok_files *ret, error *err);
+void tok_files_done(tok_files *f);
+/* tokenizer_class is `class`; where no class is given, model_type is `model_type`. */
+bool tok_files_say(const tok_files *f, const char *class, const char *model_type);
+
+typedef enum tok_config_how {
+    TOK_CONFIG_ENDS,    /* bos and eos alone: a tokenizer.json said the rest */
+    TOK_CONFIG_ALL,     /* added and special tokens, add_bos_token, add_eos_token */
+    TOK_CONFIG_ALL_BOS, /* the same, and add_bos_token is true unless it says otherwise */
+} tok_config_how;
+NODISCARD status tok_config(tokenizer *t, const tok_files *f, tok_config_how how, error *err);
+
+/* ChatGLM's own tokenizers (chatglm.c). */
+NODISCARD status glm6b_open(str text, const json_t *config, tokenizer **ret, error *err);
+NODISCARD status glm2_specials(tokenizer *t, error *err);
+/* Byte pairs that merge by rank (= id) over t->pieces, which are bytes: model and decoder. */
+NODISCARD status rank_model(tokenizer *t, error *err);
+/* The special tokens of a family's rank file, by what the directory says it is (ranks.c); nothing
+ * for others. After the directory's own added tokens. */
+NODISCARD status rank_specials(tokenizer *t, const tok_files *f, int32_t n_ranks, error *err);
+/* The split pattern by name that the directory's rank file needs; NULL: not known. */
+const char *rank_pattern(const tok_files *f);
+NODISCARD status tekken_open(str text, tokenizer **ret, error *err);
+NODISCARD status rwkv_open(str text, tokenizer **ret, error *err);
 
 #endif

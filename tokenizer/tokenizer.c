@@ -61,6 +61,7 @@ status tok_add(tokenizer *t, const added_spec *a, error *err) {
     }
     grow_tables(t, n_before);
     if (a->special) t->special[id] = 1;
+    if (t->types) t->types[id] = SPM_USER; /* visible when decoded, whatever it was */
     added_token tok = {.id = id,
                        .pattern = a->content,
                        .lstrip = a->lstrip,
@@ -74,6 +75,20 @@ status tok_add(tokenizer *t, const added_spec *a, error *err) {
     if (t->norm) tok.pattern = normalizer_run(t->norm, &w, a->content);
     added_set_add(t->added_normalized, &tok);
     normal_work_done(&w);
+    return OK;
+}
+
+status tok_put(tokenizer *t, int32_t id, str piece, error *err) {
+    int32_t n_before = t->pieces.n;
+    if (id < 0 || id >= LIMIT_VOCAB || !vocab_put(&t->pieces, id, piece))
+        return error_set(err, ERR_TOO_LARGE, "the added tokens are too large");
+    grow_tables(t, n_before);
+    return OK;
+}
+
+status tok_put_special(tokenizer *t, int32_t id, str piece, error *err) {
+    TRY(tok_put(t, id, piece, err));
+    t->special[id] = 1;
     return OK;
 }
 

@@ -234,7 +234,10 @@ START_TEST(rank_files) {
                                 &err) == OK);
     ck_assert_msg(tokenizer_open(dir, NULL, &t, &err) == OK, "%s", err.text);
     ck_assert(tokenizer_encode(t, STR("<|x|>abc"), ENCODE_SPECIAL, 0, &ids, &err) == OK);
-    ck_assert(ids.n == 3 && ids.p[0] == 300 && ids.p[1] == 257 && ids.p[2] == 300);
+    /* ChatGLM4's own tokens follow the ranks; [gMASK]<sop> goes in front */
+    ck_assert(ids.n == 5 && ids.p[0] == 260 && ids.p[1] == 262);
+    ck_assert(ids.p[2] == 300 && ids.p[3] == 257 && ids.p[4] == 300);
+    ck_assert(tokenizer_id(t, STR("<|user|>")) == 258 + 7);
     ck_assert(tokenizer_eos(t) == 300 && tokenizer_bos(t) == -1 && tokenizer_vocab(t) == 301);
     tokenizer_free(t);
     unlink(name);
