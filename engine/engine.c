@@ -163,6 +163,8 @@ static void plan_memory(engine *e, const engine_options *o) {
     memplan *p = &e->plan;
     kv_shape shape = cache_shape(e);
     e->max_tokens = o->max_batched_tokens > 0 ? o->max_batched_tokens : 512;
+    if (arch_whole_prompt(e->a)) /* any prompt that the context holds must fit a step */
+        e->max_tokens = MAX(e->max_tokens, o->max_model_len > 0 ? o->max_model_len : e->a->ctx_max);
     e->max_seqs = MIN(o->max_seqs > 0 ? o->max_seqs : 64, e->max_tokens);
     e->n_tasks_max = e->max_tokens + e->max_seqs;
     *p = (memplan){

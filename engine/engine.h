@@ -19,7 +19,8 @@ typedef struct engine_options {
     int n_threads;              /* 0: one per usable CPU */
     int32_t max_model_len;      /* 0: the model's, reduced to what fits */
     int32_t max_seqs;           /* most sequences in a step */
-    int32_t max_batched_tokens; /* most tokens in a step */
+    int32_t max_batched_tokens; /* most tokens in a step; at least max_model_len where the model
+                                 * needs its prompt whole */
     size_t kv_bytes;            /* 0: chosen from free memory */
     bool plan_only;             /* read headers and plan memory, load nothing (inspect) */
     /* Called while loading, from the loading thread; may be NULL. */

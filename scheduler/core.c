@@ -37,6 +37,7 @@ core *core_new(const scheduler_options *o, stepper s, hash_key key) {
     c->o.max_running = MAX(1, MIN(o->max_running, MIN(s.max_seqs, c->o.token_budget)));
     if (c->o.prefill_chunk < 1 || c->o.prefill_chunk > c->o.token_budget)
         c->o.prefill_chunk = c->o.token_budget;
+    if (s.whole_prompt) c->o.prefix_cache = false;
     c->step = s;
     c->key = key;
     c->due_us = UINT64_MAX;

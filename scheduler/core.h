@@ -9,7 +9,8 @@
 typedef struct core core;
 
 /* Everything that a step needs is allocated here. Options are clamped to what the stepper takes:
- * max_running <= max_seqs, max_running <= token_budget <= max_tokens. `key` keys page hashes. */
+ * max_running <= max_seqs, max_running <= token_budget <= max_tokens; with whole_prompt
+ * prefix_cache is off: a page of such a prompt depends on all of it. `key` keys page hashes. */
 core *core_new(const scheduler_options *o, stepper s, hash_key key);
 void core_free(core *c); /* takes NULL; nothing may be in flight */
 

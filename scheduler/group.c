@@ -74,6 +74,11 @@ static status check_request(const core *c, const request *r, error *err) {
                                "the prompt has %d tokens, but the context holds %d, output "
                                "included",
                                r->n_prompt, c->step.max_model_len);
+    if (c->step.whole_prompt && r->n_prompt > c->o.token_budget)
+        return error_set_param(err, ERR_INVALID, "prompt",
+                               "the prompt has %d tokens, but this model takes a prompt in one "
+                               "step, which holds %d (max_num_batched_tokens)",
+                               r->n_prompt, c->o.token_budget);
     if (r->n_prompt > (int64_t)c->pages.n * c->step.page_tokens)
         return error_set_param(err, ERR_INVALID, "prompt",
                                "the prompt has %d tokens, but the KV cache holds %lld", r->n_prompt,
@@ -83,8 +88,10 @@ static status check_request(const core *c, const request *r, error *err) {
 
 static void hash_prompt(const core *c, group *g) {
     seq *s = &g->seqs[0];
-    uint64_t kv_class =
-        c->step.kv_class ? c->step.kv_class(c->step.self, g->r->n_prompt, g->rope_len, g->r->adapter) : 0;
+    const request *r = g->r;
+    uint64_t kv_class = 0;
+    if (c->step.kv_class)
+        kv_class = c->step.kv_class(c->step.self, r->n_prompt, g->rope_len, r->adapter);
     g->root = prefix_root(c->key, g->r->cache_salt, kv_class);
     int32_t n = c->o.prefix_cache ? g->r->n_prompt / c->step.page_tokens : 0;
     for (int32_t i = 0; i < n; i++)

@@ -13,6 +13,9 @@
  *   3. Nothing was thrown back: waiting sequences, best first, while tokens, slots and pages last.
  *      The first that does not fit ends the walk, so that small ones do not starve a large one.
  *
+ * A stepper whose prompt tokens see later ones (whole_prompt) gets a prompt in one step: its
+ * sequence waits until the budget has room for all of it, past prefill_chunk if need be.
+ *
  * A sequence takes the pages of everything that it knows when it is admitted; after that it grows
  * by decoding only. Admission leaves one free page for every running sequence (optimistic) or
  * every page that the running ones may still take (reserve). Tried with tests/bench/bench_admit at
@@ -137,6 +140,11 @@ static bool fits(const core *c, const seq *s, const share *sh) {
     return pages_for(c, s->n_known) - sh->n_pages <= n_free - c->n_running;
 }
 
+/* Tokens that s computes in its first step or not at all. */
+static int32_t n_at_once(const core *c, const seq *s, int32_t n_shared) {
+    return c->step.whole_prompt ? MAX(s->g->r->n_prompt - n_shared, 0) : 0;
+}
+
 /* Looking up a long prefix costs a cache miss a page: not again for a sequence that did not fit, as
  * long as no more pages are free than then. (More of its prefix may have come; rarely, so later.)
  */
@@ -197,6 +205,7 @@ static admission admit(core *c, seq *s) {
     if (still_pending(c, s)) return PASSED;
     share sh = find_share(c, s);
     if (sh.is_pending && defer(c, s, sh.n_pages)) return PASSED;
+    if (n_at_once(c, s, sh.n_tokens) > c->o.token_budget - c->plan.n_tokens) return NO_ROOM;
     if (!fits(c, s, &sh)) {
         s->blocked_free = c->pages.n_free;
         s->retry_plan = c->n_plans + RETRY_PLANS;
@@ -225,7 +234,8 @@ static void plan_waiting(core *c) {
             break;
         case ADMITTED: {
             int32_t left = c->o.token_budget - c->plan.n_tokens;
-            plan_add(c, s, MIN(s->n_known - s->n_computed, MIN(c->o.prefill_chunk, left)));
+            int32_t n = MIN(s->n_known - s->n_computed, MIN(c->o.prefill_chunk, left));
+            plan_add(c, s, MAX(n, n_at_once(c, s, s->n_computed)));
             break;
         }
         }

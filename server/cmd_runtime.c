@@ -110,7 +110,8 @@ static void schedule(runtime *r, const conf *c) {
     scheduler_options o = {
         .max_running = MIN((int32_t)c->max_num_seqs, s.max_seqs),
         .max_waiting = (int32_t)c->max_waiting,
-        .token_budget = MIN((int32_t)c->max_num_batched_tokens, s.max_tokens),
+        .token_budget =
+            s.whole_prompt ? s.max_tokens : MIN((int32_t)c->max_num_batched_tokens, s.max_tokens),
         .prefill_chunk = (int32_t)c->prefill_chunk,
         .admit = strcmp(c->admit, "reserve") == 0 ? ADMIT_RESERVE : ADMIT_OPTIMISTIC,
         .prefix_cache = c->prefix_cache,

@@ -22,7 +22,7 @@ static int32_t *make_prompt(sim *s, arena *mem, int32_t *ret_n) {
 
 static uint64_t first_history(const sim *s, const request *r) {
     int64_t len = MIN((int64_t)r->n_prompt + r->max_tokens, s->st.max_model_len);
-    return fake_start(&s->fake, (int32_t)len, r->adapter);
+    return fake_start(&s->fake, r->prompt, r->n_prompt, (int32_t)len, r->adapter);
 }
 
 /* A stop id that choice 0 will meet, where it does not stop before. */
@@ -96,6 +96,7 @@ void clients_arrive(sim *s) {
         if (core_prepare(s->core, r, &e) != OK) {
             int64_t most = MIN((int64_t)s->st.max_model_len - (r->max_tokens > 0),
                                (int64_t)s->st.n_pages * s->st.page_tokens);
+            if (s->st.whole_prompt) most = MIN(most, (int64_t)s->core->o.token_budget);
             if (r->n_prompt <= most) SIM_FAIL(s, "refused although it fits: %.200s", e.text);
             request_unref(r);
             continue;

@@ -21,8 +21,14 @@ static uint64_t kv_class(void *self, int32_t n_prompt, int32_t max_len, int32_t 
     return (uint64_t)(f->class_len > 0 && max_len > f->class_len) | (uint64_t)adapter << 1;
 }
 
-uint64_t fake_start(const fake *f, int32_t max_len, int32_t adapter) {
-    return kv_class((void *)f, 0, max_len, adapter);
+uint64_t fake_start(const fake *f, const int32_t *prompt, int32_t n_prompt, int32_t max_len,
+                    int32_t adapter) {
+    uint64_t h = kv_class((void *)f, n_prompt, max_len, adapter);
+    return f->whole_prompt ? hash64(prompt, (size_t)n_prompt * sizeof *prompt, h) : h;
+}
+
+static uint64_t seq_start(const fake *f, const batch_seq *b) {
+    return fake_start(f, b->ids, b->n_prompt, b->max_len, b->adapter);
 }
 
 uint64_t fake_history(uint64_t before, int32_t token) {
@@ -65,7 +71,7 @@ static uint64_t *slot(fake *f, const batch_seq *b, int32_t p) {
 
 /* Write the new positions; all sequences write before any reads, as layers do. */
 static void write_seq(fake *f, const batch_seq *b) {
-    uint64_t h = fake_start(f, b->max_len, b->adapter);
+    uint64_t h = seq_start(f, b);
     for (int32_t p = 0; p < b->pos + b->n_tokens; p++) {
         h = fake_history(h, b->ids[p]);
         if (p < b->pos) continue;
@@ -77,7 +83,7 @@ static void write_seq(fake *f, const batch_seq *b) {
 }
 
 static uint64_t read_seq(fake *f, const batch_seq *b) {
-    uint64_t h = fake_start(f, b->max_len, b->adapter);
+    uint64_t h = seq_start(f, b);
     for (int32_t p = 0; p < b->pos + b->n_tokens; p++) {
         h = fake_history(h, b->ids[p]);
         if (*slot(f, b, p) != h)
@@ -119,6 +125,9 @@ static status fake_step(void *self, const batch_plan *plan, step_result *ret, er
         const batch_seq *b = &plan->seqs[i];
         n_tokens += b->n_tokens;
         if (b->n_tokens < 1) WRONG(f, "sequence %d has %d tokens to compute", i, b->n_tokens);
+        if (f->whole_prompt && b->pos + b->n_tokens < b->n_prompt)
+            WRONG(f, "sequence %d: a prompt of %d in pieces: %d+%d", i, b->n_prompt, b->pos,
+                  b->n_tokens);
         uint64_t h = read_seq(f, b);
         if (b->sample != (b->pos + b->n_tokens == b->n_known && b->max_len > b->n_prompt))
             WRONG(f, "sequence %d: sample is %d at %d+%d of %d", i, b->sample, b->pos, b->n_tokens,
@@ -142,5 +151,6 @@ stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_
                      .max_seqs = max_seqs,
                      .max_model_len = max_model_len,
                      .vocab = f->vocab,
+                     .whole_prompt = f->whole_prompt,
                      .kv_class = kv_class};
 }

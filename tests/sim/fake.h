@@ -12,6 +12,7 @@
 typedef struct fake {
     int32_t page_tokens, n_pages, vocab;
     int32_t class_len; /* > 0: longer sequences have other keys and values (stepper.kv_class) */
+    bool whole_prompt; /* what is stored depends on all of the prompt, at every position */
     uint64_t *slots;   /* [n_pages * page_tokens] */
     int32_t (*refs)(void *ctx, int32_t page); /* NULL: writes are not checked */
     void *ctx;
@@ -28,7 +29,8 @@ void fake_done(fake *f);
 stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_model_len);
 
 /* The empty history of a sequence that may get max_len long, with an adapter (0: none). */
-uint64_t fake_start(const fake *f, int32_t max_len, int32_t adapter);
+uint64_t fake_start(const fake *f, const int32_t *prompt, int32_t n_prompt, int32_t max_len,
+                    int32_t adapter);
 /* History after one more token. */
 uint64_t fake_history(uint64_t before, int32_t token);
 /* The token that follows a history. */

@@ -94,9 +94,12 @@ static void check_plan(sim *s) {
     if (c->plan.n_tokens > c->o.token_budget)
         SIM_FAIL(s, "%d tokens in a step, the budget is %d", c->plan.n_tokens, c->o.token_budget);
     if (c->plan.n_seqs > c->o.max_running) SIM_FAIL(s, "%d sequences in a step", c->plan.n_seqs);
-    for (int32_t i = 0; i < c->plan.n_seqs; i++)
-        if (c->plan.seqs[i].n_tokens > c->o.prefill_chunk)
-            SIM_FAIL(s, "a chunk of %d tokens", c->plan.seqs[i].n_tokens);
+    for (int32_t i = 0; i < c->plan.n_seqs; i++) {
+        const batch_seq *b = &c->plan.seqs[i];
+        int32_t most = c->o.prefill_chunk;
+        if (c->step.whole_prompt) most = MAX(most, b->n_prompt - b->pos);
+        if (b->n_tokens > most) SIM_FAIL(s, "a chunk of %d tokens", b->n_tokens);
+    }
 }
 
 /* --- from one step to the next --- */

@@ -84,6 +84,7 @@ static void draw_core(sim *s) {
     fake_init(&s->fake, S, n_pages, 50000);
     s->fake.ctx = s;
     s->fake.class_len = maybe(s, 2, 10, 100);
+    s->fake.whole_prompt = rnd_one_in(r, 4);
     s->fake.refs = sim_refs;
     s->fake.fail_device = sim_fail_device;
     s->fake.fail_seq = sim_fail_seq;

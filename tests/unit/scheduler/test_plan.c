@@ -37,6 +37,15 @@ static void bed_init(bed *b, int32_t n_pages, scheduler_options o) {
     b->c = core_new(&b->o, fake_stepper(&b->fake, 1000, 64, 1000), (hash_key){{5, 6}});
 }
 
+/* A stepper that needs prompts whole. */
+static void bed_whole(bed *b, int32_t n_pages, scheduler_options o) {
+    *b = (bed){.o = o};
+    fake_init(&b->fake, S, n_pages, VOCAB);
+    b->fake.whole_prompt = true;
+    b->o.clock.ctx = b;
+    b->c = core_new(&b->o, fake_stepper(&b->fake, 1000, 64, 1000), (hash_key){{5, 6}});
+}
+
 static void bed_done(bed *b) {
     core_abort(b->c);
     ck_assert_int_eq(b->c->pages.n_free, b->c->pages.n);
@@ -544,6 +553,63 @@ START_TEST(virtual_tokens_come_first_and_in_order) {
 }
 END_TEST
 
+/* Budget 32, chunks of 8: the second prompt waits for a step that has room for all of it. */
+START_TEST(prompts_that_must_be_whole_are) {
+    bed b;
+    scheduler_options o = neutral(&b);
+    o.prefill_chunk = 8;
+    bed_whole(&b, 200, o);
+    request *first = add(&b, make(1, 7, 20, 20, 4)), *second = add(&b, make(2, 7, 20, 30, 4));
+    request *third = add(&b, make(3, 7, 2, 2, 4));
+    ck_assert(step(&b));
+    ck_assert_int_eq(n_planned(&b, first), 20);
+    ck_assert_int_eq(n_planned(&b, second), 0);
+    ck_assert_int_eq(n_planned(&b, third), 0);
+    ck_assert(step(&b));
+    ck_assert_int_eq(n_planned(&b, first), 1);
+    ck_assert_int_eq(n_planned(&b, second), 30);
+    ck_assert_int_eq(n_planned(&b, third), 0);
+    ck_assert(step(&b));
+    ck_assert_int_eq(n_planned(&b, third), 2);
+    ck_assert_int_eq(b.c->stats.prefix_hits, 0);
+    (void)drain(&b, first, NULL);
+    request_unref(first);
+    request_unref(second);
+    request_unref(third);
+    bed_done(&b);
+}
+END_TEST
+
+START_TEST(choices_share_a_whole_prompt) {
+    bed b;
+    bed_whole(&b, 200, neutral(&b));
+    request *r = make(1, 0, 0, 30, 4);
+    r->n = 3;
+    add(&b, r);
+    ck_assert(step(&b));
+    ck_assert_int_eq(n_planned(&b, r), 30);
+    ck_assert(step(&b));
+    for (int32_t k = 1; k < 3; k++) ck_assert_int_eq(planned(&b, r, k)->n_tokens, 1);
+    (void)drain(&b, r, NULL);
+    request_unref(r);
+    bed_done(&b);
+}
+END_TEST
+
+START_TEST(a_whole_prompt_must_fit_a_step) {
+    bed b;
+    error e;
+    bed_whole(&b, 200, neutral(&b));
+    request *r = make(1, 0, 0, 33, 4);
+    request_arm(r);
+    ck_assert_int_eq(core_prepare(b.c, r, &e), ERR_INVALID);
+    ck_assert_str_eq(e.text, "the prompt has 33 tokens, but this model takes a prompt in one step, "
+                             "which holds 32 (max_num_batched_tokens)");
+    request_unref(r);
+    bed_done(&b);
+}
+END_TEST
+
 START_TEST(options_are_clamped) {
     bed b;
     scheduler_options o = neutral(&b);
@@ -582,6 +648,9 @@ int main(void) {
     tcase_add_test(tc, priority_comes_before_fairness);
     tcase_add_test(tc, adapters_share_no_pages_and_are_counted);
     tcase_add_test(tc, virtual_tokens_come_first_and_in_order);
+    tcase_add_test(tc, prompts_that_must_be_whole_are);
+    tcase_add_test(tc, choices_share_a_whole_prompt);
+    tcase_add_test(tc, a_whole_prompt_must_fit_a_step);
     tcase_add_test(tc, options_are_clamped);
     suite_add_tcase(s, tc);
     SRunner *sr = srunner_create(s);
