@@ -11,6 +11,7 @@
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "engine/gguf.h"
+#include "engine/pth.h"
 #include "engine/safetensors.h"
 
 int32_t checkpoint_add_path(checkpoint *c, char *path) {
@@ -54,23 +55,35 @@ static status index_names(checkpoint *c, error *err) {
     return OK;
 }
 
-typedef enum container { CONTAINER_SAFETENSORS, CONTAINER_GGUF } container;
+typedef enum container { CONTAINER_SAFETENSORS, CONTAINER_GGUF, CONTAINER_PTH } container;
 
 /* By name, else by first bytes; what is none of the others is taken for safetensors, whose reader
  * then says that it is not. */
 static container container_of(const char *path) {
-    char head[4] = {0};
-    if (str_ends(str_z(path), STR(".safetensors"))) return CONTAINER_SAFETENSORS;
-    if (str_ends(str_z(path), STR(".gguf"))) return CONTAINER_GGUF;
+    static const struct {
+        const char *suffix;
+        container kind;
+    } names[] = {{".safetensors", CONTAINER_SAFETENSORS},
+                 {".gguf", CONTAINER_GGUF},
+                 {".bin", CONTAINER_PTH},
+                 {".pt", CONTAINER_PTH},
+                 {".pth", CONTAINER_PTH},
+                 {".ckpt", CONTAINER_PTH}};
+    uint8_t head[16] = {0};
+    for (size_t i = 0; i < ARRAY_LEN(names); i++)
+        if (str_ends(str_z(path), str_z(names[i].suffix))) return names[i].kind;
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     ssize_t n = fd < 0 ? 0 : pread(fd, head, sizeof head, 0);
     if (fd >= 0) close(fd);
-    return n == 4 && memcmp(head, "GGUF", 4) == 0 ? CONTAINER_GGUF : CONTAINER_SAFETENSORS;
+    if (n >= 4 && memcmp(head, "GGUF", 4) == 0) return CONTAINER_GGUF;
+    return n > 0 && pth_is_start(head, (size_t)n) ? CONTAINER_PTH : CONTAINER_SAFETENSORS;
 }
 
 /* Takes the path. */
 static status add_file(checkpoint *c, char *path, error *err) {
-    return safetensors_add_file(c, checkpoint_add_path(c, path), err);
+    int32_t file = checkpoint_add_path(c, path);
+    return container_of(path) == CONTAINER_PTH ? pth_add_file(c, file, err)
+                                               : safetensors_add_file(c, file, err);
 }
 
 /* Each entry of weight_map must be in the shard it names. */
@@ -160,7 +173,7 @@ typedef struct dir_model {
 } dir_model;
 
 static dir_model find_in_dir(const char *dir) {
-    static const char *const names[] = {"model.safetensors"};
+    static const char *const names[] = {"model.safetensors", "pytorch_model.bin"};
     dir_model m = {0};
     int n;
     for (size_t i = 0; i < ARRAY_LEN(names) && !m.path; i++) {
@@ -182,9 +195,9 @@ static status no_weights(const char *dir, int n_gguf, error *err) {
     if (n_gguf > 1)
         return error_set(err, ERR_INVALID, "%s: %d GGUF models; name one of the files", dir,
                          n_gguf);
-    return error_set(err, ERR_NOT_FOUND,
-                     "%s: no model.safetensors, no model.safetensors.index.json and no *.gguf",
-                     dir);
+    return error_set(
+        err, ERR_NOT_FOUND,
+        "%s: no model.safetensors, pytorch_model.bin (nor *.index.json of them) or *.gguf", dir);
 }
 
 static status open_dir(checkpoint *c, const char *dir, error *err) {

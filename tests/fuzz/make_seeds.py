@@ -1,11 +1,14 @@
 """Writes seeds of the targets that read weight files: tests/fuzz/make_seeds.py [TARGET...]
 
-Run from the project's root; needs Python 3 alone. A seed is a small whole file or one
-with one damage; the fuzzer finds the rest.
+Needs Python 3 alone; the target pth_torch, which writes real files of torch.save into pth's corpus,
+needs PyPI's torch. A seed is a small whole file or one with one damage; the fuzzer finds the rest.
+tests/unit/engine/test_pth.c reads those of pth by name.
 """
+import io
 import os
 import struct
 import sys
+import zipfile
 
 CORPUS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "corpus")
 KINDS = {"u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"),
@@ -60,12 +63,180 @@ def gguf_seeds():
             "old": gguf([], [], version=1), "cut": gguf(every, tables)[:-20]}
 
 
-SEEDS = {"gguf": gguf_seeds}
+# Pickles, opcode by opcode, so that hostile ones need no Python that would write them.
+
+def short(s):
+    return b"X" + struct.pack("<I", len(s)) + s.encode()
+
+
+def number(x):
+    return b"J" + struct.pack("<i", x) if -2**31 <= x < 2**31 else b"\x8a\x08" + struct.pack("<q", x)
+
+
+def tuple_of(*parts):
+    return b"(" + b"".join(parts) + b"t"
+
+
+def world(module, name):
+    return b"c" + f"{module}\n{name}\n".encode()
+
+
+def storage(key, numel, kind="FloatStorage", *view):
+    return tuple_of(short("storage"), world("torch", kind), short(key), short("cpu"),
+                    number(numel), *view) + b"Q"
+
+
+def tensor(stored, dims, strides=None, first=0, call="_rebuild_tensor_v2", tail=b""):
+    if strides is None:
+        strides = [1] * len(dims)
+        for i in range(len(dims) - 2, -1, -1):
+            strides[i] = strides[i + 1] * dims[i + 1]
+    sizes = tuple_of(*map(number, dims)) + tuple_of(*map(number, strides))
+    hooks = world("collections", "OrderedDict") + b")R"
+    return (world("torch._utils", call) + b"(" + stored + number(first) + sizes + b"\x89" + hooks +
+            tail + b"tR")
+
+
+def items(pairs):
+    return b"(" + b"".join(short(k) + v for k, v in pairs) + b"u"
+
+
+def dict_of(*pairs):
+    return b"}" + items(pairs)
+
+
+def pickled(body):
+    return b"\x80\x02" + body + b"."
+
+
+def archive(pickle, data, method=zipfile.ZIP_STORED, byteorder=b"little", name="m"):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", method) as z:
+        for entry, raw in [("data.pkl", pickle), ("byteorder", byteorder), *data, ("version", b"3\n")]:
+            z.writestr(zipfile.ZipInfo(f"{name}/{entry}"), raw, compress_type=method)
+    return out.getvalue()
+
+
+def four(n=4):
+    return struct.pack(f"<{n}f", *range(1, n + 1))
+
+
+def simple(body, data=None):
+    return archive(pickled(body), data or [("data/0", four())])
+
+
+def legacy(body, keys, data):
+    magic = b"\x80\x02\x8a\x0a\x6c\xfc\x9c\x46\xf9\x20\x6a\xa8\x50\x19."
+    listed = b"](" + b"".join(map(short, keys)) + b"e"
+    blocks = b"".join(struct.pack("<Q", len(raw) // 4) + raw for raw in data)
+    return (magic + pickled(b"M" + struct.pack("<H", 1001)) + pickled(b"}") + pickled(body) +
+            pickled(listed) + blocks)
+
+
+def pth_seeds():
+    t = tensor(storage("0", 4), [2, 2])
+    one = dict_of(("w", t))
+    ordered = world("collections", "OrderedDict") + b")R" + items([("w", t)]) + b"}b"
+    wide = tensor(storage("0", 4, "UntypedStorage"), [4], call="_rebuild_tensor_v3",
+                  tail=world("torch", "float8_e4m3fn") + b"}")
+    system = world("os", "system") + b"(" + short("true") + b"tR"
+    loop = b"]q\x00h\x00a"  # a list that holds itself
+    deep = b"]" * 4096 + b"a" * 4095
+    return {
+        "plain": simple(one),
+        "ordered": simple(ordered),
+        "wrapped": simple(dict_of(("epoch", number(3)), ("state_dict", one))),
+        "parameter": simple(dict_of(("w", world("torch._utils", "_rebuild_parameter") + b"(" + t +
+                                     b"\x89}tR"))),
+        "shared": simple(dict_of(("a", t), ("b", tensor(storage("0", 4), [2], first=2)))),
+        "float8": archive(pickled(dict_of(("w", wide))), [("data/0", b"\x38" * 4)]),
+        "scalar": simple(dict_of(("w", tensor(storage("0", 4), [], first=3)))),
+        "legacy": legacy(dict_of(("w", tensor(storage("k", 4, "FloatStorage", b"N"), [2, 2]))),
+                         ["k"], [four()]),
+        "legacy_length": legacy(dict_of(("w", tensor(storage("k", 4), [4]))), ["k"], [four(3)]),
+        "legacy_missing": legacy(dict_of(("w", tensor(storage("k", 4), [4]))), [], []),
+        "os_system": simple(dict_of(("w", system))),
+        "os_system_4": simple(dict_of(("w", short("os") + short("system") + b"\x93" + b")R"))),
+        "getattr": simple(world("builtins", "getattr") + b"."),
+        "long_name": simple(b"c" + b"a" * 300 + b"\nb\n"),
+        "instance": simple(b"(iposix\nsystem\n"),
+        "newobj": simple(world("collections", "OrderedDict") + b")\x81"),
+        "extension": simple(b"\x82\x01"),
+        "call_tensor": simple(dict_of(("w", t[:-1] + b"R)R"))),
+        "storage_call": simple(world("torch", "FloatStorage") + b")R"),
+        "no_mark": simple(b"t"),
+        "empty_stack": simple(b"0"),
+        "memo": simple(b"h\x07"),
+        "memo_far": simple(b"Nr\xff\xff\xff\xff"),
+        "loop": simple(dict_of(("l", loop), ("w", t))),
+        "deep": simple(dict_of(("l", deep), ("w", t))),
+        "long_text": simple(b"X\xff\xff\xff\xffabc"),
+        "big_text": simple(b"\x8d" + b"\xff" * 8 + b"abc"),
+        "odd_dict": simple(b"}(Nu"),
+        "not_a_dict": simple(b"]N" + b"N" + b"s"),
+        "set": simple(b"\x8f"),
+        "no_stop": archive(b"\x80\x02N", []),
+        "protocol": archive(b"\x80\x09N.", []),
+        "no_tensors": simple(dict_of(("epoch", number(3)))),
+        "twice": simple(dict_of(("w", t), ("w", t))),
+        "past_end": simple(dict_of(("w", tensor(storage("0", 4), [4], first=1)))),
+        "huge": simple(dict_of(("w", tensor(storage("0", 4), [1 << 30] * 3, [1 << 60, 1 << 30, 1])))),
+        "negative": simple(dict_of(("w", tensor(storage("0", 4), [-4])))),
+        "strided": simple(dict_of(("w", tensor(storage("0", 4), [2, 2], [1, 2])))),
+        "short": simple(dict_of(("w", tensor(storage("0", 5), [5])))),
+        "missing": simple(dict_of(("w", tensor(storage("7", 4), [4])))),
+        "view": simple(dict_of(("w", tensor(storage("0", 4, "FloatStorage", b")"), [4])))),
+        "two_types": simple(dict_of(("a", t), ("b", tensor(storage("0", 4, "HalfStorage"), [4])))),
+        "quantised": simple(dict_of(("w", tensor(storage("0", 4, "QInt8Storage"), [4])))),
+        "bad_id": simple(tuple_of(short("storage")) + b"Q"),
+        "big_endian": archive(pickled(one), [("data/0", four())], byteorder=b"big"),
+        "deflated": archive(pickled(one), [("data/0", four())], method=zipfile.ZIP_DEFLATED),
+        "no_pickle": zip_of([("m/version", b"3")]),
+        "two_pickles": zip_of([("a/data.pkl", pickled(one)), ("b/data.pkl", pickled(one))]),
+        "overlap": overlapping(),
+        "cut": simple(one)[:-30],
+        "text": b"neither of them",
+    }
+
+
+def zip_of(entries):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w") as z:
+        for name, raw in entries:
+            z.writestr(zipfile.ZipInfo(name), raw)
+    return out.getvalue()
+
+
+def overlapping():
+    """The first entry's record claims 60 bytes more: it reaches into the second entry."""
+    raw = bytearray(zip_of([("data.pkl", pickled(b"}")), ("data/0", four(16))]))
+    at = raw.index(b"PK\1\2")
+    size = struct.unpack_from("<I", raw, at + 20)[0] + 60
+    struct.pack_into("<II", raw, at + 20, size, size)
+    return bytes(raw)
+
+
+def pth_torch_seeds():
+    import torch
+    w = torch.arange(6, dtype=torch.float32).reshape(2, 3) / 4
+    state = {"f32": w, "f16": w.half(), "bf16": w.bfloat16(), "i64": torch.arange(3),
+             "tied": w, "row": w[1], "parameter": torch.nn.Parameter(w.clone()),
+             "scalar": torch.tensor(2.5)}
+    seeds = {}
+    for name, options in (("torch", {}), ("torch_legacy", {"_use_new_zipfile_serialization": False}),
+                          ("torch_protocol4", {"pickle_protocol": 4})):
+        out = io.BytesIO()
+        torch.save(torch.nn.Module.state_dict(torch.nn.Linear(2, 2)) | state, out, **options)
+        seeds[name] = out.getvalue()
+    return seeds
+
+
+SEEDS = {"gguf": gguf_seeds, "pth": pth_seeds, "pth_torch": pth_torch_seeds}
 
 
 def main():
-    for target in sys.argv[1:] or SEEDS:
-        folder = os.path.join(CORPUS, target)
+    for target in sys.argv[1:] or ["gguf", "pth"]:
+        folder = os.path.join(CORPUS, target.removesuffix("_torch"))
         os.makedirs(folder, exist_ok=True)
         for name, raw in SEEDS[target]().items():
             with open(os.path.join(folder, name), "wb") as f:
