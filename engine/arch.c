@@ -13,8 +13,6 @@
 #include "engine/arch_rope.h"
 #include "engine/base/mem.h"
 
-#define HEAD_DIM_MAX 256 /* what the attention kernels hold in registers and on the stack */
-
 /* Small readers */
 
 status arch_choice(arch_builder *b, const json_t *node, const char *path, const char *fallback,
@@ -101,10 +99,10 @@ static status check_heads(arch_builder *b, error *err) {
     if (a->n_heads % a->n_kv_heads != 0)
         return error_set(err, ERR_FORMAT, "%s: %d attention heads are no multiple of %d kv heads",
                          b->e.config_path, a->n_heads, a->n_kv_heads);
-    if (a->attn == ATTN_GQA && (a->head_dim > HEAD_DIM_MAX || a->head_dim % 2))
+    if (a->attn == ATTN_GQA && (a->head_dim > ATTN_MAX_WIDTH || a->head_dim % 2))
         return error_set(err, ERR_UNSUPPORTED,
                          "%s: head width %d is not supported (even, at most %d)", b->e.config_path,
-                         a->head_dim, HEAD_DIM_MAX);
+                         a->head_dim, ATTN_MAX_WIDTH);
     if ((int64_t)(a->n_heads + 2 * a->n_kv_heads) * a->head_dim > ARCH_WIDTH_MAX)
         return error_set(err, ERR_FORMAT, "%s: %d heads of width %d are too wide", b->e.config_path,
                          a->n_heads, a->head_dim);

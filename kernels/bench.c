@@ -196,6 +196,116 @@ static void bench_attention(bench *b) {
     }
 }
 
+/* ---- latent attention: rows of the pool ---- */
+
+typedef struct latent_bench {
+    backend *b;
+    op_latent_attention op;
+    int32_t *pages; /* [n_seqs][n_pages_seq], filled anew for every repetition */
+    int32_t n_pages_seq, n_pool;
+} latent_bench;
+
+static void latent_rep(void *ctx, int rep) {
+    latent_bench *g = ctx;
+    int32_t n = g->op.n_seqs * g->n_pages_seq;
+    for (int32_t i = 0; i < n; i++)
+        g->pages[i] = (int32_t)(((int64_t)rep * n + i) * 7919 % g->n_pool);
+    g->b->v->latent_attention(g->b, &g->op);
+}
+
+static void bench_latent_line(bench *b, int32_t heads, int32_t n_seqs, int32_t ctx,
+                              int32_t n_rows) {
+    enum { L = 512, R = 64, W = L + R };
+    int32_t n_tokens = n_seqs * n_rows;
+    latent_bench g = {.b = &b->c->base, .n_pages_seq = CEIL_DIV(ctx, PAGE_TOKENS)};
+    g.n_pool = (int32_t)(POOL_BYTES / (PAGE_TOKENS * W * 2));
+    g.pages = mem_calloc((size_t)n_seqs * (size_t)g.n_pages_seq, sizeof *g.pages);
+    attn_seq *seqs = mem_calloc((size_t)n_seqs, sizeof *seqs);
+    for (int32_t i = 0; i < n_seqs; i++)
+        seqs[i] =
+            (attn_seq){i * n_rows, n_rows, ctx - n_rows, g.pages + (int64_t)i * g.n_pages_seq, 0};
+    size_t cells = (size_t)n_tokens * (size_t)heads * W;
+    float *q = mem_alloc(cells * 4), *out = mem_alloc(cells * 4);
+    for (size_t i = 0; i < cells; i++) q[i] = (float)((i * 7919) % 2048) / 1024 - 1;
+    g.op = (op_latent_attention){n_seqs, heads,     L,     R,       seqs,    q,          heads * W,
+                                 out,    heads * L, 0.05f, b->pool, DT_BF16, PAGE_TOKENS};
+    double keys = (double)n_seqs * n_rows * (ctx - n_rows + (n_rows + 1) / 2.0);
+    bench_line l = {.run = latent_rep, .ctx = &g, .flops = keys * 2 * heads * (W + L)};
+    l.bytes = (double)n_seqs * ctx * W * 2;
+    snprintf(l.name, sizeof l.name, "latent_attention bf16 %d+%dx%d B=%d ctx=%d rows=%d", L, R,
+             heads, n_seqs, ctx, n_rows);
+    line_run(b, &l);
+    mem_free(q), mem_free(out), mem_free(seqs), mem_free(g.pages);
+}
+
+static void bench_latent(bench *b) {
+    if (b->op && !strstr(b->op, "latent")) return;
+    fill_weights(b->pool, DT_BF16);
+    bench_latent_line(b, 16, 1, 1024, 1024);
+    bench_latent_line(b, 16, 1, 4096, 1);
+    bench_latent_line(b, 16, 16, 512, 1);
+    bench_latent_line(b, 128, 1, 4096, 1);
+}
+
+/* ---- experts: layers of a 3B model with 40 experts, 8 per token ---- */
+
+typedef struct experts_bench {
+    backend *b;
+    op_experts op;
+    wmat *up, *down; /* [n_layers][E] */
+    int32_t *ids;
+    int n_layers;
+} experts_bench;
+
+/* Tokens take experts e, e+s, e+2s, ...: spread evenly, others in every repetition. */
+static void experts_rep(void *ctx, int rep) {
+    experts_bench *g = ctx;
+    int32_t e = g->op.n_experts, k = g->op.top_k;
+    for (int32_t t = 0; t < g->op.n_tokens; t++)
+        for (int32_t j = 0; j < k; j++) g->ids[t * k + j] = ((t + rep) * 3 + j * (e / k)) % e;
+    g->op.up = g->up + rep % g->n_layers * e;
+    g->op.down = g->down + rep % g->n_layers * e;
+    g->b->v->experts(g->b, &g->op);
+}
+
+static void bench_experts(bench *b) {
+    enum { E = 40, K = 8, C = 1536, F = 512, T = 512 };
+    static const int32_t rows[] = {1, 4, 16, 64, 512};
+    if (b->op && !strstr(b->op, "experts")) return;
+    backend *be = &b->c->base;
+    size_t up_bytes = ALIGN_UP(be->v->wmat_bytes(be, 2 * F, C, DT_BF16), 64);
+    size_t down_bytes = ALIGN_UP(be->v->wmat_bytes(be, C, F, DT_BF16), 64);
+    experts_bench g = {.b = be, .n_layers = (int)(POOL_BYTES / (E * (up_bytes + down_bytes)))};
+    g.up = mem_calloc((size_t)g.n_layers * E, sizeof *g.up);
+    g.down = mem_calloc((size_t)g.n_layers * E, sizeof *g.down);
+    g.ids = mem_calloc(T * K, sizeof *g.ids);
+    fill_weights(b->pool, DT_BF16);
+    char *at = b->pool;
+    for (int i = 0; i < g.n_layers * E; i++, at += up_bytes + down_bytes) {
+        be->v->wmat_init(be, &g.up[i], 2 * F, C, DT_BF16, at);
+        be->v->wmat_init(be, &g.down[i], C, F, DT_BF16, at + up_bytes);
+    }
+    float *x = mem_alloc(T * C * 4), *out = mem_alloc(T * C * 4), *weights = mem_alloc(T * K * 4);
+    for (int i = 0; i < T * C; i++) x[i] = (float)(i * 7919LL % 2048) / 1024 - 1;
+    for (int i = 0; i < T * K; i++) weights[i] = 0.125f;
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+        int32_t n = rows[i];
+        g.op = (op_experts){n, E,     K,     C,       F,        x,    C,    out,
+                            C, false, g.ids, weights, ACT_SILU, true, NULL, NULL};
+        bench_line l = {.flops = 6.0 * n * K * C * F, .bf16 = true, .run = experts_rep, .ctx = &g};
+        experts_rep(&g, 0);
+        bool seen[E] = {0};
+        int n_seen = 0;
+        for (int32_t p = 0; p < n * K; p++)
+            if (!seen[g.ids[p]]) seen[g.ids[p]] = true, n_seen++;
+        l.bytes = (double)n_seen * (double)(up_bytes + down_bytes);
+        snprintf(l.name, sizeof l.name, "experts bf16 %dx%d E=%d k=%d rows=%d", C, F, E, K, n);
+        line_run(b, &l);
+    }
+    mem_free(x), mem_free(out), mem_free(weights);
+    mem_free(g.up), mem_free(g.down), mem_free(g.ids);
+}
+
 /* ---- the small ops, in caches, as a step finds them ---- */
 
 typedef struct ops_bench {
@@ -257,6 +367,8 @@ status bench_kernels(const bench_options *o, FILE *out, error *err) {
                 "GFLOP/s", "%", "best %", "of limit", "GB/s", "GFLOP/s");
         bench_gemm(b);
         bench_attention(b);
+        bench_latent(b);
+        bench_experts(b);
         bench_ops(b);
         mem_unmap(b->pool, POOL_BYTES);
     } else

@@ -87,7 +87,8 @@ typedef enum rope_style { ROPE_NONE, ROPE_HALF, ROPE_PAIR, ROPE_HALVES } rope_st
  * for HALVES), then write k and v to their pages. kv_slot[t] = page * S + offset of the token.
  * k_pages and v_pages hold P pages of G*S*D elements of kv_dt each; the order inside a page is the
  * backend's business: only rope_kv, attention and copy_pages touch pages. D is even and at most
- * 256. */
+ * ATTN_MAX_WIDTH. */
+#define ATTN_MAX_WIDTH 512
 typedef struct op_rope_kv {
     int32_t n_tokens, n_heads, n_kv_heads, head_dim, rope_dim;
     rope_style style;
@@ -198,7 +199,8 @@ typedef struct op_act {
     int64_t out_stride;
 } op_act;
 
-/* x = x_scale*x + y_scale*y, rows of width; 1 and 1 for a plain sum. Both products are rounded. */
+/* x = x_scale*x + y_scale*y, rows of width; 1 and 1 for a plain sum. Both products are rounded.
+ * With x_scale 0 it is a copy: x may hold anything before. */
 typedef struct op_add {
     int32_t n_rows, width;
     float *x;

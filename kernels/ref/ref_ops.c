@@ -91,7 +91,10 @@ static void add(const op_add *a, int32_t row0, int32_t row1, int32_t col0, int32
     for (int32_t r = row0; r < row1; r++) {
         float *x = a->x + r * a->x_stride;
         const float *y = a->y + r * a->y_stride;
-        for (int32_t c = col0; c < col1; c++) x[c] = a->x_scale * x[c] + a->y_scale * y[c];
+        for (int32_t c = col0; c < col1; c++) {
+            float scaled = a->y_scale * y[c];
+            x[c] = a->x_scale == 0 ? scaled : a->x_scale * x[c] + scaled;
+        }
     }
 }
 

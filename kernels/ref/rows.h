@@ -110,7 +110,6 @@ typedef struct gemm_row {
  * are the first value_dim = L elements of a row; its pages are [S][L+R] at every level. */
 #define ATTN_CHUNK     512
 #define ATTN_STATE(d)  ((d) + 16) /* floats of one state: acc[value_dim], max, sum, padding */
-#define ATTN_MAX_WIDTH 256        /* head_dim */
 #define ATTN_PAGE_UNIT 16         /* page_tokens is a multiple of it */
 
 typedef struct attn_tile {

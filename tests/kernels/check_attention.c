@@ -224,7 +224,7 @@ static void far_sinks(check_ctx *c, setting s) {
 }
 
 static setting random_setting(check_ctx *c, dtype kv) {
-    int32_t d = 2 * check_int(c, 1, 128), style = check_int(c, 1, 3);
+    int32_t d = 2 * check_int(c, 1, c->full ? 256 : 128), style = check_int(c, 1, 3);
     return (setting){.d = d,
                      .g = check_int(c, 1, 3),
                      .r = check_int(c, 1, 8),
@@ -255,7 +255,7 @@ static void check_prefixes(check_ctx *c, dtype kv) {
 void check_attention(check_ctx *c) {
     static const dtype types[] = {DT_F32, DT_BF16};
     static const int32_t lens[] = {70, 33, 17, 1, 200, 16};
-    static const int32_t widths[] = {2, 4, 8, 16, 24, 64, 80, 96, 128, 256};
+    static const int32_t widths[] = {2, 4, 8, 16, 24, 64, 80, 96, 128, 256, 320, 512};
     for (size_t t = 0; t < ARRAY_LEN(types); t++) {
         for (size_t i = 0; i < ARRAY_LEN(widths); i++) {
             int32_t d = widths[i];

@@ -139,7 +139,7 @@ static mat run_limit(backend *b, const op_case *o, int32_t row0, int32_t n) {
 }
 
 static mat run_add(backend *b, const op_case *o, int32_t row0, int32_t n) {
-    static const float scales[][2] = {{1, 1}, {0.7f, 1}, {1, -0.3f}, {2.6f, 0.21f}};
+    static const float scales[][2] = {{1, 1}, {0.7f, 1}, {1, -0.3f}, {2.6f, 0.21f}, {0, 3}};
     const float *s = scales[o->variant];
     mat x = rows_in(o, row0, n);
     op_add a = {n, o->width, x.p, x.stride, o->y.p + row0 * o->y.stride, o->y.stride, s[0], s[1]};
@@ -231,7 +231,7 @@ void check_ops(check_ctx *c) {
                 check_op(c, "qk_norm", run_qk_norm, w, v, special);
             for (int v = 0; v < 2 * ACT_COUNT; v++)
                 if (v != ACT_SWIGLU_OAI) check_op(c, "act", run_act, w, v, special);
-            for (int v = 0; v < 4; v++) check_op(c, "add", run_add, w, v, special);
+            for (int v = 0; v < 5; v++) check_op(c, "add", run_add, w, v, special);
             for (int v = 0; v < 8; v++) check_op(c, "scale", run_scale, w, v, special);
             for (int v = 0; v < 2; v++) check_op(c, "limit", run_limit, w, v, special);
             check_op(c, "logsumexp", run_logsumexp, w, 0, special);

@@ -294,7 +294,7 @@ START_TEST(bad_configs_name_the_key) {
         {"{\"model_type\":\"llama\",\"num_hidden_layers\":2.5}", "found 2.5"},
         {"{\"model_type\":\"llama\",\"num_hidden_layers\":1e30}", "found 1"},
         {"{\"model_type\":\"llama\"," DIMS ",\"head_dim\":15}", "head width 15"},
-        {"{\"model_type\":\"llama\"," DIMS ",\"head_dim\":512}", "head width 512"},
+        {"{\"model_type\":\"llama\"," DIMS ",\"head_dim\":514}", "head width 514"},
         {"{\"model_type\":\"llama\"," DIMS ",\"num_key_value_heads\":3}", "no multiple of 3"},
         {"{\"model_type\":\"llama\"," DIMS ",\"hidden_act\":\"mish\"}", "\"mish\""},
         {"{\"model_type\":\"llama\"," DIMS ",\"rms_norm_eps\":-1}", "epsilon"},

@@ -125,6 +125,10 @@ START_TEST(add_has_factors) {
     op_add a = {1, 3, x, 3, y, 3, 2, 0.5f};
     be->v->add(be, &a);
     NEAR(x, 7, 14, 21);
+    x[0] = NAN, x[1] = INFINITY;
+    a.x_scale = 0; /* what x held does not matter */
+    be->v->add(be, &a);
+    NEAR(x, 5, 10, 15);
 }
 END_TEST
 
