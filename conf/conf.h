@@ -38,6 +38,7 @@ typedef enum conf_type {
     CONF_BYTES,    /* uint64_t */
     CONF_DURATION, /* uint64_t microseconds; ranges in options.def are in seconds */
     CONF_ENUM,     /* char *, one of the choices */
+    CONF_LIST, /* char *: values of an option that may be given again, one a line; NULL = unset */
 } conf_type;
 
 typedef int64_t conf_INT;
@@ -47,6 +48,7 @@ typedef char *conf_STRING;
 typedef uint64_t conf_BYTES;
 typedef uint64_t conf_DURATION;
 typedef char *conf_ENUM;
+typedef char *conf_LIST;
 
 typedef enum conf_opt {
 #define GROUP(title)
@@ -100,7 +102,10 @@ static inline bool conf_given(const conf *c, conf_opt o) {
     return c->source[o] != FROM_DEFAULT;
 }
 
-/* Set one option from text; `from` is kept in c->source. */
+/* The next value of a CONF_LIST: *at begins as the field and moves on; false at the end. */
+bool conf_list_next(const char **at, str *ret);
+/* Set one option from text; `from` is kept in c->source. A CONF_LIST grows by the text, unless what
+ * it has came from another source: then it starts again. */
 NODISCARD status conf_set(conf *c, conf_opt o, str text, conf_source from, error *err);
 /* Index of the option called `name` ('_' counts as '-'), -1 if there is none. */
 int conf_find(str name);

@@ -145,6 +145,25 @@ static void set_string(char **field, str text) {
     (*field)[text.n] = 0;
 }
 
+/* One more line. */
+static status append(char **field, const conf_row *row, str text, error *err) {
+    strbuf all = {0};
+    if (!text.n || memchr(text.p, '\n', text.n)) return refuse(row, text, err);
+    if (*field) strbuf_addf(&all, "%s\n", *field);
+    strbuf_add(&all, text);
+    mem_free(*field);
+    *field = strbuf_take(&all);
+    return OK;
+}
+
+bool conf_list_next(const char **at, str *ret) {
+    if (!*at) return false;
+    size_t n = strcspn(*at, "\n");
+    *ret = str_n(*at, n);
+    *at = (*at)[n] ? *at + n + 1 : NULL;
+    return true;
+}
+
 /* `text` is NUL-terminated here. */
 static status set_typed(void *field, const conf_row *row, str text, error *err) {
     double x = 0;
@@ -177,6 +196,7 @@ static status set_typed(void *field, const conf_row *row, str text, error *err) 
         set_string(field, text);
         return OK;
     case CONF_STRING: set_string(field, text); return OK;
+    case CONF_LIST: return append(field, row, text, err);
     }
     CHECK(!"option type");
     return ERR_INTERNAL;
@@ -185,6 +205,8 @@ static status set_typed(void *field, const conf_row *row, str text, error *err) 
 status conf_set(conf *c, conf_opt o, str text, conf_source from, error *err) {
     const conf_row *row = &conf_rows()[o];
     char *z = NULL; /* a terminated copy: messages and numbers want one */
+    if (row->type == CONF_LIST && c->source[o] != from)
+        set_string((char **)((char *)c + row->offset), (str){0});
     set_string(&z, text.p ? text : STR(""));
     status st = set_typed((char *)c + row->offset, row, str_n(z, text.n), err);
     if (st == OK) c->source[o] = (uint8_t)from;
@@ -204,7 +226,7 @@ void conf_init(conf *c) {
 void conf_done(conf *c) {
     for (int o = 0; o < OPT_COUNT; o++) {
         conf_type t = conf_rows()[o].type;
-        if (t == CONF_STRING || t == CONF_ENUM)
+        if (t == CONF_STRING || t == CONF_ENUM || t == CONF_LIST)
             mem_free(*(char **)((char *)c + conf_rows()[o].offset));
     }
     *c = (conf){0};

@@ -1,6 +1,7 @@
-/* The options file: one YAML mapping from option names to scalars, read with libyaml's events.
- * Anything else (lists, nested mappings, aliases, a second document, a repeated key) is an error
- * that names file, line and key: a typing error must not silently become a default. */
+/* The options file: one YAML mapping from option names to scalars, read with libyaml's events. An
+ * option that may be given again also takes a list of them. Anything else (nested mappings,
+ * aliases, a second document, a repeated key) is an error that names file, line and key: a typing
+ * error must not silently become a default. */
 #include <yaml.h>
 
 #include "conf/conf.h"
@@ -55,8 +56,29 @@ static status find_key(reader *r, const yaml_event_t *e, int *ret, error *err) {
     return OK;
 }
 
+static status set_value(reader *r, int o, const yaml_event_t *e, error *err);
+
+/* The values of a sequence that has begun. */
+static status set_list(reader *r, int o, error *err) {
+    for (;;) {
+        yaml_event_t e;
+        TRY(next(r, &e, err));
+        bool end = e.type == YAML_SEQUENCE_END_EVENT;
+        status st = OK;
+        if (e.type == YAML_SEQUENCE_START_EVENT)
+            st = error_set(err, ERR_INVALID, "%s, line %d: %s: a list in a list", r->path,
+                           line_of(&e), conf_rows()[o].name);
+        else if (!end)
+            st = set_value(r, o, &e, err);
+        yaml_event_delete(&e);
+        if (end || st != OK) return st;
+    }
+}
+
 static status set_value(reader *r, int o, const yaml_event_t *e, error *err) {
     const char *name = conf_rows()[o].name;
+    if (e->type == YAML_SEQUENCE_START_EVENT && conf_rows()[o].type == CONF_LIST)
+        return set_list(r, o, err);
     if (e->type != YAML_SCALAR_EVENT)
         return error_set(err, ERR_INVALID, "%s, line %d: %s takes one value, not a list or mapping",
                          r->path, line_of(e), name);

@@ -339,6 +339,7 @@ static status resolve_tables(arch_builder *b, error *err) {
     }
     tensor_names n = b->e.names;
     a->has_head = head || tied;
+    a->head_name = head ? mem_strdup(head) : NULL;
     a->tied = a->has_head && (tied || !n.has(n.ctx, head));
     bool only_head = a->tied && head && !n.has(n.ctx, embed) && n.has(n.ctx, head);
     /* Tied and both stored: they hold the same numbers, so read the embedding's for both. */
@@ -431,6 +432,7 @@ void arch_free(arch *a) {
     for (int32_t i = 0; i < a->n_ropes; i++) rope_spec_done(&a->ropes[i]);
     mem_free(a->tensors);
     mem_free(a->ignore);
+    mem_free(a->head_name);
     mem_free(a->ropes);
     mem_free(a->layers);
     mem_free(a->alibi);

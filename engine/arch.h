@@ -133,8 +133,9 @@ typedef struct arch {
     float *alibi; /* [H] slopes, scaled as the scores are; NULL: none */
 
     bool final_norm;
-    bool has_head;                                    /* false: an encoder */
-    bool tied;                                        /* the head is the embedding */
+    bool has_head;   /* false: an encoder */
+    bool tied;       /* the head is the embedding */
+    char *head_name; /* of the head's own tensor, stored or not; NULL: the family names none */
     float pre_head_scale, logit_scale, logit_softcap; /* 1, 1, 0: off */
 
     arch_layer *layers; /* [n_layers] */

@@ -180,6 +180,9 @@ static void plan_memory(engine *e, const engine_options *o) {
     };
     forward_bytes(e->a, e->max_tokens, e->max_seqs, &p->activations_fixed, &p->activations_per_len);
     p->activations_fixed += sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof *e->tasks;
+    if (e->adapters_max > 0)
+        p->activations_fixed +=
+            adapter_step_bytes(&e->w, e->max_tokens, e->max_seqs, e->lora_rank_max);
     memplan_available(&p->available, &p->limited_by);
     e->plan_status = memplan_decide(p, &e->plan_error);
     e->info.weight_bytes = p->weights;
@@ -208,6 +211,9 @@ static status allocate(engine *e, error *err) {
                      .max_seqs = e->max_seqs,
                      .max_model_len = e->plan.len};
     TRY(forward_alloc(&e->f, err));
+    if (e->adapters_max > 0)
+        TRY(adapter_step_new(&e->w, &e->adapters, e->max_tokens, e->max_seqs, e->lora_rank_max,
+                             &e->f.ad, err));
     e->sampler = sampler_new(e->a->vocab);
     e->tasks = mem_calloc((size_t)e->n_tasks_max, sizeof *e->tasks);
     return OK;
@@ -247,12 +253,16 @@ static status open_all(engine *e, const engine_options *o, error *err) {
     loader_options l = {.n_threads = e->b->n_threads, .progress = o->progress, .ctx = o->ctx};
     TRY(loader_run(&e->w, &e->ckpt, &l, err));
     take_rope_factors(e);
+    if (o->merge_lora) TRY(adapter_merge(o->merge_lora, &e->w, &e->ckpt, err));
     e->loaded = true;
     return OK;
 }
 
 status engine_open(const engine_options *o, engine **ret, error *err) {
     engine *e = mem_calloc(1, sizeof *e);
+    pthread_mutex_init(&e->adapter_lock, NULL);
+    e->adapters_max = MIN(o->adapters_max, LIMIT_ADAPTERS);
+    e->lora_rank_max = MAX(o->lora_rank_max, 1);
     status st = open_all(e, o, err);
     if (st == OK)
         *ret = e;
@@ -265,6 +275,7 @@ void engine_free(engine *e) {
     if (!e) return;
     mem_free(e->tasks);
     sampler_free(e->sampler);
+    engine_adapters_done(e);
     forward_done(&e->f);
     kvcache_done(&e->kv);
     weights_done(&e->w);
@@ -280,12 +291,12 @@ const model_info *engine_info(const engine *e) {
 }
 
 /* Keys depend on the lengths that rope scaling is fixed for. */
-static uint64_t engine_kv_class(void *self, int32_t n_prompt, int32_t max_len, int32_t adapter) {
+static uint64_t engine_kv_class(void *self, int32_t n_prompt, int32_t max_len, int32_t id) {
     const engine *e = self;
     uint64_t class = 0;
     for (int32_t k = 0; k < e->a->n_ropes; k++)
         class = class * 1000003 + rope_class(&e->a->ropes[k], n_prompt, max_len);
-    return class;
+    return class * 1000003 + engine_adapter_class(e, id);
 }
 
 stepper engine_stepper(engine *e) {
@@ -303,8 +314,8 @@ stepper engine_stepper(engine *e) {
 }
 
 static status check_ids(const engine *e, const int32_t *ids, int32_t n, error *err) {
-    if (n < 1 || n > e->plan.len)
-        return error_set(err, ERR_INVALID, "%d ids: expected 1 to %d", n, e->plan.len);
+    int32_t most = e->plan.len - e->logits_adapter.n_virtual;
+    if (n < 1 || n > most) return error_set(err, ERR_INVALID, "%d ids: expected 1 to %d", n, most);
     for (int32_t i = 0; i < n; i++)
         if (ids[i] < 0 || ids[i] >= e->a->vocab)
             return error_set(err, ERR_INVALID, "id %d at position %d is not in [0, %d)", ids[i], i,
@@ -312,11 +323,11 @@ static status check_ids(const engine *e, const int32_t *ids, int32_t n, error *e
     return OK;
 }
 
-/* Logits of the rows of one chunk, all of them or the last. */
-static void chunk_logits(engine *e, int32_t n_rows, bool all, float *ret) {
+/* Logits of rows [row0, n_rows) of one chunk. */
+static void chunk_logits(engine *e, int32_t row0, int32_t n_rows, float *ret) {
     size_t v = (size_t)e->a->vocab;
     int32_t rows[FORWARD_ROWS_MAX];
-    for (int32_t r = all ? 0 : n_rows - 1; r < n_rows;) {
+    for (int32_t r = row0; r < n_rows;) {
         int32_t m = MIN(n_rows - r, e->f.n_rows);
         for (int32_t i = 0; i < m; i++) rows[i] = r + i;
         forward_logits(&e->f, rows, m);
@@ -326,37 +337,54 @@ static void chunk_logits(engine *e, int32_t n_rows, bool all, float *ret) {
     }
 }
 
+/* The adapter's virtual tokens, then the ids: fresh. */
+static int32_t *with_virtual(const engine *e, const int32_t *ids, int32_t n) {
+    int32_t n_virtual = e->logits_adapter.n_virtual;
+    int32_t *all = mem_alloc((size_t)(n_virtual + n) * sizeof *all);
+    for (int32_t i = 0; i < n_virtual; i++) all[i] = e->a->vocab + i;
+    memcpy(all + n_virtual, ids, (size_t)n * sizeof *ids);
+    return all;
+}
+
+static void run_logits(engine *e, const int32_t *ids, int32_t n, bool all, int32_t chunk,
+                       float *ret) {
+    int32_t first = e->logits_adapter.n_virtual, total = first + n, step = e->max_tokens;
+    int32_t n_pages = CEIL_DIV(total, KV_PAGE_TOKENS);
+    int32_t *pages = mem_alloc((size_t)n_pages * sizeof *pages), *known = with_virtual(e, ids, n);
+    for (int32_t i = 0; i < n_pages; i++) pages[i] = i;
+    if (chunk > 0) step = MIN(step, chunk);
+    for (int32_t at = 0; at < total; at += step) {
+        batch_seq s = {.ids = known,
+                       .n_known = total,
+                       .n_prompt = total,
+                       .pos = at,
+                       .n_tokens = MIN(step, total - at),
+                       .pages = pages,
+                       .max_len = total,
+                       .adapter = e->logits_adapter.id};
+        batch_plan plan = {.n_seqs = 1, .n_tokens = s.n_tokens, .seqs = &s};
+        forward_run(&e->f, &plan);
+        int32_t from = all ? MAX(first - at, 0) : total - 1 - at;
+        if (from >= s.n_tokens) continue;
+        chunk_logits(e, from, s.n_tokens, ret);
+        ret += (size_t)(s.n_tokens - from) * (size_t)e->a->vocab;
+    }
+    mem_free(known);
+    mem_free(pages);
+}
+
 status engine_logits(engine *e, const int32_t *ids, int32_t n, bool all, int32_t chunk, float *ret,
                      error *err) {
     CHECK(e->loaded);
     TRY(check_ids(e, ids, n, err));
     if (arch_whole_prompt(e->a)) chunk = 0;
-    if (arch_whole_prompt(e->a) && n > e->max_tokens)
+    if (arch_whole_prompt(e->a) && n + e->logits_adapter.n_virtual > e->max_tokens)
         return error_set(err, ERR_INVALID,
                          "%d ids: this model takes a prompt in one step, of at most %d tokens", n,
                          e->max_tokens);
     if (!e->a->has_head)
         return error_set(err, ERR_UNSUPPORTED, "%s: a model without a head has no logits",
                          e->info.architecture);
-    int32_t n_pages = CEIL_DIV(n, KV_PAGE_TOKENS), step = e->max_tokens;
-    int32_t *pages = mem_alloc((size_t)n_pages * sizeof *pages);
-    for (int32_t i = 0; i < n_pages; i++) pages[i] = i;
-    if (chunk > 0) step = MIN(step, chunk);
-    for (int32_t at = 0; at < n; at += step) {
-        batch_seq s = {.ids = ids,
-                       .n_known = n,
-                       .n_prompt = n,
-                       .pos = at,
-                       .n_tokens = MIN(step, n - at),
-                       .pages = pages,
-                       .max_len = n};
-        batch_plan plan = {.n_seqs = 1, .n_tokens = s.n_tokens, .seqs = &s};
-        forward_run(&e->f, &plan);
-        if (all)
-            chunk_logits(e, s.n_tokens, true, ret + (size_t)at * (size_t)e->a->vocab);
-        else if (at + s.n_tokens == n)
-            chunk_logits(e, s.n_tokens, false, ret);
-    }
-    mem_free(pages);
+    run_logits(e, ids, n, all, chunk, ret);
     return OK;
 }

@@ -22,6 +22,9 @@ typedef struct engine_options {
     int32_t max_batched_tokens; /* most tokens in a step; at least max_model_len where the model
                                  * needs its prompt whole */
     size_t kv_bytes;            /* 0: chosen from free memory */
+    int32_t adapters_max;       /* most adapters loaded at once; 0: none can be */
+    int32_t lora_rank_max;      /* the highest rank that an adapter may have */
+    const char *merge_lora;     /* NULL, or an adapter's directory to merge into the weights */
     bool plan_only;             /* read headers and plan memory, load nothing (inspect) */
     /* Called while loading, from the loading thread; may be NULL. */
     void (*progress)(void *ctx, size_t bytes_done, size_t bytes_total);
@@ -54,6 +57,12 @@ NODISCARD status engine_open(const engine_options *o, engine **ret, error *err);
 void engine_free(engine *e); /* takes NULL */
 const model_info *engine_info(const engine *e);
 stepper engine_stepper(engine *e); /* valid while e lives */
+
+/* Adapters beside the weights; the stepper's sequences name them. Valid while e lives. */
+adapter_host engine_adapters(engine *e);
+/* The adapter of later engine_logits calls, NULL for none. Its virtual tokens are put before the
+ * ids; they have no row in the result. */
+void engine_use_adapter(engine *e, const adapter_info *info);
 
 /* What inspect prints: family, dims, tensors, the memory plan; text for people or JSON. */
 void engine_describe(const engine *e, bool json, strbuf *out);

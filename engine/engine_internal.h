@@ -2,6 +2,9 @@
 #ifndef ENGINE_ENGINE_INTERNAL_H
 #define ENGINE_ENGINE_INTERNAL_H
 
+#include <pthread.h>
+
+#include "engine/adapter_step.h"
 #include "engine/engine.h"
 #include "engine/forward.h"
 #include "engine/memplan.h"
@@ -24,6 +27,11 @@ struct engine {
     /* step.c: rows of the step whose logits are needed */
     struct row_task *tasks; /* [n_tasks_max] */
     int32_t n_tasks_max;
+    /* engine_adapters.c */
+    adapter_table adapters;
+    int32_t adapters_max, lora_rank_max;
+    pthread_mutex_t adapter_lock; /* of loading */
+    adapter_info logits_adapter;  /* of engine_logits; id 0: none */
 };
 
 /* One row of a step to turn into logits, and what for. */
@@ -32,6 +40,9 @@ typedef struct row_task {
     int32_t seq;    /* of the plan */
     int32_t prompt; /* >= 0: describe this prompt token; -1: sample */
 } row_task;
+
+uint64_t engine_adapter_class(const engine *e, int32_t id); /* part of the kv class */
+void engine_adapters_done(engine *e);
 
 status engine_step(void *self, const batch_plan *plan, step_result *ret, error *err);
 

@@ -24,57 +24,72 @@
 #include "engine/base/check.h"
 #include "engine/forward_parts.h"
 
+void forward_product(forward *f, const wmat *m, int32_t n_parts, const float *bias, const float *a,
+                     int64_t a_stride, int32_t n, float *out, int64_t out_stride, bool accumulate) {
+    int32_t row = 0;
+    for (int32_t k = 0; k < n_parts; k++) {
+        op_gemm op = {.m = n,
+                      .a = a,
+                      .a_stride = a_stride,
+                      .w = &m[k],
+                      .bias = bias ? bias + row : NULL,
+                      .out = out + row,
+                      .out_stride = out_stride,
+                      .accumulate = accumulate};
+        f->b->v->gemm(f->b, &op);
+        row += m[k].n;
+    }
+}
+
 void forward_linear_item(forward *f, int32_t layer, weight_slot slot, int32_t item, const float *a,
                          int64_t a_stride, float *out, int64_t out_stride) {
     const weight *w = weights_at(f->w, layer, slot) + item;
     const weight *bias = weights_at(f->w, layer, (weight_slot)(slot + 1));
-    int32_t row = 0;
-    for (int32_t k = 0; k < w->n_parts; k++) {
-        op_gemm op = {.m = f->n_tokens,
-                      .a = a,
-                      .a_stride = a_stride,
-                      .w = &w->m[k],
-                      .bias = bias ? bias[item].vec + row : NULL,
-                      .out = out + row,
-                      .out_stride = out_stride};
-        f->b->v->gemm(f->b, &op);
-        row += w->m[k].n;
-    }
+    forward_product(f, w->m, w->n_parts, bias ? bias[item].vec : NULL, a, a_stride, f->n_tokens,
+                    out, out_stride, false);
 }
 
 void forward_linear(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
                     float *out, bool accumulate) {
     const weight *w = weights_at(f->w, layer, slot);
-    const float *bias = weights_vec(f->w, layer, (weight_slot)(slot + 1));
-    int32_t row = 0;
-    for (int32_t k = 0; k < w->n_parts; k++) {
-        op_gemm op = {.m = n_rows,
-                      .a = a,
-                      .a_stride = w->cols,
-                      .w = &w->m[k],
-                      .bias = bias ? bias + row : NULL,
-                      .out = out + row,
-                      .out_stride = w->rows,
-                      .accumulate = accumulate};
-        f->b->v->gemm(f->b, &op);
-        row += w->m[k].n;
+    if (forward_adapts(f)) {
+        adapter_linear(f, layer, slot, a, n_rows, out, accumulate);
+        return;
     }
+    forward_product(f, w->m, w->n_parts, weights_vec(f->w, layer, (weight_slot)(slot + 1)), a,
+                    w->cols, n_rows, out, w->rows, accumulate);
 }
 
-void forward_norm(forward *f, int32_t layer, weight_slot slot, const float *x, int32_t n_rows,
-                  int32_t width, float eps, float *out) {
+static void norm_rows(forward *f, const float *gain, const float *bias, const float *x,
+                      int32_t n_rows, int32_t width, float eps, float *out) {
     op_norm op = {.kind = f->a->norm,
                   .n_rows = n_rows,
                   .n_groups = 1,
                   .width = width,
                   .x = (float *)x,
                   .x_stride = width,
-                  .weight = weights_vec(f->w, layer, slot),
-                  .bias = weights_vec(f->w, layer, (weight_slot)(slot + 1)),
+                  .weight = gain,
+                  .bias = bias,
                   .eps = eps,
                   .out = out,
                   .out_stride = width};
     f->b->v->norm(f->b, &op);
+}
+
+void forward_norm(forward *f, int32_t layer, weight_slot slot, const float *x, int32_t n_rows,
+                  int32_t width, float eps, float *out) {
+    weight_slot bias = (weight_slot)(slot + 1);
+    if (!forward_adapts(f)) {
+        norm_rows(f, weights_vec(f->w, layer, slot), weights_vec(f->w, layer, bias), x, n_rows,
+                  width, eps, out);
+        return;
+    }
+    for (int32_t k = 0; k < f->ad->n_runs; k++) {
+        const adapter_run *r = &f->ad->runs[k];
+        size_t at = (size_t)r->row0 * (size_t)width;
+        norm_rows(f, adapter_vec(f, r->ad, layer, slot), adapter_vec(f, r->ad, layer, bias), x + at,
+                  r->n, width, eps, out + at);
+    }
 }
 
 static void norm(forward *f, int32_t layer, weight_slot slot, const float *x, float *out) {
@@ -177,7 +192,9 @@ static void look_up(forward *f, weight_slot slot, const int32_t *rows, float sca
 
 static void embed(forward *f) {
     const arch *a = f->a;
-    look_up(f, W_EMBED, f->ids, a->embed_scale, false, a->proj_in ? f->narrow : f->x);
+    float *x = a->proj_in ? f->narrow : f->x;
+    look_up(f, W_EMBED, f->ids, a->embed_scale, false, x);
+    if (forward_adapts(f)) adapter_embed(f, a->embed_scale, x);
     if (a->proj_in) forward_linear(f, -1, W_PROJ_IN, f->narrow, f->n_tokens, f->x, false);
     if (a->pos_embed) look_up(f, W_POS_EMBED, f->pos_rows, 1, true, f->x);
     if (a->type_embed) add(f, f->x, 1, weights_vec(f->w, -1, W_TYPE_EMBED), 0, 1);
@@ -202,6 +219,7 @@ void forward_final(forward *f, const int32_t *rows, int32_t n) {
     CHECK(n <= f->n_rows);
     for (int32_t i = 0; i < n; i++)
         memcpy(f->rows + (size_t)i * c, f->x + (size_t)rows[i] * c, c * sizeof(float));
+    if (f->ad) adapter_step_pick(f->ad, rows, n);
     if (f->a->final_norm)
         forward_norm(f, -1, W_FINAL_NORM, f->rows, n, f->a->hidden, f->a->eps, f->rows);
 }

@@ -30,13 +30,14 @@ typedef struct forward {
 
     /* of the step */
     int32_t n_tokens, n_seqs;
-    int32_t *ids;        /* [T] */
-    int32_t *pos, *pos2; /* [T] what rope rotates by */
-    int32_t *pos_rows;   /* [T] rows of the table of learned positions */
-    int32_t *iota;       /* [T] 0, 1, 2, ...: positions in a step's own rope table */
-    int64_t *kv_slot;    /* [T] */
-    float *logn;         /* [T] factor of q */
-    attn_seq *seqs;      /* [B] */
+    int32_t *ids;            /* [T] */
+    int32_t *pos, *pos2;     /* [T] what rope rotates by */
+    int32_t *pos_rows;       /* [T] rows of the table of learned positions */
+    int32_t *iota;           /* [T] 0, 1, 2, ...: positions in a step's own rope table */
+    int64_t *kv_slot;        /* [T] */
+    float *logn;             /* [T] factor of q */
+    attn_seq *seqs;          /* [B] in the plan's order; their rows are in that of adapters */
+    struct adapter_step *ad; /* NULL: no adapters; not owned */
 
     /* activations, f32 */
     float *x;                 /* [T,C] residual stream */
@@ -72,7 +73,8 @@ void forward_bytes(const arch *a, int32_t max_tokens, int32_t max_seqs, size_t *
 NODISCARD status forward_alloc(forward *f, error *err);
 void forward_done(forward *f);
 
-/* Compute the plan's tokens: f->x holds the last layer's output, row by row in the plan's order. */
+/* Compute the plan's tokens: f->x holds the last layer's output, sequence i's rows from
+ * f->seqs[i].row0. */
 void forward_run(forward *f, const batch_plan *plan);
 /* Final norm of n <= n_rows rows of x: f->rows [n,C]. */
 void forward_final(forward *f, const int32_t *rows, int32_t n);

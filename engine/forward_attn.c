@@ -102,6 +102,7 @@ static void grouped(forward *f, int32_t layer, const float *in) {
     int32_t width = (a->n_heads + 2 * a->n_kv_heads) * a->head_dim;
     forward_linear(f, layer, W_QKV, in, f->n_tokens, f->qkv, false);
     shape_qkv(f, layer, y, width);
+    if (forward_adapts(f)) adapter_prefix(f, layer, width);
     rope_and_cache(f, layer, y, width);
     attend(f, layer, y, width);
 }

@@ -2,9 +2,18 @@
 #ifndef ENGINE_FORWARD_PARTS_H
 #define ENGINE_FORWARD_PARTS_H
 
+#include "engine/adapter_step.h"
 #include "engine/forward.h"
 
-/* out = a W^T (+ bias), or added to what out holds; item 0 of the slot. Rows of a are a_stride
+/* out = a W^T (+ bias), or added to what out holds, for n rows; W is a stack of parts. */
+void forward_product(forward *f, const wmat *m, int32_t n_parts, const float *bias, const float *a,
+                     int64_t a_stride, int32_t n, float *out, int64_t out_stride, bool accumulate);
+/* Does this step have rows with adapters? */
+static inline bool forward_adapts(const forward *f) {
+    return f->ad && f->ad->n_runs > 0;
+}
+
+/* The product with item 0 of the slot, adapters included. Rows of a are a_stride
  * apart, of out out_stride. */
 void forward_linear(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
                     float *out, bool accumulate);

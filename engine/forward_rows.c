@@ -7,13 +7,24 @@
 
 /* ChatGLM-6B: the first position stops at the token before the last of the prompt, the second
  * counts from there. */
-static void set_positions(forward *f, const batch_seq *s, int32_t t, int32_t p) {
+static void set_positions(forward *f, const batch_seq *s, const adapter *ad, int32_t t, int32_t p) {
     const arch *a = f->a;
+    int32_t n_prompt = s->n_prompt;
+    bool prefix = ad && ad->soft && ad->kind != ADAPTER_PROMPT;
+    if (prefix && s->ids[p] >= a->vocab) { /* its key is stored: rotated by nothing */
+        f->pos[t] = f->pos2[t] = 0;
+        f->pos_rows[t] = a->pos_embed_offset;
+        return;
+    }
+    if (prefix && (ad->kind == ADAPTER_PREFIX_GLM || a->positions == POS_GLM2D)) {
+        n_prompt -= ad->info.n_virtual; /* tokens count from 0 behind the prefix */
+        p -= ad->info.n_virtual;
+    }
     f->pos[t] = p + a->pos_offset;
     f->pos2[t] = 0;
     f->pos_rows[t] = f->pos[t] + a->pos_embed_offset;
     if (a->positions != POS_GLM2D) return;
-    int32_t stop = MAX(s->n_prompt - 2, 0);
+    int32_t stop = MAX(n_prompt - 2, 0);
     f->pos[t] = MIN(p, stop);
     f->pos2[t] = MAX(p - stop, 0);
 }
@@ -23,7 +34,10 @@ static int32_t prefix_of(const forward *f, const batch_seq *s) {
 }
 
 static void lay_out_seq(forward *f, const batch_seq *s, attn_seq *ret) {
-    int32_t page_tokens = f->kv->page_tokens;
+    int32_t page_tokens = f->kv->page_tokens, vocab = f->a->vocab;
+    const adapter *ad = f->ad ? adapter_of_seq(f->ad, s) : NULL;
+    int32_t n_virtual = ad ? ad->info.n_virtual : 0;
+    CHECK(f->ad || s->adapter == 0);
     CHECK(s->n_tokens >= 1);
     CHECK(s->pos >= 0);
     CHECK(s->pos + s->n_tokens <= f->max_model_len);
@@ -33,9 +47,11 @@ static void lay_out_seq(forward *f, const batch_seq *s, attn_seq *ret) {
     for (int32_t i = 0; i < s->n_tokens; i++) {
         int32_t p = s->pos + i, t = f->n_tokens++, page = s->pages[p / page_tokens];
         CHECK(page >= 0 && page < f->kv->n_pages);
-        CHECK(s->ids[p] >= 0 && s->ids[p] < f->a->vocab);
-        f->ids[t] = s->ids[p];
-        set_positions(f, s, t, p);
+        bool is_virtual = p < n_virtual;
+        CHECK(is_virtual ? s->ids[p] == vocab + p : s->ids[p] >= 0 && s->ids[p] < vocab);
+        f->ids[t] = is_virtual ? 0 : s->ids[p];
+        if (f->ad) adapter_step_row(f->ad, t, ad, is_virtual ? p : -1);
+        set_positions(f, s, ad, t, p);
         f->kv_slot[t] = (int64_t)page * page_tokens + p % page_tokens;
     }
 }
@@ -60,9 +76,10 @@ static void fill_table(const rope_spec *r, rope_table *t, int32_t last) {
 
 /* The step's own table: each row's cos and sin with the frequencies of its sequence. */
 static void fill_step_table(forward *f, const batch_plan *plan, const rope_spec *r, rope_table *t) {
-    int32_t row = 0, half = r->dim / 2;
+    int32_t half = r->dim / 2;
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *s = &plan->seqs[i];
+        int32_t row = f->seqs[i].row0;
         rope_inv_freq(r, rope_len(r, s->n_prompt, s->max_len), t->inv_freq);
         for (int32_t k = 0; k < s->n_tokens; k++, row++)
             rope_row(r, t->inv_freq, f->pos[row], f->pos2[row], t->step_cos + (size_t)row * half,
@@ -91,7 +108,12 @@ void forward_lay_out(forward *f, const batch_plan *plan) {
     CHECK(plan->n_seqs <= f->max_seqs);
     f->n_tokens = 0;
     f->n_seqs = plan->n_seqs;
-    for (int32_t i = 0; i < plan->n_seqs; i++) lay_out_seq(f, &plan->seqs[i], &f->seqs[i]);
+    const int32_t *order = f->ad ? adapter_step_order(f->ad, plan) : NULL;
+    for (int32_t k = 0; k < plan->n_seqs; k++) {
+        int32_t i = order ? order[k] : k;
+        lay_out_seq(f, &plan->seqs[i], &f->seqs[i]);
+    }
+    if (f->ad) adapter_step_runs(f->ad, f->n_tokens);
     fill_logn(f);
     prepare_ropes(f, plan);
 }

@@ -11,14 +11,13 @@ static void add_task(engine *e, int32_t *n, row_task t) {
 /* Row p-1 of a prompt says how likely token p was; the last row of a sampled sequence decides what
  * comes next. */
 static int32_t list_tasks(engine *e, const batch_plan *plan) {
-    int32_t n = 0, row0 = 0;
+    int32_t n = 0, vocab = e->a->vocab;
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *s = &plan->seqs[i];
-        int32_t last = s->pos + s->n_tokens;
+        int32_t last = s->pos + s->n_tokens, row0 = e->f.seqs[i].row0;
         for (int32_t p = s->pos + 1; s->prompt_out && p <= last && p < s->n_prompt; p++)
-            add_task(e, &n, (row_task){row0 + p - 1 - s->pos, i, p});
+            if (s->ids[p] < vocab) add_task(e, &n, (row_task){row0 + p - 1 - s->pos, i, p});
         if (s->sample) add_task(e, &n, (row_task){row0 + s->n_tokens - 1, i, -1});
-        row0 += s->n_tokens;
     }
     return n;
 }

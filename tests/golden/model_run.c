@@ -61,6 +61,7 @@ static int32_t plan_seq(const run_seq *q, const live *v, run_options o, bool who
                        .choice = q->choice,
                        .max_len = q->n_prompt + q->n_new,
                        .params = q->params,
+                       .adapter = q->adapter,
                        .prompt_out = v->pos < q->n_prompt ? q->prompt_out : NULL};
     return n;
 }

@@ -17,6 +17,7 @@ typedef struct run_seq {
     const sample_params *params;
     sample_out *prompt_out; /* [n_prompt] or NULL */
     int32_t choice;
+    int32_t adapter;     /* its virtual tokens are part of the prompt */
     int32_t start_step;  /* joins the batch at this step */
     int32_t *ret_ids;    /* [n_new] */
     sample_out *ret_out; /* [n_new] or NULL */

@@ -241,6 +241,36 @@ START_TEST(test_help) {
 }
 END_TEST
 
+START_TEST(test_lists_grow) {
+    conf c;
+    error err;
+    char *path = temp_file("lora: [one=a, b]\n");
+    static const struct {
+        bool file, cli;
+        const char *want;
+    } cases[] = {{true, false, "one=a\nb"}, {false, true, "x=1\ny=2"}, {true, true, "x=1\ny=2"}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        char *words[7] = {0};
+        int n = 0;
+        if (cases[i].file) words[n++] = "--config", words[n++] = path;
+        if (cases[i].cli) words[n++] = "--lora", words[n++] = "x=1", words[n++] = "--lora=y=2";
+        ck_assert_msg(parse(&c, &err, CMD_SERVE, words) == OK, "%s", err.text);
+        ck_assert_str_eq(c.lora, cases[i].want);
+        const char *at = c.lora;
+        str v;
+        ck_assert(conf_list_next(&at, &v) && v.n == strcspn(cases[i].want, "\n"));
+        ck_assert(conf_list_next(&at, &v) && !conf_list_next(&at, &v));
+        conf_done(&c);
+    }
+    REFUSED("--lora: \"\" is not text", CMD_SERVE, "--lora=");
+    mem_free(path);
+    path = temp_file("lora: [[a]]\n");
+    ck_assert_int_eq(PARSE(&c, &err, CMD_SERVE, "--config", path), ERR_INVALID);
+    ck_assert(strstr(err.text, "a list in a list"));
+    mem_free(path);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("conf");
     TCase *t = tcase_create("conf");
@@ -256,6 +286,7 @@ int main(void) {
     tcase_add_test(t, test_committed_texts);
     tcase_add_test(t, test_example_file);
     tcase_add_test(t, test_help);
+    tcase_add_test(t, test_lists_grow);
     SRunner *r = srunner_create(s);
     srunner_run_all(r, CK_NORMAL);
     int failed = srunner_ntests_failed(r);

@@ -1,0 +1,462 @@
+/* Binding: what the modules say is laid out slot by slot. The A of all modules of a slot are
+ * stacked, so that one product serves q, k and v; each module's B is cut by the rows that the base
+ * takes of it.
+ *
+ * Products are stored as the file stores them (bf16 stays bf16), in f32 beside a base in f32. */
+#include "engine/adapter.h"
+
+#include <math.h>
+#include <stdatomic.h>
+#include <stdio.h>
+
+#include "engine/adapter_base.h"
+#include "engine/base/check.h"
+#include "engine/base/mem.h"
+
+#define CHUNK_BYTES ((size_t)1 << 20)
+
+struct adapter_chunk {
+    struct adapter_chunk *next;
+    void *p;
+    size_t bytes, used;
+};
+
+typedef struct binder {
+    adapter_pair pair;
+    adapter *ad;
+    const adapter_limits *limits;
+    const weights *w;
+} binder;
+
+/* Memory of the backend, never given back before the adapter. */
+static status take(adapter *ad, size_t n, size_t size, void *ret, error *err) {
+    size_t bytes;
+    struct adapter_chunk *c = ad->chunks;
+    if (!mul_ok(MAX(n, 1), size, &bytes))
+        return error_set(err, ERR_NOMEM, "the adapter is too large");
+    bytes = ALIGN_UP(bytes, (size_t)64);
+    if (!c || c->bytes - c->used < bytes) {
+        c = mem_calloc(1, sizeof *c);
+        c->bytes = MAX(bytes, CHUNK_BYTES);
+        status st = ad->b->v->mem_alloc(ad->b, c->bytes, &c->p, err);
+        if (st != OK) {
+            mem_free(c);
+            return st;
+        }
+        c->next = ad->chunks;
+        ad->chunks = c;
+        ad->bytes += c->bytes;
+    }
+    *(void **)ret = (char *)c->p + c->used;
+    c->used += bytes;
+    return OK;
+}
+
+/* A packed matrix of f32 rows src[n,k]. */
+static status pack(adapter *ad, const float *src, int32_t n, int32_t k, dtype dt, wmat *ret,
+                   error *err) {
+    void *data;
+    TRY(take(ad, 1, ad->b->v->wmat_bytes(ad->b, n, k, dt), &data, err));
+    ad->b->v->wmat_init(ad->b, ret, n, k, dt, data);
+    ad->b->v->wmat_pack(ad->b, ret, 0, n, src, DT_F32, k);
+    return OK;
+}
+
+static adapter_slot *slot_of(binder *b, const arch_tensor *t) {
+    int32_t row = t->layer < 0 ? b->w->a->n_layers : t->layer;
+    adapter_slot *s = &b->ad->slots[(size_t)row * W_SLOT_COUNT + t->slot];
+    s->used = true;
+    return s;
+}
+
+static const char *file_of(const binder *b) {
+    return b->pair.source.files.files[0];
+}
+
+static dtype storage_of(const binder *b, int32_t module) {
+    const adapter_module *m = &b->pair.source.modules[module];
+    const st_tensor *t = m->t[ROLE_A] ? m->t[ROLE_A] : m->t[ROLE_EMBED_A];
+    return t && b->w->dt != DT_F32 && dtype_is_float(t->dt) ? t->dt : DT_F32;
+}
+
+/* What forward_linear and forward_norm do not reach keeps the base's weights whatever the adapter
+ * says, so such adapters can only be merged. */
+static status check_reach(const binder *b, const arch_tensor *t, const adapter_delta *d,
+                          error *err) {
+    static const weight_slot apart[] = {W_K_UP, W_V_UP, W_EXPERT_UP, W_EXPERT_DOWN, W_POS_EMBED};
+    static const weight_slot norms[] = {W_EMBED_NORM, W_ATTN_NORM,    W_ATTN_OUT_NORM,
+                                        W_MLP_NORM,   W_MLP_OUT_NORM, W_FINAL_NORM};
+    bool ok = slot_infos[t->slot].kind != SLOT_VECTOR;
+    for (size_t i = 0; i < ARRAY_LEN(apart); i++) ok = ok && t->slot != apart[i];
+    for (size_t i = 0; i < ARRAY_LEN(norms); i++)
+        ok = ok || t->slot == norms[i] || t->slot == norms[i] + 1;
+    if (ok) return OK;
+    return error_set(err, ERR_UNSUPPORTED,
+                     "%s: module %s changes \"%s\", which an adapter beside the base cannot; "
+                     "--merge-lora can",
+                     file_of(b), d->name, t->name);
+}
+
+/* Modules of one slot, each once, in the order of the tensors. */
+static int32_t modules_of_slot(const binder *b, const arch_tensor *first, int32_t *ret,
+                               int32_t max) {
+    int32_t n = 0;
+    for (int32_t i = adapter_first(&b->pair, first->layer, first->slot); i >= 0;
+         i = b->pair.next[i]) {
+        int32_t m = b->pair.of_tensor[i];
+        if (m < 0 || b->pair.deltas[m].rank == 0) continue;
+        bool known = false;
+        for (int32_t k = 0; k < n; k++) known |= ret[k] == m;
+        if (known) continue;
+        CHECK(n < max);
+        ret[n++] = m;
+    }
+    return n;
+}
+
+enum { MODULES_MAX = 64 };
+
+/* The stacked A and the scales of a slot. */
+static status bind_down(binder *b, adapter_slot *s, const int32_t *modules, int32_t n, int32_t cols,
+                        error *err) {
+    int32_t rank = 0;
+    dtype dt = DT_COUNT;
+    for (int32_t i = 0; i < n; i++) {
+        dtype own = storage_of(b, modules[i]);
+        rank += b->pair.deltas[modules[i]].rank;
+        dt = dt == DT_COUNT || dt == own ? own : DT_F32;
+    }
+    float *a = mem_alloc((size_t)rank * (size_t)cols * sizeof *a);
+    status st = take(b->ad, (size_t)rank, sizeof *s->s, &s->s, err);
+    for (int32_t i = 0, at = 0; i < n && st == OK; i++) {
+        const adapter_delta *d = &b->pair.deltas[modules[i]];
+        memcpy(a + (size_t)at * (size_t)cols, d->a, (size_t)d->rank * (size_t)cols * sizeof *a);
+        memcpy(s->s + at, d->s, (size_t)d->rank * sizeof *s->s);
+        at += d->rank;
+    }
+    if (st == OK) st = pack(b->ad, a, rank, cols, dt, &s->a, err);
+    b->ad->row_max = MAX(b->ad->row_max, rank);
+    mem_free(a);
+    return st;
+}
+
+static status bind_up(binder *b, adapter_slot *s, const arch_tensor *t, int32_t module,
+                      int32_t col0, error *err) {
+    const adapter_delta *d = &b->pair.deltas[module];
+    size_t rank = (size_t)d->rank;
+    float *rows = mem_alloc((size_t)t->rows * rank * sizeof *rows);
+    for (int32_t r = 0; r < t->rows; r++)
+        memcpy(rows + (size_t)r * rank, d->b + (size_t)row_view_at(t->view, r) * rank,
+               rank * sizeof *rows);
+    adapter_part *p = &s->parts[s->n_parts++];
+    *p = (adapter_part){.row0 = t->row0, .col0 = col0};
+    status st = pack(b->ad, rows, t->rows, d->rank, storage_of(b, module), &p->b, err);
+    mem_free(rows);
+    return st;
+}
+
+/* The low-rank parts of the slot whose first tensor is `first`. */
+static status bind_low_rank(binder *b, adapter_slot *s, const arch_tensor *first, error *err) {
+    const arch *a = b->w->a;
+    int32_t modules[MODULES_MAX], n = modules_of_slot(b, first, modules, MODULES_MAX), n_parts = 0;
+    if (n == 0) return OK;
+    int32_t head = adapter_first(&b->pair, first->layer, first->slot);
+    for (int32_t i = head; i >= 0; i = b->pair.next[i]) n_parts++;
+    TRY(take(b->ad, (size_t)n_parts, sizeof *s->parts, &s->parts, err));
+    TRY(bind_down(b, s, modules, n, first->cols, err));
+    for (int32_t i = head; i >= 0; i = b->pair.next[i]) {
+        const arch_tensor *t = &a->tensors[i];
+        int32_t m = b->pair.of_tensor[i], col0 = 0;
+        if (m < 0 || b->pair.deltas[m].rank == 0) continue;
+        for (int32_t k = 0; modules[k] != m; k++) col0 += b->pair.deltas[modules[k]].rank;
+        TRY(bind_up(b, s, t, m, col0, err));
+    }
+    return OK;
+}
+
+/* Row factors c (ones where a module has none) and column factors d of one tensor. */
+static status bind_factors(binder *b, adapter_slot *s, int32_t i, error *err) {
+    const arch_tensor *t = &b->w->a->tensors[i];
+    const adapter_delta *d = &b->pair.deltas[b->pair.of_tensor[i]];
+    const weight *w = weights_at(b->w, t->layer, t->slot);
+    TRY(adapter_norm_rows(&b->pair, i, err));
+    if (d->c) {
+        if (!s->c) {
+            TRY(take(b->ad, (size_t)w->rows, sizeof *s->c, &s->c, err));
+            for (int32_t r = 0; r < w->rows; r++) s->c[r] = 1;
+        }
+        for (int32_t r = 0; r < t->rows; r++) s->c[t->row0 + r] = d->c[row_view_at(t->view, r)];
+    }
+    if (!d->d) return OK;
+    if (t->rows != w->rows)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s: module %s scales its inputs, which it shares with other modules of "
+                         "the base; --merge-lora can do that",
+                         file_of(b), d->name);
+    TRY(take(b->ad, (size_t)t->cols, sizeof *s->d, &s->d, err));
+    memcpy(s->d, d->d, (size_t)t->cols * sizeof *s->d);
+    return OK;
+}
+
+/* All rows of a slot with the whole new weights in them (not the low-rank parts); *ret stays NULL
+ * when they are the base's own: adapters of embeddings often bring a copy. */
+static status replaced_rows(binder *b, const arch_tensor *first, float **ret, error *err) {
+    const arch *a = b->w->a;
+    const weight *w = weights_at(b->w, first->layer, first->slot);
+    size_t cols = (size_t)MAX(first->cols, 1), n = (size_t)w->rows * cols;
+    bool any = false, differs = false;
+    int32_t head = adapter_first(&b->pair, first->layer, first->slot);
+    for (int32_t i = head; i >= 0; i = b->pair.next[i]) {
+        int32_t m = b->pair.of_tensor[i];
+        any |= m >= 0 && (b->pair.deltas[m].weight || (!first->cols && b->pair.deltas[m].bias));
+    }
+    if (!any) return OK;
+    float *rows = mem_calloc(n, sizeof *rows), *own = mem_alloc(cols * sizeof *own);
+    status st = OK;
+    for (int32_t i = head; i >= 0 && st == OK; i = b->pair.next[i]) {
+        const arch_tensor *t = &a->tensors[i];
+        for (int32_t r = 0; r < t->rows && st == OK; r++) {
+            float *to = rows + (size_t)(t->row0 + r) * cols;
+            st = adapter_base_rows(&b->pair, i, r, 1, to, err);
+            if (st != OK) break;
+            adapter_replaced_row(&b->pair, i, r, to, own);
+            differs |= memcmp(to, own, cols * sizeof *to) != 0;
+            memcpy(to, own, cols * sizeof *to);
+        }
+    }
+    mem_free(own);
+    if (st == OK && differs)
+        *ret = rows;
+    else
+        mem_free(rows);
+    return st;
+}
+
+static status bind_replaced(binder *b, adapter_slot *s, const arch_tensor *first, error *err) {
+    float *rows = NULL, **place = NULL;
+    const weight *w = weights_at(b->w, first->layer, first->slot);
+    TRY(replaced_rows(b, first, &rows, err));
+    if (!rows) return OK;
+    slot_kind kind = slot_infos[first->slot].kind;
+    size_t n = (size_t)w->rows * (size_t)MAX(first->cols, 1);
+    status st;
+    if (kind == SLOT_MATRIX) {
+        dtype dt = dtype_is_float(w->dt) ? w->dt : DT_F32;
+        st = pack(b->ad, rows, w->rows, first->cols, dt, &s->own, err);
+    } else {
+        place = kind == SLOT_TABLE ? &s->table : &s->vec;
+        st = take(b->ad, n, sizeof **place, place, err);
+        if (st == OK) memcpy(*place, rows, n * sizeof *rows);
+    }
+    mem_free(rows);
+    return st;
+}
+
+/* Embedding: the table of the low-rank part and what lifts its rows. */
+static status bind_table(binder *b, adapter_slot *s, int32_t i, error *err) {
+    const arch_tensor *t = &b->w->a->tensors[i];
+    const adapter_delta *d = &b->pair.deltas[b->pair.of_tensor[i]];
+    size_t rank = (size_t)d->rank, cols = (size_t)t->cols, n = (size_t)t->rows * rank;
+    if (rank == 0) return OK;
+    TRY(take(b->ad, n, sizeof *s->low, &s->low, err));
+    memcpy(s->low, d->b, n * sizeof *s->low);
+    TRY(take(b->ad, rank, sizeof *s->s, &s->s, err));
+    memcpy(s->s, d->s, rank * sizeof *s->s);
+    TRY(take(b->ad, 1, sizeof *s->parts, &s->parts, err));
+    s->parts[s->n_parts++] = (adapter_part){0};
+    float *up = mem_alloc(cols * rank * sizeof *up);
+    for (size_t c = 0; c < cols; c++)
+        for (size_t k = 0; k < rank; k++) up[c * rank + k] = d->a[k * cols + c];
+    status st =
+        pack(b->ad, up, t->cols, d->rank, storage_of(b, b->pair.of_tensor[i]), &s->parts[0].b, err);
+    b->ad->row_max = MAX(b->ad->row_max, d->rank);
+    mem_free(up);
+    return st;
+}
+
+/* Everything of the slot whose first tensor is i. */
+static status bind_slot(binder *b, int32_t i, error *err) {
+    const arch *a = b->w->a;
+    const arch_tensor *first = &a->tensors[i];
+    bool changes = false, bias = false;
+    for (int32_t k = i; k >= 0; k = b->pair.next[k]) {
+        const arch_tensor *t = &a->tensors[k];
+        changes |= b->pair.of_tensor[k] >= 0;
+        bias |= b->pair.bias_of[k] >= 0;
+        if (b->pair.of_tensor[k] >= 0)
+            TRY(check_reach(b, t, &b->pair.deltas[b->pair.of_tensor[k]], err));
+    }
+    if (!changes && !bias) return OK;
+    adapter_slot *s = slot_of(b, first);
+    if (changes) TRY(bind_replaced(b, s, first, err));
+    if (slot_infos[first->slot].kind == SLOT_TABLE) return bind_table(b, s, i, err);
+    if (slot_infos[first->slot].kind != SLOT_MATRIX) return OK;
+    TRY(bind_low_rank(b, s, first, err));
+    for (int32_t k = i; k >= 0; k = b->pair.next[k])
+        if (b->pair.of_tensor[k] >= 0) TRY(bind_factors(b, s, k, err));
+    if (!bias) return OK;
+    const weight *w = weights_at(b->w, first->layer, first->slot);
+    float *v;
+    TRY(take(b->ad, (size_t)w->rows, sizeof *v, &v, err));
+    if (adapter_merged_bias(&b->pair, first->layer, first->slot, v)) s->bias = v;
+    return OK;
+}
+
+static status check_ranks(binder *b, error *err) {
+    for (int32_t m = 0; m < b->pair.source.n_modules; m++) {
+        const adapter_delta *d = &b->pair.deltas[m];
+        if (d->rank > b->limits->rank_max)
+            return error_set(err, ERR_INVALID, "%s: module %s has rank %d, --max-lora-rank is %d",
+                             file_of(b), d->name, d->rank, b->limits->rank_max);
+        b->ad->info.rank = MAX(b->ad->info.rank, d->rank);
+    }
+    return OK;
+}
+
+static status bind_modules(binder *b, error *err) {
+    TRY(check_ranks(b, err));
+    for (int32_t i = 0; i < b->ad->n_slots; i++)
+        if (b->pair.first[i] >= 0) TRY(bind_slot(b, b->pair.first[i], err));
+    return OK;
+}
+
+/* Soft prompts */
+
+/* y[n,out] = x[n,in] W^T + v, W [out,in]. */
+static float *affine(const float *x, const float *w, const float *v, size_t n, size_t in,
+                     size_t out) {
+    float *y = mem_alloc(n * out * sizeof *y);
+    for (size_t r = 0; r < n; r++)
+        for (size_t o = 0; o < out; o++) {
+            double sum = v[o];
+            for (size_t k = 0; k < in; k++) sum += (double)x[r * in + k] * (double)w[o * in + k];
+            y[r * out + o] = (float)sum;
+        }
+    return y;
+}
+
+static status read_tensor(const adapter_source *s, const st_tensor *t, int64_t n, float **ret,
+                          error *err) {
+    if (st_tensor_elements(t) != n || (uint64_t)n > t->bytes) {
+        char shape[128];
+        st_tensor_describe(t, shape, sizeof shape);
+        return error_set(err, ERR_FORMAT, "%s: tensor \"%s\": expected %lld elements, found %s",
+                         s->files.files[0], t->name, (long long)n, shape);
+    }
+    float *p = mem_alloc((size_t)n * sizeof *p);
+    status st = adapter_source_read(s, t, p, err);
+    if (st == OK)
+        *ret = p;
+    else
+        mem_free(p);
+    return st;
+}
+
+/* The projection of a GLM prefix: embedding -> Linear -> tanh -> Linear. Takes and replaces *x. */
+static status project(const adapter_source *s, int32_t n, int64_t width, float **x, error *err) {
+    const st_tensor *const *t = s->project;
+    int64_t in = s->soft->dims[1], mid = st_tensor_elements(t[1]);
+    float *p[4] = {0}, *h = NULL;
+    int64_t want[4] = {mid * in, mid, width * mid, width};
+    status st = OK;
+    for (int k = 0; k < 4 && st == OK; k++) st = read_tensor(s, t[k], want[k], &p[k], err);
+    if (st == OK) {
+        h = affine(*x, p[0], p[1], (size_t)n, (size_t)in, (size_t)mid);
+        for (size_t i = 0; i < (size_t)n * (size_t)mid; i++) h[i] = tanhf(h[i]);
+        mem_free(*x);
+        *x = affine(h, p[2], p[3], (size_t)n, (size_t)mid, (size_t)width);
+    }
+    mem_free(h);
+    for (int k = 0; k < 4; k++) mem_free(p[k]);
+    return st;
+}
+
+/* The rotation by position 0 multiplies by the attention factor of the scaling: undone here, since
+ * stored keys are used as they are. */
+static void undo_factor(const arch *a, int32_t n, float *kv) {
+    size_t width = (size_t)a->n_kv_heads * (size_t)a->head_dim;
+    for (int32_t l = 0; l < a->n_layers; l++) {
+        int32_t k = a->layers[l].attn.rope;
+        if (k < 0 || a->ropes[k].attention_factor == 1) continue;
+        for (int32_t t = 0; t < n; t++) {
+            float *key = kv + ((size_t)t * (size_t)a->n_layers + (size_t)l) * 2 * width;
+            for (size_t i = 0; i < width; i++)
+                if ((int32_t)(i % (size_t)a->head_dim) < a->ropes[k].dim)
+                    key[i] = (float)((double)key[i] / a->ropes[k].attention_factor);
+        }
+    }
+}
+
+static status bind_soft(binder *b, error *err) {
+    const arch *a = b->w->a;
+    const adapter_source *s = &b->pair.source;
+    adapter *ad = b->ad;
+    bool prefix = ad->kind != ADAPTER_PROMPT;
+    int32_t n = s->config.n_virtual;
+    int64_t width = prefix ? 2LL * a->n_layers * a->n_kv_heads * a->head_dim : a->embed_width;
+    if (prefix && a->attn != ATTN_GQA)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "%s: a prefix of keys and values does not fit the "
+                         "latent attention of family %s",
+                         file_of(b), a->family);
+    float *x = NULL;
+    bool folded = !s->project[0];
+    TRY(read_tensor(s, s->soft, n * (folded ? width : s->soft->dims[1]), &x, err));
+    status st = folded ? OK : project(s, n, width, &x, err);
+    if (st == OK) st = take(ad, (size_t)(n * width), sizeof *x, &ad->soft, err);
+    if (st == OK) memcpy(ad->soft, x, (size_t)(n * width) * sizeof *x);
+    mem_free(x);
+    if (st == OK && prefix) undo_factor(a, n, ad->soft);
+    ad->info.n_virtual = n;
+    return st;
+}
+
+static uint64_t next_generation(void) {
+    static _Atomic uint64_t n;
+    return atomic_fetch_add(&n, 1) + 1;
+}
+
+status adapter_open(const char *dir, const weights *w, checkpoint *base,
+                    const adapter_limits *limits, adapter **ret, error *err) {
+    binder b = {.limits = limits, .w = w};
+    TRY(adapter_pair_open(dir, w, base, &b.pair, err));
+    adapter *ad = b.ad = mem_calloc(1, sizeof *ad);
+    ad->b = w->b;
+    ad->kind = b.pair.source.config.kind;
+    ad->generation = next_generation();
+    snprintf(ad->info.kind, sizeof ad->info.kind, "%s", adapter_kind_name(ad->kind));
+    ad->n_slots = (w->a->n_layers + 1) * W_SLOT_COUNT;
+    ad->slots = mem_calloc((size_t)ad->n_slots, sizeof *ad->slots);
+    status st = ad->kind <= ADAPTER_IA3 ? bind_modules(&b, err) : bind_soft(&b, err);
+    adapter_pair_done(&b.pair);
+    if (st == OK)
+        *ret = ad;
+    else
+        adapter_free(ad);
+    return st;
+}
+
+void adapter_free(adapter *a) {
+    if (!a) return;
+    for (struct adapter_chunk *c = a->chunks, *next; c; c = next) {
+        next = c->next;
+        a->b->v->mem_free(a->b, c->p, c->bytes);
+        mem_free(c);
+    }
+    mem_free(a->slots);
+    mem_free(a);
+}
+
+int32_t adapter_modules_max(const arch *a) {
+    int32_t most = 1;
+    for (int32_t i = 0; i < a->n_tensors; i++) {
+        int32_t n = 1;
+        const arch_tensor *t = &a->tensors[i];
+        if (slot_infos[t->slot].kind != SLOT_MATRIX || t->item) continue;
+        for (int32_t k = i + 1; k < a->n_tensors && k < i + MODULES_MAX; k++)
+            n += a->tensors[k].layer == t->layer && a->tensors[k].slot == t->slot &&
+                 a->tensors[k].item == 0;
+        most = MAX(most, n);
+    }
+    return most;
+}

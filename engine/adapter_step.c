@@ -1,0 +1,291 @@
+/* y = c * (W (d * x) + B s A x) + b', run by run. A run that only adds low-rank parts shares the
+ * base's product with its neighbours; one that scales rows or brings weights of its own needs a
+ * product of its own, without the bias, which is added after scaling.
+ *
+ * A row's result depends on its own adapter and input alone: every product and scaling below works
+ * row by row (ops.h), and how runs are cut changes no bit. */
+#include "engine/adapter_step.h"
+
+#include <string.h>
+
+#include "engine/base/check.h"
+#include "engine/base/mem.h"
+#include "engine/forward_parts.h"
+
+/* Memory: one block, cut by one function that also counts it. */
+
+static void *cut(char *base, size_t *at, size_t n, size_t size) {
+    void *p = base ? base + *at : NULL;
+    *at += ALIGN_UP(n * size, (size_t)64);
+    return p;
+}
+
+static size_t cut_all(adapter_step *s, char *base, const weights *w, int32_t max_tokens,
+                      int32_t max_seqs) {
+    size_t at = 0, t = (size_t)max_tokens, widest = 0;
+    for (int32_t i = 0; i < w->n_list; i++)
+        if (w->list[i].n_parts) widest = MAX(widest, (size_t)w->list[i].cols);
+    s->runs = cut(base, &at, t + 1, sizeof *s->runs);
+    s->of_row = cut(base, &at, t, sizeof *s->of_row);
+    s->virtual_of = cut(base, &at, t, sizeof *s->virtual_of);
+    s->order = cut(base, &at, (size_t)max_seqs, sizeof *s->order);
+    s->low = cut(base, &at, t * (size_t)s->row_max, sizeof *s->low);
+    s->in = cut(base, &at, t * widest, sizeof *s->in);
+    s->out = cut(base, &at, t * (size_t)w->a->hidden, sizeof *s->out);
+    return at;
+}
+
+static int32_t row_max_of(const weights *w, int32_t rank_max) {
+    return adapter_modules_max(w->a) * rank_max;
+}
+
+size_t adapter_step_bytes(const weights *w, int32_t max_tokens, int32_t max_seqs,
+                          int32_t rank_max) {
+    adapter_step s = {.row_max = row_max_of(w, rank_max)};
+    return cut_all(&s, NULL, w, max_tokens, max_seqs);
+}
+
+status adapter_step_new(const weights *w, const adapter_table *table, int32_t max_tokens,
+                        int32_t max_seqs, int32_t rank_max, adapter_step **ret, error *err) {
+    adapter_step s = {.table = table, .row_max = row_max_of(w, rank_max)};
+    s.bytes = cut_all(&s, NULL, w, max_tokens, max_seqs);
+    TRY(w->b->v->mem_alloc(w->b, s.bytes, &s.block, err));
+    cut_all(&s, s.block, w, max_tokens, max_seqs);
+    *ret = mem_alloc(sizeof s);
+    **ret = s;
+    return OK;
+}
+
+void adapter_step_free(adapter_step *s, backend *b) {
+    if (!s) return;
+    b->v->mem_free(b, s->block, s->bytes);
+    mem_free(s);
+}
+
+/* Rows */
+
+const adapter *adapter_of_seq(const adapter_step *s, const batch_seq *q) {
+    if (q->adapter == 0) return NULL;
+    CHECK(q->adapter > 0 && q->adapter <= LIMIT_ADAPTERS);
+    const adapter *ad = atomic_load_explicit(&s->table->at[q->adapter], memory_order_acquire);
+    CHECK(ad);
+    return ad;
+}
+
+/* Counting sort by id: stable, so that the plan's order stays within an adapter. */
+const int32_t *adapter_step_order(adapter_step *s, const batch_plan *plan) {
+    int32_t at[LIMIT_ADAPTERS + 2] = {0};
+    for (int32_t i = 0; i < plan->n_seqs; i++) at[plan->seqs[i].adapter + 1]++;
+    for (int32_t k = 1; k <= LIMIT_ADAPTERS; k++) at[k] += at[k - 1];
+    for (int32_t i = 0; i < plan->n_seqs; i++) s->order[at[plan->seqs[i].adapter]++] = i;
+    return s->order;
+}
+
+void adapter_step_row(adapter_step *s, int32_t row, const adapter *ad, int32_t virtual_of) {
+    s->of_row[row] = ad;
+    s->virtual_of[row] = virtual_of;
+}
+
+static void add_row(adapter_step *s, int32_t row, const adapter *ad) {
+    adapter_run *last = s->n_runs ? &s->runs[s->n_runs - 1] : NULL;
+    if (last && last->ad == ad)
+        last->n++;
+    else
+        s->runs[s->n_runs++] = (adapter_run){row, 1, ad};
+}
+
+static void drop_plain(adapter_step *s) {
+    if (s->n_runs == 1 && !s->runs[0].ad) s->n_runs = 0;
+}
+
+void adapter_step_runs(adapter_step *s, int32_t n_rows) {
+    s->n_runs = 0;
+    for (int32_t t = 0; t < n_rows; t++) add_row(s, t, s->of_row[t]);
+    drop_plain(s);
+}
+
+void adapter_step_pick(adapter_step *s, const int32_t *rows, int32_t n) {
+    s->n_runs = 0;
+    for (int32_t i = 0; i < n; i++) add_row(s, i, s->of_row[rows[i]]);
+    drop_plain(s);
+}
+
+/* Products */
+
+static const adapter_slot *slot_of(const adapter *ad, int32_t layer, weight_slot slot) {
+    return ad ? adapter_slot_at(ad, layer, slot) : NULL;
+}
+
+/* Does the slot need a product of its own? */
+static bool is_special(const adapter_slot *s) {
+    return s && (s->own.data || s->c || s->d || s->bias);
+}
+
+static void scale_cols(forward *f, float *x, int64_t stride, int32_t n, int32_t width,
+                       const float *col) {
+    op_scale op = {.n_rows = n, .width = width, .x = x, .x_stride = stride, .scale = 1, .col = col};
+    f->b->v->scale(f->b, &op);
+}
+
+/* out += B (s * (A a)) for n rows. */
+static void add_parts(forward *f, const adapter_slot *s, const float *a, int32_t n, float *out,
+                      int64_t out_stride) {
+    float *low = f->ad->low;
+    if (s->n_parts == 0) return;
+    op_gemm down = {
+        .m = n, .a = a, .a_stride = s->a.k, .w = &s->a, .out = low, .out_stride = s->a.n};
+    CHECK(s->a.n <= f->ad->row_max);
+    f->b->v->gemm(f->b, &down);
+    scale_cols(f, low, s->a.n, n, s->a.n, s->s);
+    for (int32_t k = 0; k < s->n_parts; k++) {
+        const adapter_part *p = &s->parts[k];
+        op_gemm up = {.m = n,
+                      .a = low + p->col0,
+                      .a_stride = s->a.n,
+                      .w = &p->b,
+                      .out = out + p->row0,
+                      .out_stride = out_stride,
+                      .accumulate = true};
+        f->b->v->gemm(f->b, &up);
+    }
+}
+
+static void add_rows(forward *f, float *x, const float *y, int64_t y_stride, int32_t n,
+                     int32_t width) {
+    op_add op = {.n_rows = n,
+                 .width = width,
+                 .x = x,
+                 .x_stride = width,
+                 .y = y,
+                 .y_stride = y_stride,
+                 .x_scale = 1,
+                 .y_scale = 1};
+    f->b->v->add(f->b, &op);
+}
+
+/* The whole of one run, by the formula above. */
+static void own_product(forward *f, int32_t layer, weight_slot slot, const adapter_slot *s,
+                        const float *a, int32_t n, float *out, bool accumulate) {
+    const weight *w = weights_at(f->w, layer, slot);
+    const float *bias = s->bias ? s->bias : weights_vec(f->w, layer, (weight_slot)(slot + 1));
+    float *y = accumulate ? f->ad->out : out;
+    const float *in = a;
+    CHECK(!accumulate || w->rows <= f->a->hidden);
+    if (s->d) {
+        memcpy(f->ad->in, a, (size_t)n * (size_t)w->cols * sizeof *a);
+        scale_cols(f, f->ad->in, w->cols, n, w->cols, s->d);
+        in = f->ad->in;
+    }
+    if (s->own.data)
+        forward_product(f, &s->own, 1, NULL, in, w->cols, n, y, w->rows, false);
+    else
+        forward_product(f, w->m, w->n_parts, NULL, in, w->cols, n, y, w->rows, false);
+    add_parts(f, s, a, n, y, w->rows);
+    if (s->c) scale_cols(f, y, w->rows, n, w->rows, s->c);
+    if (bias) add_rows(f, y, bias, 0, n, w->rows);
+    if (accumulate) add_rows(f, out, y, w->rows, n, w->rows);
+}
+
+void adapter_linear(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
+                    float *out, bool accumulate) {
+    const adapter_step *st = f->ad;
+    const weight *w = weights_at(f->w, layer, slot);
+    const float *bias = weights_vec(f->w, layer, (weight_slot)(slot + 1));
+    int32_t span = 0; /* first row of the base's next product */
+    for (int32_t k = 0; k <= st->n_runs; k++) {
+        const adapter_run *r = &st->runs[k];
+        const adapter_slot *s = k < st->n_runs ? slot_of(r->ad, layer, slot) : NULL;
+        int32_t row = k < st->n_runs ? r->row0 : n_rows;
+        if (k < st->n_runs && !is_special(s)) continue;
+        if (row > span)
+            forward_product(f, w->m, w->n_parts, bias, a + (size_t)span * (size_t)w->cols, w->cols,
+                            row - span, out + (size_t)span * (size_t)w->rows, w->rows, accumulate);
+        if (k == st->n_runs) break;
+        own_product(f, layer, slot, s, a + (size_t)row * (size_t)w->cols, r->n,
+                    out + (size_t)row * (size_t)w->rows, accumulate);
+        span = row + r->n;
+    }
+    for (int32_t k = 0; k < st->n_runs; k++) {
+        const adapter_run *r = &st->runs[k];
+        const adapter_slot *s = slot_of(r->ad, layer, slot);
+        if (s && !is_special(s))
+            add_parts(f, s, a + (size_t)r->row0 * (size_t)w->cols, r->n,
+                      out + (size_t)r->row0 * (size_t)w->rows, w->rows);
+    }
+}
+
+const float *adapter_vec(const forward *f, const adapter *ad, int32_t layer, weight_slot slot) {
+    const adapter_slot *s = slot_of(ad, layer, slot);
+    return s && s->vec ? s->vec : weights_vec(f->w, layer, slot);
+}
+
+/* Embeddings */
+
+static void look_up(forward *f, const adapter_run *r, const float *table, int32_t width,
+                    float scale, float *out) {
+    op_embed op = {.ids = f->ids + r->row0,
+                   .n_tokens = r->n,
+                   .width = width,
+                   .rows = f->a->vocab,
+                   .table = table,
+                   .table_dt = DT_F32,
+                   .scale = scale,
+                   .out = out};
+    f->b->v->embed(f->b, &op);
+}
+
+static void embed_low(forward *f, const adapter_run *r, const adapter_slot *s, float scale,
+                      float *x) {
+    const adapter_part *p = &s->parts[0];
+    look_up(f, r, s->low, p->b.k, scale, f->ad->low);
+    scale_cols(f, f->ad->low, p->b.k, r->n, p->b.k, s->s);
+    op_gemm up = {.m = r->n,
+                  .a = f->ad->low,
+                  .a_stride = p->b.k,
+                  .w = &p->b,
+                  .out = x,
+                  .out_stride = p->b.n,
+                  .accumulate = true};
+    f->b->v->gemm(f->b, &up);
+}
+
+/* Virtual tokens: a soft prompt's own rows; those of a prefix count for nothing. */
+static void embed_virtual(forward *f, const adapter_run *r, size_t width, float *x) {
+    for (int32_t i = 0; i < r->n; i++) {
+        int32_t v = f->ad->virtual_of[r->row0 + i];
+        float *to = x + (size_t)i * width;
+        if (v < 0) continue;
+        if (r->ad->kind == ADAPTER_PROMPT)
+            memcpy(to, r->ad->soft + (size_t)v * width, width * sizeof *to);
+        else
+            memset(to, 0, width * sizeof *to);
+    }
+}
+
+void adapter_embed(forward *f, float scale, float *x) {
+    size_t width = (size_t)f->a->embed_width;
+    for (int32_t k = 0; k < f->ad->n_runs; k++) {
+        const adapter_run *r = &f->ad->runs[k];
+        const adapter_slot *s = slot_of(r->ad, -1, W_EMBED);
+        float *rows = x + (size_t)r->row0 * width;
+        if (s && s->table) look_up(f, r, s->table, (int32_t)width, scale, rows);
+        if (s && s->low) embed_low(f, r, s, scale, rows);
+        if (r->ad && r->ad->soft) embed_virtual(f, r, width, rows);
+    }
+}
+
+void adapter_prefix(forward *f, int32_t layer, int32_t width) {
+    size_t kv = (size_t)f->a->n_kv_heads * (size_t)f->a->head_dim;
+    size_t q = (size_t)f->a->n_heads * (size_t)f->a->head_dim;
+    for (int32_t k = 0; k < f->ad->n_runs; k++) {
+        const adapter_run *r = &f->ad->runs[k];
+        if (!r->ad || !r->ad->soft || r->ad->kind == ADAPTER_PROMPT) continue;
+        for (int32_t t = r->row0; t < r->row0 + r->n; t++) {
+            int32_t v = f->ad->virtual_of[t];
+            size_t at = ((size_t)MAX(v, 0) * (size_t)f->a->n_layers + (size_t)layer) * 2 * kv;
+            if (v >= 0) /* keys, then values, as in the packed projection */
+                memcpy(f->qkv + (size_t)t * (size_t)width + q, r->ad->soft + at,
+                       2 * kv * sizeof(float));
+        }
+    }
+}

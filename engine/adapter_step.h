@@ -1,0 +1,67 @@
+/* Adapters in the forward pass: which rows of a step belong to which adapter, and what is computed
+ * for them beside the base. forward.c calls the functions below where a step has adapters at all.
+ *
+ * The rows of one adapter are neighbours (forward_rows.c lays sequences out by adapter), so the
+ * base's products are computed once over all rows, and each adapter's own over one run of rows. */
+#ifndef ENGINE_ADAPTER_STEP_H
+#define ENGINE_ADAPTER_STEP_H
+
+#include <stdatomic.h>
+
+#include "conf/limits.h"
+#include "engine/adapter.h"
+
+typedef struct forward forward;
+
+/* The adapters that are loaded, by id. Loaders put them in, the engine thread reads. */
+typedef struct adapter_table {
+    _Atomic(const adapter *) at[LIMIT_ADAPTERS + 1];
+} adapter_table;
+
+typedef struct adapter_run {
+    int32_t row0, n;
+    const adapter *ad; /* NULL: the base alone */
+} adapter_run;
+
+typedef struct adapter_step {
+    const adapter_table *table;
+    int32_t row_max; /* R of the widest slot that fits */
+    int32_t n_runs;  /* 0: no row of the step has an adapter */
+    adapter_run *runs;
+    const adapter **of_row; /* [T] */
+    int32_t *virtual_of;    /* [T] index of a virtual token, -1: a token */
+    int32_t *order;         /* [B] sequences of the plan, by adapter */
+    float *low;             /* [T,row_max] */
+    float *in;              /* [T,widest K] */
+    float *out;             /* [T,C] */
+    void *block;
+    size_t bytes;
+} adapter_step;
+
+/* Bytes of scratch for steps of these maxima. */
+size_t adapter_step_bytes(const weights *w, int32_t max_tokens, int32_t max_seqs, int32_t rank_max);
+NODISCARD status adapter_step_new(const weights *w, const adapter_table *table, int32_t max_tokens,
+                                  int32_t max_seqs, int32_t rank_max, adapter_step **ret,
+                                  error *err);
+void adapter_step_free(adapter_step *s, backend *b); /* takes NULL */
+
+/* Laying out: the order in which the plan's sequences take rows; then each row in that order; then
+ * the runs. */
+const int32_t *adapter_step_order(adapter_step *s, const batch_plan *plan);
+const adapter *adapter_of_seq(const adapter_step *s, const batch_seq *q);
+void adapter_step_row(adapter_step *s, int32_t row, const adapter *ad, int32_t virtual_of);
+void adapter_step_runs(adapter_step *s, int32_t n_rows);
+/* From here on rows are these of the step's: for the head. */
+void adapter_step_pick(adapter_step *s, const int32_t *rows, int32_t n);
+
+/* What forward_linear does, with adapters. */
+void adapter_linear(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
+                    float *out, bool accumulate);
+/* The run's own weights of a vector slot, or the base's. */
+const float *adapter_vec(const forward *f, const adapter *ad, int32_t layer, weight_slot slot);
+/* Corrects looked-up embeddings x[T,E]; scale as the base's were scaled. */
+void adapter_embed(forward *f, float scale, float *x);
+/* Keys and values of prefixes take the place of those of their rows, before the rotation. */
+void adapter_prefix(forward *f, int32_t layer, int32_t width);
+
+#endif
