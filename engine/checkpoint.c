@@ -12,6 +12,7 @@
 #include "engine/base/mem.h"
 #include "engine/gguf.h"
 #include "engine/pth.h"
+#include "engine/quant_config.h"
 #include "engine/safetensors.h"
 
 int32_t checkpoint_add_path(checkpoint *c, char *path) {
@@ -252,6 +253,7 @@ void checkpoint_done(checkpoint *c) {
     mem_free(c->maps);
     for (int32_t i = 0; i < c->n_tensors; i++) mem_free(c->tensors[i].name);
     for (int32_t i = 0; i < c->n_files; i++) mem_free(c->files[i]);
+    quant_config_free(c->quant);
     mem_free(c->tensors);
     mem_free(c->files);
     map_done(&c->by_name);

@@ -33,6 +33,7 @@ typedef struct checkpoint {
     map by_name; /* name -> index */
     uint64_t data_bytes;
     file_map *maps; /* [n_files] those that checkpoint_map has opened; NULL before the first */
+    struct quant_config *quant; /* how quantised modules are stored; owned; NULL: none are */
     json_t *config; /* what the container says of the model as a config.json (GGUF), else NULL */
 } checkpoint;
 

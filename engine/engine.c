@@ -12,6 +12,8 @@
 #include "engine/base/thread.h"
 #include "engine/engine_internal.h"
 #include "engine/loader.h"
+#include "engine/quant_config.h"
+#include "engine/quant_module.h"
 
 /* Headroom for what the plan does not count: program, tokenizer, requests. */
 #define OTHER_BYTES ((size_t)64 << 20)
@@ -77,18 +79,7 @@ static void fill_info(engine *e) {
 }
 
 static bool has_tensor(void *ctx, const char *name) {
-    return checkpoint_find(ctx, name) != NULL;
-}
-
-/* Quantised checkpoints have other tensors under the same names: refused before they are missed. */
-static status check_not_quantised(const json_t *config, const char *path, error *err) {
-    const json_t *q = js_get(config, "quantization_config");
-    str method = js_get_str(q, "quant_method");
-    if (!q) return OK;
-    return error_set(err, ERR_UNSUPPORTED,
-                     "%s: quantization_config: method \"" STR_FMT
-                     "\" is not supported; weights must be f32, f16 or bf16",
-                     path, STR_ARG(method));
+    return checkpoint_find(ctx, name) != NULL || quant_module_serves(ctx, name);
 }
 
 static void fill_chat_format(model_info *m, const family *f) {
@@ -117,11 +108,13 @@ static status resolve(engine *e, const engine_options *o, error *err) {
     char *path = NULL;
     json_t *config = NULL;
     const family *f;
+    quant_config *quant = NULL;
     status st = read_config(e, o->model_dir, &config, &path, err);
     if (st == OK) st = family_set_load(o->register_path, &e->families, err);
     if (st == OK) st = family_match(&e->families, config, path, &f, err);
-    if (st == OK) st = check_not_quantised(config, path, err);
+    if (st == OK) st = quant_config_read(o->model_dir, path, config, &quant, err);
     if (st == OK && !e->ckpt.n_files) st = checkpoint_open(o->model_dir, &e->ckpt, err);
+    e->ckpt.quant = quant;
     if (st == OK)
         st = arch_resolve(f, config, path, (tensor_names){has_tensor, &e->ckpt}, &e->a, err);
     if (st == OK) {
@@ -134,6 +127,15 @@ static status resolve(engine *e, const engine_options *o, error *err) {
     return st;
 }
 
+/* f32 where the weights are, else bf16. What goes with quantised matrices says what they are
+ * computed in: f16, the usual of GPTQ and AWQ, has bits that bf16 pages would drop. */
+static dtype auto_kv(const weights *w) {
+    const weight *embed = weights_at(w, -1, W_EMBED);
+    bool is_wide = dtype_is_quant(w->dt) ? embed && (embed->dt == DT_F16 || embed->dt == DT_F32)
+                                         : w->dt == DT_F32;
+    return is_wide ? DT_F32 : DT_BF16;
+}
+
 static status plan_weights(engine *e, const engine_options *o, error *err) {
     cpu_options cpu = {.n_threads = o->n_threads, .isa = o->isa};
     dtype want = DT_COUNT, kv = DT_COUNT;
@@ -144,7 +146,7 @@ static status plan_weights(engine *e, const engine_options *o, error *err) {
     model_info *m = &e->info;
     m->n_params = e->w.n_params;
     m->weight_dt = e->w.dt;
-    m->kv_dt = kv != DT_COUNT ? kv : e->w.dt == DT_F32 ? DT_F32 : DT_BF16;
+    m->kv_dt = kv != DT_COUNT ? kv : auto_kv(&e->w);
     snprintf(m->backend, sizeof m->backend, "%s: %.80s", e->b->name, e->b->device);
     return OK;
 }

@@ -19,12 +19,12 @@ static const struct {
     dtype dt;
     uint8_t bytes;
 } dtypes[] = {
-    {"F32", DT_F32, 4},       {"F16", DT_F16, 2},       {"BF16", DT_BF16, 2},
-    {"I8", DT_I8, 1},         {"U8", DT_U8, 1},         {"I32", DT_I32, 4},
-    {"I64", DT_I64, 8},       {"F64", DT_COUNT, 8},     {"I16", DT_COUNT, 2},
-    {"U16", DT_COUNT, 2},     {"U32", DT_COUNT, 4},     {"U64", DT_COUNT, 8},
-    {"BOOL", DT_COUNT, 1},    {"F8_E4M3", DT_COUNT, 1}, {"F8_E5M2", DT_COUNT, 1},
-    {"F8_E8M0", DT_COUNT, 1}, {"C64", DT_COUNT, 8},
+    {"F32", DT_F32, 4},         {"F16", DT_F16, 2},         {"BF16", DT_BF16, 2},
+    {"I8", DT_I8, 1},           {"U8", DT_U8, 1},           {"I32", DT_I32, 4},
+    {"I64", DT_I64, 8},         {"F64", DT_COUNT, 8},       {"I16", DT_COUNT, 2},
+    {"U16", DT_COUNT, 2},       {"U32", DT_COUNT, 4},       {"U64", DT_COUNT, 8},
+    {"BOOL", DT_COUNT, 1},      {"F8_E4M3", DT_F8_E4M3, 1}, {"F8_E5M2", DT_F8_E5M2, 1},
+    {"F8_E8M0", DT_F8_E8M0, 1}, {"C64", DT_COUNT, 8},
 };
 
 static status read_dtype(str name, st_tensor *t, uint64_t *ret_bytes) {

@@ -11,6 +11,7 @@
 #include <stdio.h>
 
 #include "engine/base/mem.h"
+#include "engine/quant_module.h"
 
 #define PLACE_ALIGN 256
 
@@ -51,8 +52,30 @@ static status check_shape(const checkpoint *c, const arch_tensor *t, const st_te
     return st;
 }
 
+/* *ret_is: the tensor is a quantised module. */
+static status bind_module(weights *w, checkpoint *c, const arch_tensor *t, weight_bind *ret,
+                          uint8_t *used, bool *ret_is, error *err) {
+    bool floats = slot_infos[t->slot].kind == SLOT_TABLE;
+    const st_tensor *st = NULL;
+    *ret = (weight_bind){0};
+    *ret_is = false;
+    if (!t->cols || !quant_module_serves(c, t->name)) return OK;
+    TRY(quant_module_bind(c, t, floats, used, &ret->src, &st, err));
+    int64_t n = t->src_rows * (t->transpose_view ? t->rows : t->cols) * MAX(t->n_stack, 1);
+    if (used[st - c->tensors] == 1) w->n_params += n;
+    used[st - c->tensors] = 2; /* counted */
+    ret->st = st;
+    ret->dt = ret->src->dt;
+    ret->row_bytes = row_source_bytes(ret->src);
+    *ret_is = true;
+    return OK;
+}
+
 static status bind_tensor(weights *w, checkpoint *c, const arch_tensor *t, weight_bind *ret,
                           uint8_t *used, error *err) {
+    bool is_module;
+    TRY(bind_module(w, c, t, ret, used, &is_module, err));
+    if (is_module) return OK;
     const st_tensor *s = checkpoint_find(c, t->name);
     if (!s)
         return error_set(err, ERR_FORMAT, "%s: tensor \"%s\" is missing (family %s)", c->files[0],
@@ -80,10 +103,10 @@ static bool is_ignored(const arch *a, const char *name) {
     return false;
 }
 
-static status check_unused(const arch *a, const checkpoint *c, const uint8_t *used, error *err) {
+static status check_unused(const arch *a, checkpoint *c, const uint8_t *used, error *err) {
     for (int32_t i = 0; i < c->n_tensors; i++) {
         const st_tensor *s = &c->tensors[i];
-        if (used[i] || is_ignored(a, s->name)) continue;
+        if (used[i] || is_ignored(a, s->name) || quant_module_spare(c, s)) continue;
         char shape[128];
         st_tensor_describe(s, shape, sizeof shape);
         return error_set(err, ERR_FORMAT,
