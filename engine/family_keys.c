@@ -16,6 +16,7 @@ const key_rule family_keys[] = {
     {"ignore", KEY_LIST},
     {"transpose", KEY_LIST},
     {"tokenizer", KEY_ANY},
+    {"gguf", KEY_SCALAR}, /* the family of the same models as GGUF files */
     {"tiny", KEY_ANY}, /* config.json keys for make-tiny */
     {"chat", KEY_ANY},
 

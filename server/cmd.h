@@ -21,5 +21,6 @@ int cmd_tokenize(const conf *c);
 int cmd_render(const conf *c);
 int cmd_logits(const conf *c);
 int cmd_make_tiny(const conf *c);
+int cmd_convert(const conf *c);
 
 #endif

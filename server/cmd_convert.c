@@ -1,0 +1,65 @@
+/* pagoda convert: model files into other model files. The engine writes config and weights; the
+ * files beside them (tokenizer, chat template, generation defaults) are copied here. */
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "engine/base/file.h"
+#include "engine/base/mem.h"
+#include "engine/convert.h"
+#include "server/cmd.h"
+
+#define COPY_BYTES_MAX ((size_t)256 << 20)
+
+/* Weights, and what the engine writes itself, are not copied. */
+static bool is_companion(const char *name) {
+    static const char *const not [] = {".safetensors", ".bin",     ".gguf",       ".pt",
+                                       ".pth",         ".msgpack", ".index.json", ".h5"};
+    str s = str_z(name);
+    if (name[0] == '.' || strcmp(name, "config.json") == 0) return false;
+    for (size_t i = 0; i < ARRAY_LEN(not ); i++)
+        if (str_ends(s, str_z(not [i]))) return false;
+    return true;
+}
+
+static status copy_file(const char *from_dir, const char *to_dir, const char *name, error *err) {
+    char *from = path_join(from_dir, name), *to = path_join(to_dir, name);
+    strbuf text = {0};
+    status st = OK;
+    if (file_exists(from)) {
+        st = file_read(from, COPY_BYTES_MAX, &text, err);
+        if (st == OK) st = file_write_atomic(to, strbuf_str(&text), err);
+    }
+    strbuf_done(&text);
+    mem_free(from);
+    mem_free(to);
+    return st;
+}
+
+static status copy_companions(const char *from, const char *to, error *err) {
+    DIR *d = opendir(from);
+    status st = OK;
+    if (!d) return error_set(err, ERR_IO, "%s: cannot read the directory", from);
+    for (struct dirent *f; st == OK && (f = readdir(d));)
+        if (is_companion(f->d_name)) st = copy_file(from, to, f->d_name, err);
+    closedir(d);
+    return st;
+}
+
+int cmd_convert(const conf *c) {
+    error err;
+    if (!c->model || !c->out) return cmd_failf("convert needs a model and --out DIR or FILE.gguf");
+    convert_options o = {.model = c->model,
+                         .register_path = c->register_path,
+                         .out = c->out,
+                         .dt = DT_COUNT,
+                         .shard_bytes = c->shard_size};
+    if (strcmp(c->dtype, "auto") != 0)
+        o.dt = c->dtype[0] == 'b' ? DT_BF16 : strcmp(c->dtype, "f16") == 0 ? DT_F16 : DT_F32;
+    if (strcmp(c->model, c->out) == 0) return cmd_failf("--out must not be the model itself");
+    if (convert_run(&o, &err) != OK) return cmd_fail(&err);
+    bool dirs = dir_exists(c->model) && dir_exists(c->out);
+    if (dirs && copy_companions(c->model, c->out, &err) != OK) return cmd_fail(&err);
+    printf("%s: written\n", c->out);
+    return 0;
+}
