@@ -3,6 +3,7 @@
  * the same for defaults, file, environment and command line: what is valid in one place is valid in
  * all. */
 #include "conf/conf.h"
+#include "conf/mindformers.h"
 
 #include <stdlib.h>
 
@@ -74,7 +75,8 @@ static status unknown_option(conf_cmd cmd, str name, error *err) {
 
 /* An option as typed: its row, and whether it came as --no-NAME. */
 static status option_find(conf_cmd cmd, str name, int *ret_opt, bool *ret_negated, error *err) {
-    int o = conf_find(name);
+    const conf_alias *a = conf_alias_find(name);
+    int o = a ? a->opt : conf_find(name);
     bool negated = false;
     if (o < 0 && str_starts(name, STR("no-"))) {
         o = conf_find(str_cut(name, 3, name.n));
@@ -87,27 +89,40 @@ static status option_find(conf_cmd cmd, str name, int *ret_opt, bool *ret_negate
     return OK;
 }
 
+/* An option that changes nothing: its value is the next word unless that is an option. */
+static status fixed(const conf_alias *a, str value, int argc, char *const *argv, int *i,
+                    error *err) {
+    bool next = !value.p && *i + 1 < argc && strncmp(argv[*i + 1], "--", 2) != 0;
+    if (next) value = str_z(argv[++*i]);
+    return conf_alias_check(a, value.p ? value : STR("true"), err);
+}
+
 /* Read the argument at argv[*i] (and its value, if that is the next one). */
 static status argument(conf_cmd cmd, int argc, char *const *argv, int *i, conf *c, error *err) {
     str arg = str_z(argv[*i]);
     arg = str_cut(arg, 2, arg.n);
     ptrdiff_t eq = str_find(arg, STR("="), 0);
-    str name = eq < 0 ? arg : str_cut(arg, 0, (size_t)eq), value;
+    str name = eq < 0 ? arg : str_cut(arg, 0, (size_t)eq), value = {0};
+    if (eq >= 0) value = str_cut(arg, (size_t)eq + 1, arg.n);
+    const conf_alias *a = conf_alias_find(name);
+    if (a && a->opt < 0) return fixed(a, value, argc, argv, i, err);
     int o = -1;
     bool negated = false;
     TRY(option_find(cmd, name, &o, &negated, err));
     const conf_row *row = &conf_rows()[o];
     if (eq >= 0 && negated) return error_set(err, ERR_INVALID, "--no-%s takes no value", row->name);
-    if (eq >= 0) {
-        value = str_cut(arg, (size_t)eq + 1, arg.n);
-    } else if (row->type == CONF_BOOL) {
+    if (eq < 0 && row->type == CONF_BOOL) {
         value = negated ? STR("false") : STR("true");
-    } else {
+    } else if (eq < 0) {
         if (*i + 1 >= argc)
             return error_set(err, ERR_INVALID, "--%s needs a value (%s)", row->name, row->what);
         value = str_z(argv[++*i]);
     }
-    return conf_set(c, (conf_opt)o, value, FROM_CLI, err);
+    TRY(conf_set(c, (conf_opt)o, value, FROM_CLI, err));
+    /* As in MindFormers, more pairs may follow. */
+    while (o == OPT_options && *i + 1 < argc && argv[*i + 1][0] != '-' && strchr(argv[*i + 1], '='))
+        TRY(conf_set(c, (conf_opt)o, str_z(argv[++*i]), FROM_CLI, err));
+    return OK;
 }
 
 static status positional(conf_cmd cmd, const char *word, conf *c, error *err) {
@@ -141,6 +156,12 @@ static bool asks_help(int argc, char *const *argv) {
     return false;
 }
 
+/* --config, and --options over it. */
+static status load_file(const conf *cli, conf *c, error *err) {
+    if (cli->config) return conf_load_with(cli->config, cli->options, c, err);
+    return mindformers_load("--options", STR(""), cli->options, c, err);
+}
+
 status conf_parse(conf_cmd cmd, int argc, char *const *argv, conf *ret, error *err) {
     status st;
     conf cli, c;
@@ -154,7 +175,7 @@ status conf_parse(conf_cmd cmd, int argc, char *const *argv, conf *ret, error *e
     }
     /* Once to find --config (and every error of the command line), once over the file. */
     TRY_OUT(parse_cli(cmd, argc, argv, &cli, err));
-    if (cli.config) TRY_OUT(conf_load(cli.config, &c, err));
+    TRY_OUT(load_file(&cli, &c, err));
     const char *key = getenv("PAGODA_API_KEY");
     if (key && *key) TRY_OUT(conf_set(&c, OPT_api_key, str_z(key), FROM_ENV, err));
     TRY_OUT(parse_cli(cmd, argc, argv, &c, err));

@@ -25,9 +25,11 @@ enum {
 #include "conf/commands.def"
 #undef COMMAND
     ALL = (1 << CMD_COUNT) - 1,
-    RUNS = FOR_SERVE + FOR_CHAT + FOR_GENERATE + FOR_EVAL, /* scheduler and engine in this process */
-    ENGINE = RUNS + FOR_INSPECT + FOR_LOGITS,   /* an engine in this process */
-    CLIENT = FOR_CHAT + FOR_BENCH,              /* talks to a server */
+    /* scheduler and engine in this process; of these, what generates */
+    RUNS = FOR_SERVE + FOR_CHAT + FOR_GENERATE + FOR_PREDICT + FOR_EVAL,
+    ANSWERS = RUNS - FOR_EVAL,
+    ENGINE = RUNS + FOR_INSPECT + FOR_LOGITS, /* an engine in this process */
+    CLIENT = FOR_CHAT + FOR_BENCH,            /* talks to a server */
 };
 
 typedef enum conf_type {
@@ -61,6 +63,20 @@ typedef enum conf_opt {
 
 typedef enum conf_source { FROM_DEFAULT, FROM_FILE, FROM_ENV, FROM_CLI } conf_source;
 
+/* What another program's file says and no option holds: to be compared with the model's config.json
+ * and to be told to the user. */
+typedef struct conf_expect {
+    char *where;      /* "f.yaml, line 3: model.model_config.num_layers" */
+    char *value;      /* as it stands there */
+    const char *keys; /* of config.json: "a|b.c", the first that is there counts */
+} conf_expect;
+
+typedef struct conf_foreign {
+    strbuf notes, unknown; /* lines: what has no effect and why; keys that nobody knows */
+    conf_expect expect[32];
+    int n_expect;
+} conf_foreign;
+
 typedef struct conf {
 #define GROUP(title)
 #define OPT(type, field, default_, lo, hi, what, commands, help) conf_##type field;
@@ -69,6 +85,7 @@ typedef struct conf {
 #undef GROUP
     uint8_t source[OPT_COUNT]; /* conf_source: where each value is from */
     bool help;                 /* --help was given: nothing else was read */
+    conf_foreign *foreign;     /* NULL: the file is one of ours */
 } conf;
 
 /* Row of options.def. */
@@ -94,8 +111,11 @@ bool conf_cmd_find(const char *name, conf_cmd *ret);
 /* Read the arguments that follow the command's name. Errors name the option, what was found and
  * what is expected; an unknown option is answered with the nearest name. */
 NODISCARD status conf_parse(conf_cmd cmd, int argc, char *const *argv, conf *ret, error *err);
-/* The YAML file alone over the defaults (for tests and --config). */
+/* The YAML file alone over the defaults (for tests and --config): options by name, or MindFormers'
+ * predict YAML, told by its keys. */
 NODISCARD status conf_load(const char *path, conf *c, error *err);
+/* The same, with lines of KEY=VALUE (conf.options, may be NULL) over it. */
+NODISCARD status conf_load_with(const char *path, const char *overrides, conf *c, error *err);
 void conf_init(conf *c); /* the defaults */
 void conf_done(conf *c);
 static inline bool conf_given(const conf *c, conf_opt o) {
@@ -109,6 +129,19 @@ bool conf_list_next(const char **at, str *ret);
 NODISCARD status conf_set(conf *c, conf_opt o, str text, conf_source from, error *err);
 /* Index of the option called `name` ('_' counts as '-'), -1 if there is none. */
 int conf_find(str name);
+
+/* A name that another program has for an option (aliases.def). */
+typedef struct conf_alias {
+    const char *name;       /* "session-len" */
+    int opt;                /* the option it stands for; -1: none, then */
+    const char *only, *why; /* the values that are accepted (they change nothing); why no others */
+    const char *program;
+} conf_alias;
+extern const conf_alias conf_aliases[];
+extern const int conf_n_aliases;
+const conf_alias *conf_alias_find(str name); /* NULL if there is none */
+/* Check the value of an alias that stands for no option. */
+NODISCARD status conf_alias_check(const conf_alias *a, str value, error *err);
 /* The closest option name within a plausible typing error among `commands`, or NULL. */
 const char *conf_nearest(str name, unsigned commands);
 

@@ -107,6 +107,23 @@ static void add_cell(strbuf *out, const char *text) {
     }
 }
 
+/* The names of other programs, for the end of OPTIONS.md. */
+static void add_aliases(strbuf *out) {
+    strbuf_addz(out, "\n## Names of other programs\n\nAccepted too, on the command line and in the "
+                     "file (aliases.def).\n\n| name | program | means |\n|---|---|---|\n");
+    for (int i = 0; i < conf_n_aliases; i++) {
+        const conf_alias *a = &conf_aliases[i];
+        strbuf_addf(out, "| `--%s` | %s | ", a->name, a->program);
+        if (a->opt >= 0) {
+            strbuf_addf(out, "`--%s` |\n", conf_rows()[a->opt].name);
+            continue;
+        }
+        strbuf_addz(out, "only ");
+        add_cell(out, a->only);
+        strbuf_addf(out, ": %s |\n", a->why);
+    }
+}
+
 void conf_markdown(strbuf *out) {
     strbuf_addz(out, "# Options\n\nMade by `pagoda --help-markdown` from options.def; a test "
                      "compares.\nIn a YAML file (`--config FILE`) the names stand without the "
@@ -130,6 +147,7 @@ void conf_markdown(strbuf *out) {
         add_cell(out, row->help);
         strbuf_addz(out, " |\n");
     }
+    add_aliases(out);
 }
 
 void conf_yaml_example(strbuf *out) {

@@ -111,6 +111,17 @@ static bool is_choice(const char *choices, str text) {
     return false;
 }
 
+/* Other programs' words for the choices of an option. */
+static str choice(str text) {
+    static const char *const words[][2] = {
+        {"float32", "f32"}, {"fp32", "f32"}, {"float", "f32"},     {"float16", "f16"},
+        {"fp16", "f16"},    {"half", "f16"}, {"bfloat16", "bf16"},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        if (str_eqz(text, words[i][0])) return str_z(words[i][1]);
+    return text;
+}
+
 static const char *expected(conf_type t) {
     switch (t) {
     case CONF_INT: return "a whole number";
@@ -192,8 +203,9 @@ static status set_typed(void *field, const conf_row *row, str text, error *err) 
         *(uint64_t *)field = (uint64_t)llround(row->type == CONF_BYTES ? x : x * 1e6);
         return OK;
     case CONF_ENUM:
-        if (!is_choice(row->what, text)) return refuse(row, text, err);
-        set_string(field, text);
+        if (!is_choice(row->what, text) && !is_choice(row->what, choice(text)))
+            return refuse(row, text, err);
+        set_string(field, is_choice(row->what, text) ? text : choice(text));
         return OK;
     case CONF_STRING: set_string(field, text); return OK;
     case CONF_LIST: return append(field, row, text, err);
@@ -223,7 +235,19 @@ void conf_init(conf *c) {
     }
 }
 
+static void foreign_free(conf_foreign *f) {
+    if (!f) return;
+    for (int i = 0; i < f->n_expect; i++) {
+        mem_free(f->expect[i].where);
+        mem_free(f->expect[i].value);
+    }
+    strbuf_done(&f->notes);
+    strbuf_done(&f->unknown);
+    mem_free(f);
+}
+
 void conf_done(conf *c) {
+    foreign_free(c->foreign);
     for (int o = 0; o < OPT_COUNT; o++) {
         conf_type t = conf_rows()[o].type;
         if (t == CONF_STRING || t == CONF_ENUM || t == CONF_LIST)

@@ -6,6 +6,7 @@
 
 #include "conf/conf.h"
 #include "conf/limits.h"
+#include "conf/mindformers.h"
 #include "engine/base/file.h"
 
 typedef struct reader {
@@ -33,12 +34,17 @@ static bool is_null(const yaml_event_t *e) {
            (!*v || strcmp(v, "~") == 0 || strcmp(v, "null") == 0);
 }
 
-static status find_key(reader *r, const yaml_event_t *e, int *ret, error *err) {
+/* *ret_fixed: the key changes nothing, and *ret is untouched. */
+static status find_key(reader *r, const yaml_event_t *e, int *ret, const conf_alias **ret_fixed,
+                       error *err) {
     if (e->type != YAML_SCALAR_EVENT)
         return error_set(err, ERR_INVALID, "%s, line %d: expected an option's name", r->path,
                          line_of(e));
     str name = str_n((const char *)e->data.scalar.value, e->data.scalar.length);
-    int o = conf_find(name);
+    const conf_alias *a = conf_alias_find(name);
+    int o = a ? a->opt : conf_find(name);
+    *ret_fixed = a && o < 0 ? a : NULL;
+    if (*ret_fixed) return OK;
     if (o == OPT_config)
         return error_set(err, ERR_INVALID, "%s, line %d: config belongs on the command line",
                          r->path, line_of(e));
@@ -93,17 +99,27 @@ static status set_value(reader *r, int o, const yaml_event_t *e, error *err) {
     return st;
 }
 
+static status check_fixed(reader *r, const conf_alias *a, const yaml_event_t *e, error *err) {
+    str text = STR("a list or mapping");
+    if (e->type == YAML_SCALAR_EVENT)
+        text = str_n((const char *)e->data.scalar.value, e->data.scalar.length);
+    status st = conf_alias_check(a, text, err);
+    if (st != OK) error_prefix(err, "%s, line %d", r->path, line_of(e));
+    return st;
+}
+
 /* One key and its value; *ret_done at the end of the mapping. */
 static status pair(reader *r, bool *ret_done, error *err) {
     yaml_event_t key, value;
+    const conf_alias *fixed = NULL;
     int o = -1;
     TRY(next(r, &key, err));
     *ret_done = key.type == YAML_MAPPING_END_EVENT;
-    status st = *ret_done ? OK : find_key(r, &key, &o, err);
+    status st = *ret_done ? OK : find_key(r, &key, &o, &fixed, err);
     yaml_event_delete(&key);
     if (*ret_done || st != OK) return st;
     TRY(next(r, &value, err));
-    st = set_value(r, o, &value, err);
+    st = fixed ? check_fixed(r, fixed, &value, err) : set_value(r, o, &value, err);
     yaml_event_delete(&value);
     return st;
 }
@@ -127,18 +143,27 @@ static status document(reader *r, error *err) {
     return OK;
 }
 
-status conf_load(const char *path, conf *c, error *err) {
-    strbuf text = {0};
+static status own_file(const char *path, str text, conf *c, error *err) {
     reader r = {.path = path, .c = c};
-    status st = file_read(path, LIMIT_CONFIG_BYTES, &text, err);
-    if (st == OK && !yaml_parser_initialize(&r.parser))
-        st = error_set(err, ERR_NOMEM, "no memory for the YAML reader");
-    if (st == OK) {
-        str s = strbuf_str(&text);
-        yaml_parser_set_input_string(&r.parser, (const unsigned char *)s.p, s.n);
-        st = document(&r, err);
-        yaml_parser_delete(&r.parser);
-    }
-    strbuf_done(&text);
+    if (!yaml_parser_initialize(&r.parser))
+        return error_set(err, ERR_NOMEM, "no memory for the YAML reader");
+    yaml_parser_set_input_string(&r.parser, (const unsigned char *)text.p, text.n);
+    status st = document(&r, err);
+    yaml_parser_delete(&r.parser);
     return st;
+}
+
+status conf_load_with(const char *path, const char *overrides, conf *c, error *err) {
+    strbuf file = {0};
+    status st = file_read(path, LIMIT_CONFIG_BYTES, &file, err);
+    str text = strbuf_str(&file);
+    bool is_foreign = st == OK && mindformers_is(text);
+    if (st == OK && !is_foreign) st = own_file(path, text, c, err);
+    if (st == OK) st = mindformers_load(path, is_foreign ? text : STR(""), overrides, c, err);
+    strbuf_done(&file);
+    return st;
+}
+
+status conf_load(const char *path, conf *c, error *err) {
+    return conf_load_with(path, NULL, c, err);
 }

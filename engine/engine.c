@@ -179,6 +179,7 @@ static void plan_memory(engine *e, const engine_options *o) {
         .max_model_len = o->max_model_len,
         .max_seqs = e->max_seqs,
         .kv_wanted = o->kv_bytes,
+        .kv_fraction = o->kv_fraction,
     };
     forward_bytes(e->a, e->max_tokens, e->max_seqs, &p->activations_fixed, &p->activations_per_len);
     p->activations_fixed += sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof *e->tasks;

@@ -79,6 +79,7 @@ static size_t pages_for(const memplan *m, int32_t len) {
 static size_t choose_pages(const memplan *m, int32_t len, size_t left) {
     size_t one = pages_for(m, len), full = one * (size_t)m->max_seqs;
     if (left == SIZE_MAX) return full;
+    if (m->kv_fraction > 0) return (size_t)(m->kv_fraction * (double)left) / m->page_bytes;
     size_t half = left / 2 / m->page_bytes, most = left / 10 * 9 / m->page_bytes;
     return MIN(full, MAX(half, MIN(one, most)));
 }

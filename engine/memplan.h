@@ -20,6 +20,7 @@ typedef struct memplan {
     int32_t max_model_len; /* wanted; 0: ctx_max, reduced to what fits */
     int32_t max_seqs;
     size_t kv_wanted;       /* 0: chosen */
+    double kv_fraction;     /* with kv_wanted 0: part of what is left; 0: chosen */
     size_t available;       /* free for this process; SIZE_MAX: unknown */
     const char *limited_by; /* "free memory" or "the control group's limit" */
     /* out */

@@ -12,6 +12,7 @@
 #include "engine/base/mem.h"
 #include "server/cmd.h"
 #include "server/cmd_local.h"
+#include "tokenizer/chat_builtin.h"
 
 #define PATH "/v1/chat/completions"
 
@@ -20,6 +21,7 @@ typedef struct talk {
     client_url url;
     json_t *messages;
     char *model;   /* name to ask for */
+    strbuf system; /* what every conversation begins with; empty: nothing */
     bool terminal; /* standard input is one: prompts and hints are shown */
 } talk;
 
@@ -37,7 +39,7 @@ static void add_message(json_t *messages, const char *role, str content) {
 
 static void reset(talk *t) {
     json_array_clear(t->messages);
-    if (t->c->system) add_message(t->messages, "system", str_z(t->c->system));
+    if (t->system.n) add_message(t->messages, "system", strbuf_str(&t->system));
 }
 
 static void body_of(const talk *t, strbuf *out) {
@@ -50,6 +52,9 @@ static void body_of(const talk *t, strbuf *out) {
     if (conf_given(c, OPT_top_p)) json_object_set_new(q, "top_p", json_real(c->top_p));
     if (conf_given(c, OPT_top_k)) json_object_set_new(q, "top_k", json_integer(c->top_k));
     if (conf_given(c, OPT_seed)) json_object_set_new(q, "seed", json_integer(c->seed));
+    if (conf_given(c, OPT_repetition_penalty))
+        json_object_set_new(q, "repetition_penalty", json_real(c->repetition_penalty));
+    if (c->stop) json_object_set_new(q, "stop", json_string(c->stop));
     strbuf_add_js(out, q);
     json_decref(q);
 }
@@ -92,10 +97,15 @@ static void question(talk *t, str text) {
     while (json_array_size(t->messages) > before) json_array_remove(t->messages, before);
 }
 
-/* A word that begins with a slash; false ends the program. */
+/* Words that are not said to the model: those with a slash, and XTuner's. */
+static bool is_command(str word) {
+    return word.p[0] == '/' || str_eqz(word, "RESET") || str_eqz(word, "EXIT");
+}
+
+/* False ends the program. */
 static bool command(talk *t, str word) {
-    if (str_eqz(word, "/exit") || str_eqz(word, "/quit")) return false;
-    if (str_eqz(word, "/reset")) {
+    if (str_eqz(word, "/exit") || str_eqz(word, "/quit") || str_eqz(word, "EXIT")) return false;
+    if (str_eqz(word, "/reset") || str_eqz(word, "RESET")) {
         reset(t);
         puts("the conversation is forgotten");
     } else {
@@ -118,7 +128,7 @@ static void converse(talk *t) {
         if (n < 0) break;
         str text = str_trim(str_n(line, (size_t)n));
         if (!text.n) continue;
-        if (text.p[0] != '/')
+        if (!is_command(text))
             question(t, text);
         else if (!command(t, text))
             break;
@@ -134,6 +144,9 @@ static status run(talk *t, error *err) {
         TRY(client_first_model(&t->url, t->c->api_key, &t->model, err));
     /* No SA_RESTART: reading the answer or a line is broken off. */
     sigaction(SIGINT, &(struct sigaction){.sa_handler = on_interrupt}, NULL);
+    if (t->c->system_template)
+        TRY(chat_system_prompt(t->c->system_template, t->c->bot_name, &t->system, err));
+    if (t->c->system) strbuf_addz(&t->system, t->c->system);
     t->messages = json_array();
     t->terminal = isatty(STDIN_FILENO);
     reset(t);
@@ -157,6 +170,7 @@ int cmd_chat(const conf *c) {
     if (st == OK && c->model) t.url = l.url;
     if (st == OK) st = run(&t, &err);
     mem_free(t.model);
+    strbuf_done(&t.system);
     local_close(&l);
     return st == OK ? 0 : cmd_fail(&err);
 }

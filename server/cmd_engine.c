@@ -18,7 +18,14 @@ engine_options cmd_engine_options(const conf *c) {
         .max_seqs = (int32_t)c->max_num_seqs,
         .max_batched_tokens = (int32_t)c->max_num_batched_tokens,
         .kv_bytes = c->kv_cache_bytes,
+        .kv_fraction = c->kv_cache_fraction,
     };
+}
+
+const char *cmd_chat_template(const conf *c, char *buf, size_t n) {
+    if (c->chat_template || !c->prompt_template) return c->chat_template;
+    snprintf(buf, n, "xtuner/%.64s", c->prompt_template);
+    return buf;
 }
 
 int cmd_print_kernels(const conf *c) {

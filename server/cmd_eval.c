@@ -46,7 +46,7 @@ static status read_ids(const conf *c, vec_i32 *ids, error *err) {
     strbuf text = {0};
     status st = file_read(c->file, TEXT_BYTES_MAX, &text, err);
     tokenizer_options o = {.pretokenizer = c->pretokenizer};
-    if (st == OK) st = tokenizer_open(c->model, &o, &t, err);
+    if (st == OK) st = tokenizer_open(c->tokenizer ? c->tokenizer : c->model, &o, &t, err);
     if (st == OK)
         st = tokenizer_encode(t, strbuf_str(&text),
                               c->special_tokens ? ENCODE_SPECIAL : ENCODE_PLAIN, 0, ids, err);

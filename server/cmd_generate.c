@@ -46,6 +46,8 @@ static json_t *request_of(const conf *c, str prompt) {
     if (conf_given(c, OPT_top_k)) json_object_set_new(q, "top_k", json_integer(c->top_k));
     if (conf_given(c, OPT_seed)) json_object_set_new(q, "seed", json_integer(c->seed));
     if (c->stop) json_object_set_new(q, "stop", json_string(c->stop));
+    if (conf_given(c, OPT_repetition_penalty))
+        json_object_set_new(q, "repetition_penalty", json_real(c->repetition_penalty));
     if (c->ignore_eos) json_object_set_new(q, "ignore_eos", json_true());
     return q;
 }

@@ -7,6 +7,7 @@
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "server/cmd.h"
+#include "server/cmd_engine.h"
 #include "server/lines.h"
 #include "tokenizer/chat.h"
 #include "tokenizer/chat_builtin.h"
@@ -53,9 +54,11 @@ int cmd_render(const conf *c) {
     error err;
     tool u = {.now = c->now};
     if (c->list) return list_formats(c);
-    if (!c->template && !c->model && !c->chat_template)
+    if (!c->template && !c->model && !c->chat_template && !c->prompt_template)
         return cmd_failf("render needs --model DIR, --chat-template NAME or --template FILE");
-    chat_options o = {.override = c->chat_template, .register_path = c->register_path};
+    char xtuner[96];
+    const char *name = cmd_chat_template(c, xtuner, sizeof xtuner);
+    chat_options o = {.override = name, .register_path = c->register_path};
     status st = c->template ? template_open(c->template, &u.template, &err)
                             : chat_open(c->model, &o, NULL, &u.chat, &err);
     if (st != OK) return cmd_fail(&err);

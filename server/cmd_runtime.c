@@ -11,6 +11,7 @@
 #include "engine/base/mem.h"
 #include "engine/mock.h"
 #include "server/cmd_engine.h"
+#include "server/cmd_foreign.h"
 #include "server/notify.h"
 #include "tokenizer/chat.h"
 #include "tokenizer/tokenizer.h"
@@ -124,6 +125,16 @@ static void schedule(runtime *r, const conf *c) {
     scheduler_start(r->sched);
 }
 
+/* What the options say goes before the model's generation_config.json. */
+static void set_defaults(const conf *c, server_defaults *d) {
+    if (conf_given(c, OPT_temperature)) d->temperature = (float)c->temperature;
+    if (conf_given(c, OPT_top_p)) d->top_p = (float)c->top_p;
+    if (conf_given(c, OPT_top_k)) d->top_k = (int32_t)c->top_k;
+    if (conf_given(c, OPT_repetition_penalty)) d->repetition_penalty = (float)c->repetition_penalty;
+    if (c->max_tokens) d->max_new_tokens = (int32_t)c->max_tokens;
+    d->max_length = (int32_t)c->max_length;
+}
+
 static status attach(runtime *r, const conf *c, error *err) {
     stepper s = runtime_stepper(r);
     const char *names[] = {r->name};
@@ -144,6 +155,7 @@ static status attach(runtime *r, const conf *c, error *err) {
     m.eos_ids = info ? info->eos_ids : &eos;
     m.n_eos = info ? info->n_eos : eos >= 0;
     TRY(server_defaults_read(c->model, &m.defaults, err));
+    set_defaults(c, &m.defaults);
     strbuf text = {0};
     if (info) {
         strbuf_addz(&text, "\"family\":");
@@ -154,6 +166,13 @@ static status attach(runtime *r, const conf *c, error *err) {
     } else {
         strbuf_addz(&text, "\"family\":\"mock\"");
     }
+    strbuf_addf(&text,
+                ",\"max_num_seqs\":%lld,\"max_num_batched_tokens\":%lld,\"prefix_cache\":%s,"
+                "\"chat_format\":",
+                (long long)c->max_num_seqs, (long long)c->max_num_batched_tokens,
+                c->prefix_cache ? "true" : "false");
+    const char *format = chat_format_name(r->chat);
+    strbuf_add_json(&text, str_z(format ? format : chat_has_template(r->chat) ? "own" : "none"));
     m.info_json = text.p;
     server_attach(r->srv, &m, r->sched);
     strbuf_done(&text);
@@ -169,8 +188,10 @@ static char *model_name(const conf *c) {
 }
 
 static status open_chat(runtime *r, const conf *c, const char *fallback, error *err) {
-    chat_options o = {
-        .override = c->chat_template, .register_path = c->register_path, .fallback = fallback};
+    char xtuner[96];
+    chat_options o = {.override = cmd_chat_template(c, xtuner, sizeof xtuner),
+                      .register_path = c->register_path,
+                      .fallback = fallback};
     chat_free(r->chat);
     r->chat = NULL;
     return chat_open(c->model, &o, r->tok, &r->chat, err);
@@ -181,7 +202,7 @@ static status open_chat(runtime *r, const conf *c, const char *fallback, error *
 static status open_family_chat(runtime *r, const conf *c, error *err) {
     const char *name = r->engine ? engine_info(r->engine)->chat_format : "";
     bool own = chat_has_template(r->chat) && !chat_format_name(r->chat);
-    if (!*name || own || c->chat_template) return OK;
+    if (!*name || own || c->chat_template || c->prompt_template) return OK;
     return open_chat(r, c, name, err);
 }
 
@@ -189,10 +210,11 @@ static status open_all(runtime *r, const conf *c, const char *unix_socket, const
                        error *err) {
     const char *keys[1];
     server_options so = options(c, unix_socket, keys);
+    TRY(cmd_foreign_check(c, err));
     TRY(server_new(&so, &r->srv, err));
     TRY(server_start(r->srv, err));
     if (h->on_listen) h->on_listen(h->ctx, r->srv);
-    TRY(tokenizer_open(c->model, NULL, &r->tok, err));
+    TRY(tokenizer_open(c->tokenizer ? c->tokenizer : c->model, NULL, &r->tok, err));
     TRY(open_chat(r, c, NULL, err));
     bool is_mock = strcmp(c->engine, "mock") == 0;
     TRY(is_mock ? mock_open(r, c, err) : model_open(r, c, h, err));

@@ -19,10 +19,13 @@ static status too_long(const model *m, int64_t n_prompt, bool more, error *err,
 status prompt_max_tokens(const model *m, const gen_params *p, int32_t n_prompt, int32_t *ret,
                          error *err, const char **ret_code) {
     int64_t room = (int64_t)m->m.max_model_len - n_prompt;
-    int32_t usual = m->m.defaults.max_new_tokens;
+    int32_t usual = m->m.defaults.max_new_tokens, total = m->m.defaults.max_length;
     if (room < (p->max_tokens == 0 ? 0 : 1)) return too_long(m, n_prompt, false, err, ret_code);
     if (p->max_tokens < 0) {
-        int64_t n = usual > 0 ? usual : p->kind == API_COMPLETIONS ? 16 : room;
+        int64_t n = usual > 0                    ? usual
+                    : total > 0                  ? MAX(total - n_prompt, 1)
+                    : p->kind == API_COMPLETIONS ? 16
+                                                 : room;
         *ret = (int32_t)MIN(n, room);
         return OK;
     }

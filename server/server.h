@@ -70,6 +70,7 @@ typedef struct server_defaults {
     int32_t top_k;           /* 0: off */
     int32_t no_repeat_ngram; /* 0: off */
     int32_t max_new_tokens;  /* 0: none named */
+    int32_t max_length;      /* of prompt and answer together; 0: no bound of its own */
 } server_defaults;
 
 /* OpenAI's defaults, overwritten by what dir/generation_config.json says (it may be absent). */

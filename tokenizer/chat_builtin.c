@@ -328,3 +328,33 @@ status chat_format_list(const char *register_path, strbuf *out, error *err) {
     formats_done(&all);
     return OK;
 }
+
+static status unknown_system(const json_t *all, const char *name, error *err) {
+    strbuf names = {0};
+    const char *key;
+    json_t *v;
+    json_object_foreach((json_t *)(uintptr_t)all, key, v) {
+        strbuf_addf(&names, "%s%s", names.n ? ", " : "", key);
+    }
+    status st = error_set(err, ERR_INVALID, "no system message is called \"%.60s\"; names: %s",
+                          name, names.p);
+    strbuf_done(&names);
+    return st;
+}
+
+status chat_system_prompt(const char *name, const char *bot_name, strbuf *out, error *err) {
+    static const char mark[] = "{bot_name}";
+    json_t *all = NULL;
+    TRY(js_parse(bytes_of(embedded("system.json")), &all, err));
+    str text = js_get_str(all, name);
+    status st = text.p ? OK : unknown_system(all, name, err);
+    for (size_t from = 0; st == OK && from < text.n;) {
+        ptrdiff_t at = str_find(text, STR(mark), from);
+        size_t to = at < 0 ? text.n : (size_t)at;
+        strbuf_add(out, str_cut(text, from, to));
+        if (at >= 0) strbuf_addz(out, bot_name);
+        from = at < 0 ? text.n : to + strlen(mark);
+    }
+    json_decref(all);
+    return st;
+}

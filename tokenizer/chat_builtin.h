@@ -40,6 +40,10 @@ NODISCARD status chat_format_open(const char *path, chat_format *ret, error *err
 /* The format whose `match` fits a config.json; *ret_found false and *ret untouched if none. */
 NODISCARD status chat_format_match(const json_t *config, const char *register_path,
                                    chat_format *ret, bool *ret_found, error *err);
+/* Append the system message called `name` (conf/chat/system.json), which speaks of the model as
+ * bot_name. The error lists the names. */
+NODISCARD status chat_system_prompt(const char *name, const char *bot_name, strbuf *out,
+                                    error *err);
 /* Append "name: about" lines, aliases in brackets, for people; register_path may be NULL. */
 NODISCARD status chat_format_list(const char *register_path, strbuf *out, error *err);
 

@@ -105,7 +105,7 @@ def serving(*args, model=DEMO, env=None):
 def version_and_help():
     assert run("--version")[0].startswith("pagoda ")
     overview = run("--help")[0]
-    for command in ("serve", "chat", "generate", "bench", "eval", "inspect", "tokenize", "render",
+    for command in ("serve", "chat", "generate", "predict", "bench", "eval", "inspect", "tokenize", "render",
                     "logits"):
         assert command in overview
         assert f"usage: pagoda {command}" in run(command, "--help")[0]
@@ -346,6 +346,117 @@ def eval_refuses_what_it_cannot_measure():
         assert "--context 9999999" in run(*args, "--context", "9999999", rc=1)[1]
     assert "eval needs a word" in run("eval", rc=1)[1]
     assert "/nowhere" in run("eval", "ppl", "--model", DEMO, "--file", "/nowhere", rc=1)[1]
+
+
+# --- files and flags of other programs
+
+@contextlib.contextmanager
+def mindformers(**changes):
+    """A predict YAML for the demo model; changes: what its keys are to say instead."""
+    with open(need(f"{DEMO}/config.json"), encoding="utf-8") as f:
+        values = {**json.load(f), **changes}
+    with open("tests/conf/predict_llama.yaml", encoding="utf-8") as f:
+        text = f.read()
+    for key, value in values.items():
+        text = text.replace(f"@{key}@", str(value))
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as f:
+        f.write(text)
+        f.flush()
+        yield f.name
+
+
+@case
+def a_predict_file_of_mindformers_serves():
+    with mindformers() as path:
+        with serving("--config", path) as (p, port):
+            info = json.loads(get(port, "/server_info")[1])
+            assert info["max_model_len"] == 256 and info["weight_dtype"] == "f16", info
+            body = {"prompt": "The stars", "ignore_eos": True}
+            answers = [ask(port, "/v1/completions", body)[1] for _ in range(2)]
+            first, again = (a["choices"][0]["text"] for a in answers)
+            assert first == again, "do_sample: False is greedy"
+            assert answers[0]["usage"]["total_tokens"] == 40, answers[0]["usage"]
+            p.log.seek(0)
+            log = p.log.read()
+        assert "line 76: model.model_config.a_key_of_tomorrow: not known" in log, log
+        assert "device_target: this build computes on the CPU" in log, log
+        assert "trainer" not in log, log
+        err = run("serve", "--config", path, "--model", DEMO, "--port", "0", "--options",
+                  "parallel_config.model_parallel=2", rc=2)[1]
+        assert "--options parallel_config.model_parallel: tensor parallelism is 2" in err, err
+        with serving("--config", path, "--options", "model.model_config.seq_length=128",
+                     "max-num-seqs=3") as (_, port):
+            assert json.loads(get(port, "/server_info")[1])["max_model_len"] == 128
+    with serving("--config", "tests/conf/predict_new.yaml") as (_, port):
+        info = json.loads(get(port, "/server_info")[1])
+        assert info["weight_dtype"] == "bf16" and info["model"] == "demo-model", info
+
+
+@case
+def a_predict_file_for_another_model_is_refused():
+    for changes, text in [({"num_hidden_layers": 7}, "model.model_config.num_layers is 7, but "
+                           "num_hidden_layers in conf/demo-model/config.json is 6"),
+                          ({"rope_theta": 500000}, "model.model_config.theta is 500000, but")]:
+        with mindformers(**changes) as path:
+            err = run("predict", "--config", path, "--load_checkpoint", DEMO, "--predict_data", "x",
+                      rc=1)[1]
+            assert text in err and f"pagoda: {path}, line" in err, err
+
+
+@case
+def predict_prints_what_mindformers_prints():
+    with mindformers() as path, tempfile.NamedTemporaryFile("w", suffix=".txt") as data:
+        data.write("The stars\n\n  What is\n")
+        data.flush()
+        args = ["predict", "--config", path, "--load_checkpoint", DEMO, "--run_mode", "predict"]
+        one = json.loads(run(*args, "--predict_data", "The stars")[0])
+        two = json.loads(run(*args, "--predict_data", data.name, "--predict_batch_size", "1")[0])
+        assert list(one) == ["text_generation_text"] and len(two["text_generation_text"]) == 2
+        assert one["text_generation_text"][0] == two["text_generation_text"][0]
+        assert two["text_generation_text"][1].startswith("What is "), two
+        err = run(*args, "--predict_data", "x", "--adapter_id", "none", rc=1)[1]
+        assert "none" in err, err
+    assert "--predict-data" in run("predict", "--load_checkpoint", DEMO, rc=1)[1]
+
+
+@case
+def names_of_lmdeploy_are_taken():
+    with serving("--session_len", "100", "--max_batch_size", "2", "--cache_max_entry_count", "0.01",
+                 "--enable_prefix_caching", "--max-prefill-token-num", "64", "--quant-policy", "0",
+                 "--tp", "1", "--model_format", "hf", "--model-name", "other") as (_, port):
+        for path in ("/server_info", "/v1/server_info"):
+            info = json.loads(get(port, path)[1])
+            assert (info["max_model_len"], info["max_num_seqs"]) == (100, 2), info
+            assert info["max_num_batched_tokens"] == 64 and info["prefix_cache"] is True, info
+            assert info["model"] == "other" and info["kv_pages"] * 16 < 10**6, info
+    for args, text in [(["--tp", "2"], "tensor parallelism is not there yet"),
+                       (["--quant_policy=8"], "quantised keys and values are not there yet"),
+                       (["--rope-scaling-factor", "2.5"], "config.json"),
+                       (["--cache_block_seq_len", "64"], "16 tokens")]:
+        err = run("serve", "--model", DEMO, "--port", "0", *args, rc=2)[1]
+        assert text in err and err.count("\n") == 1, err
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as f:
+        f.write("session_len: 77\ntp: 2\n")
+        f.flush()
+        err = run("serve", "--config", f.name, rc=2)[1]
+        assert f"{f.name}, line 2: --tp: 2 is not accepted" in err, err
+
+
+@case
+def chat_takes_the_flags_of_xtuner():
+    talk = run("chat", DEMO, "--prompt-template", "vicuna", "--system-template", "moss_sft",
+               "--bot-name", "Ada", "--max-new-tokens", "8", "--temperature", "0.1", "--top-k",
+               "40", "--top-p", "0.75", "--repetition-penalty", "1.1", "--seed", "1",
+               "--stop-words", "</s>", "--torch-dtype", "fp32",
+               text="hello\nRESET\nhello\nEXIT\nnever said\n")[0]
+    assert "forgotten" in talk, talk
+    for args, text in [(["--bits", "4"], "quantised checkpoint"),
+                       (["--prompt-template", "no-such"], "xtuner/no-such"),
+                       (["--system-template", "no-such"], "alpaca"),
+                       (["--with-plugins", "solve"], "plug-ins")]:
+        p = subprocess.run([PAGODA, "chat", DEMO, *args], input="hi\n", capture_output=True,
+                           text=True, timeout=60 * SLOW)
+        assert p.returncode != 0 and text in p.stderr, (args, p.stderr)
 
 
 # --- the server

@@ -42,7 +42,7 @@ THIRD_PARTY = [
     ("microhttpd.h", ["server/", "tests/"]),
     ("systemd/", ["server/"]),
     ("liburing.h", ["engine/"]),
-    ("yaml.h", ["conf/yaml.c"]),
+    ("yaml.h", ["conf/yaml"]),
     ("pcre2.h", ["tokenizer/"]),
     ("utf8proc.h", ["tokenizer/"]),
     ("jansson.h", ["engine/", "tokenizer/", "server/", "tests/", "kernels/cpu/probe"]),
