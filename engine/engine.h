@@ -51,6 +51,12 @@ typedef struct model_info {
     char backend[96];
 } model_info;
 
+/* What a registered family says of its models' text (its `tokenizer` block), known before anything
+ * is loaded: a tokenizer file beside the family's own, and how a rank file splits. NULL: nothing
+ * said, or a GGUF file. Both in fresh memory (mem_free). */
+NODISCARD status engine_family_tokenizer(const char *model_dir, const char *register_path,
+                                         char **ret_file, char **ret_pretokenizer, error *err);
+
 typedef struct engine engine;
 
 /* Errors name the file and the key or tensor at fault; ERR_NOMEM carries the plan's numbers. */

@@ -196,14 +196,16 @@ static int by_name(const struct dirent **a, const struct dirent **b) {
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static int is_json(const struct dirent *d) {
-    return str_ends(str_z(d->d_name), STR(".json"));
+/* Tokenizers (family_text.c) lie beside the families. */
+static int is_family(const struct dirent *d) {
+    str name = str_z(d->d_name);
+    return str_ends(name, STR(".json")) && !str_ends(name, STR("tokenizer.json"));
 }
 
 /* Files of a directory in the order of their names; those whose parent is not there yet wait. */
 static status load_dir(family_set *s, const char *dir, error *err) {
     struct dirent **list = NULL;
-    int n = scandir(dir, &list, is_json, by_name);
+    int n = scandir(dir, &list, is_family, by_name);
     if (n < 0)
         return error_set(err, ERR_NOT_FOUND, "%s: cannot read the directory of family files", dir);
     status st = OK;

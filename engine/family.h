@@ -19,8 +19,8 @@ typedef struct family_set {
     int n;
 } family_set;
 
-/* The built-in files, then register_path/ *.json (may be NULL): a file there replaces the family of
- * the same name. Unknown keys are errors that name file and key. */
+/* The built-in files, then register_path/ *.json (may be NULL) but *tokenizer.json: a file there
+ * replaces the family of the same name. Unknown keys are errors that name file and key. */
 NODISCARD status family_set_load(const char *register_path, family_set *ret, error *err);
 /* One file's text, added to the set (extends must already be there). */
 NODISCARD status family_set_add(family_set *s, const char *file, str text, error *err);

@@ -15,10 +15,13 @@ const key_rule family_keys[] = {
     {"prefix", KEY_LIST},
     {"ignore", KEY_LIST},
     {"transpose", KEY_LIST},
-    {"tokenizer", KEY_ANY},
+    {"tokenizer", KEY_OBJECT},
+    {"tokenizer.file", KEY_SCALAR},
+    {"tokenizer.pretokenizer", KEY_SCALAR},
     {"gguf", KEY_SCALAR}, /* the family of the same models as GGUF files */
     {"tiny", KEY_ANY}, /* config.json keys for make-tiny */
-    {"chat", KEY_ANY},
+    {"chat", KEY_OBJECT},
+    {"chat.template", KEY_SCALAR},
 
     {"embed", KEY_OBJECT},
     {"embed.tok", KEY_TENSOR},

@@ -187,6 +187,19 @@ static char *model_name(const conf *c) {
     return strbuf_take(&name);
 }
 
+/* The model's own files come first; a registered family may bring what they lack. */
+static status open_tokenizer(runtime *r, const conf *c, error *err) {
+    char *file = NULL, *pre = NULL;
+    bool registered = c->register_path && !c->tokenizer && strcmp(c->engine, "mock") != 0;
+    if (registered) TRY(engine_family_tokenizer(c->model, c->register_path, &file, &pre, err));
+    tokenizer_options o = {.pretokenizer = pre};
+    status st = tokenizer_open(c->tokenizer ? c->tokenizer : c->model, &o, &r->tok, err);
+    if (st == ERR_NOT_FOUND && file) st = tokenizer_open(file, &o, &r->tok, err);
+    mem_free(file);
+    mem_free(pre);
+    return st;
+}
+
 static status open_chat(runtime *r, const conf *c, const char *fallback, error *err) {
     char xtuner[96];
     chat_options o = {.override = cmd_chat_template(c, xtuner, sizeof xtuner),
@@ -214,7 +227,7 @@ static status open_all(runtime *r, const conf *c, const char *unix_socket, const
     TRY(server_new(&so, &r->srv, err));
     TRY(server_start(r->srv, err));
     if (h->on_listen) h->on_listen(h->ctx, r->srv);
-    TRY(tokenizer_open(c->tokenizer ? c->tokenizer : c->model, NULL, &r->tok, err));
+    TRY(open_tokenizer(r, c, err));
     TRY(open_chat(r, c, NULL, err));
     bool is_mock = strcmp(c->engine, "mock") == 0;
     TRY(is_mock ? mock_open(r, c, err) : model_open(r, c, h, err));

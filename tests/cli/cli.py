@@ -4,6 +4,7 @@ Usage: cli.py [NAME...] with the program in $PAGODA, from the project's root; st
 Ends with "N passed, N failed, N skipped". Cases that need data of ../shared/data skip without it.
 """
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -514,6 +515,182 @@ def the_family_names_the_format():
                 os.rename(f"{d}/{name}", f"{more}/{name}")
             with serving("--register-path", more, model=d) as (_, port):
                 assert ask(port, "/apply-template", hi)[1]["prompt"] == "Q: Hi A:"
+
+
+SPROCKET = {  # the layers of LLaMA under names that nobody has: q, k and v are one tensor, k first
+    "schema": 1, "family": "sprocket",
+    "match": {"architectures": ["SprocketModel"], "model_type": ["sprocket"],
+              "when": "has('cogs')"},
+    "vars": {"H": ["size.width"], "L": ["size.depth"], "nh": ["cogs"], "nkv": ["pins", "=cogs_or"],
+             "cogs_or": ["cogs"], "hd": ["=H/nh"], "ff": ["=H + bulge"], "bulge": ["bulge", "=0"],
+             "V": ["words"], "ctx": ["reach"], "eps": ["eps", "=1e-5"], "base": ["base", "=10000"]},
+    "embed": {"tok": "rim.weight"},
+    "residual": {"kind": "pre"},
+    "norm": {"kind": "rms", "eps": "eps"},
+    "norms": {"attn_in": "ring.{i}.oil.a", "mlp_in": "ring.{i}.oil.b"},
+    "packs": {"spokes": {"tensor": "ring.{i}.spokes", "rows": ["nh + 2*nkv", "hd"], "axis": 0,
+                         "parts": {"k": ["0", "nkv"], "v": ["nkv", "2*nkv"],
+                                   "q": ["2*nkv", "nh + 2*nkv"]}}},
+    "attn": {"kind": "gqa", "q": "@spokes.q", "k": "@spokes.k", "v": "@spokes.v",
+             "o": "ring.{i}.hub", "scale": "hd**-0.5", "mask": "causal"},
+    "rope": {"style": "half", "dim": "hd", "theta": "base"},
+    "mlp": [{"kind": "glu", "act": "silu", "gate": "ring.{i}.tooth.g", "up": "ring.{i}.tooth.u",
+             "down": "ring.{i}.tooth.d"}],
+    "final": {"norm": "oil.weight", "head": "gear.weight"},
+    "tokenizer": {"file": "sprocket-tokenizer.json"},
+    "chat": {"template": "sprocket"},
+}
+
+
+def read_tensors(path):
+    with open(path, "rb") as f:
+        n = int.from_bytes(f.read(8), "little")
+        head, data = json.loads(f.read(n)), f.read()
+    head.pop("__metadata__", None)
+    return {k: (t["dtype"], t["shape"], data[t["data_offsets"][0]:t["data_offsets"][1]])
+            for k, t in head.items()}
+
+
+def write_tensors(path, tensors):
+    head, data = {}, b""
+    for k, (dtype, shape, raw) in tensors.items():
+        at = len(data)
+        data += raw
+        head[k] = {"dtype": dtype, "shape": shape, "data_offsets": [at, len(data)]}
+    text = json.dumps(head).encode()
+    text += b" " * (-len(text) % 8)
+    with open(path, "wb") as f:
+        f.write(len(text).to_bytes(8, "little") + text + data)
+
+
+@contextlib.contextmanager
+def sprocket():
+    """A model of a made-up architecture, which is llama-gqa; and the directory that says so."""
+    old = read_tensors(f"{ARCH}/model.safetensors")
+    with open(f"{ARCH}/config.json", encoding="utf-8") as f:
+        c = json.load(f)
+    new = {"rim.weight": old["model.embed_tokens.weight"], "oil.weight": old["model.norm.weight"],
+           "gear.weight": old["lm_head.weight"]}
+    names = {"input_layernorm": "oil.a", "post_attention_layernorm": "oil.b",
+             "self_attn.o_proj": "hub", "mlp.gate_proj": "tooth.g", "mlp.up_proj": "tooth.u",
+             "mlp.down_proj": "tooth.d"}
+    for i in range(c["num_hidden_layers"]):
+        for was, now in names.items():
+            new[f"ring.{i}.{now}"] = old[f"model.layers.{i}.{was}.weight"]
+        k, v, q = (old[f"model.layers.{i}.self_attn.{m}_proj.weight"] for m in "kvq")
+        rows = k[1][0] + v[1][0] + q[1][0]
+        new[f"ring.{i}.spokes"] = (k[0], [rows, k[1][1]], k[2] + v[2] + q[2])
+    config = {"architectures": ["SprocketModel"], "model_type": "sprocket",
+              "size": {"width": c["hidden_size"], "depth": c["num_hidden_layers"]},
+              "cogs": c["num_attention_heads"], "pins": c["num_key_value_heads"],
+              "bulge": c["intermediate_size"] - c["hidden_size"], "words": c["vocab_size"],
+              "reach": c["max_position_embeddings"], "eps": c["rms_norm_eps"],
+              "bos_token_id": c["bos_token_id"], "eos_token_id": c["eos_token_id"]}
+    with tempfile.TemporaryDirectory() as model, tempfile.TemporaryDirectory() as more:
+        write_tensors(f"{model}/model.safetensors", new)
+        with open(f"{model}/config.json", "w", encoding="utf-8") as f:
+            json.dump(config, f)
+        with open(f"{more}/sprocket.json", "w", encoding="utf-8") as f:
+            json.dump(SPROCKET, f)
+        with open(f"{more}/sprocket.jinja", "w", encoding="utf-8") as f:
+            f.write("<{{ messages[0].content }}>")
+        os.symlink(os.path.abspath(f"{ARCH}/tokenizer.json"), f"{more}/sprocket-tokenizer.json")
+        yield model, more
+
+
+@case
+def a_new_architecture_is_served_from_a_directory():
+    """Layers, chat format and tokenizer from --register-path; the answers are llama-gqa's."""
+    with open(f"{ARCH}/golden.json", encoding="utf-8") as f:
+        golden = json.load(f)["cases"]
+    asked = [{"prompt": g["prompt"], "max_tokens": 32, "temperature": 0, "ignore_eos": True,
+              "logprobs": 3} for g in golden]
+    hi = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 4}
+    with serving("--dtype", "f32", model=ARCH) as (_, port):
+        want = [ask(port, "/v1/completions", q) for q in asked]
+    with sprocket() as (model, more):
+        err = run("inspect", "--model", model, rc=1)[1]
+        assert "SprocketModel" in err and "--register-path" in err, err
+        assert "sprocket" in run("inspect", "--model", model, "--register-path", more)[0]
+        with serving("--dtype", "f32", "--register-path", more, model=model) as (_, port):
+            for q, (status, was) in zip(asked, want):
+                assert status == 200, was
+                status, now = ask(port, "/v1/completions", q)
+                assert status == 200, now
+                assert now["choices"] == was["choices"], (now["choices"], was["choices"])
+                assert now["usage"]["completion_tokens"] == 32, now["usage"]
+            assert ask(port, "/apply-template", hi)[1]["prompt"] == "<Hi>"
+            assert ask(port, "/v1/chat/completions", hi)[0] == 200
+
+
+def refused(model, more):
+    return run("generate", "--model", model, "--register-path", more, text="x\n", rc=1)[1]
+
+
+@case
+def a_bad_registered_file_is_named_with_its_key():
+    bad = [  # keys down to the change, its value, what the one line of the error says
+        ("attn.scael", 1, 'unknown key "attn.scael"'),
+        ("packs.spokes.row", [], 'unknown key "packs.spokes.row"'),
+        ("match.architectures", "Sprocket", '"match.architectures" has a value of the wrong type'),
+        ("attn.scale", "hd**", 'attn.scale: expression "hd**": unexpected end at column 5'),
+        ("attn.scale", "breadth", 'attn.scale: expression "breadth": no variable "breadth"'),
+        ("attn.q", "@spokes.w", "attn.q: no such pack and part: @spokes.w"),
+        ("rope.style", "spiral", 'rope.style: "spiral" is not supported; known: half, pair'),
+        ("residual.kind", "loop", 'residual.kind: "loop" is not supported'),
+        ("extends", "crank", 'extends "crank", which is not known'),
+        ("tokenizer.file", "../t", 'tokenizer.file: "../t" is not the name of a file'),
+        ("tokenizer.file", "t.json", "tokenizer.file: there is no"),
+        ("tokenizer.file", 7, "tokenizer.file must be a text"),
+    ]
+    with sprocket() as (model, more):
+        path = f"{more}/sprocket.json"
+        for keys, value, says in bad:
+            d = json.loads(json.dumps(SPROCKET))
+            *down, last = keys.split(".")
+            functools.reduce(dict.__getitem__, down, d)[last] = value
+            with open(path, "w", encoding="utf-8") as f:
+                json.dump(d, f)
+            err = refused(model, more)
+            assert path in err and says in err and err.count("\n") == 1, (says, err)
+        with open(path, "w", encoding="utf-8") as f:
+            f.write('{"schema": 1,\n "family": }')
+        err = refused(model, more)
+        assert path in err and "line 2" in err, err
+        d = json.loads(json.dumps(SPROCKET))
+        d["attn"]["o"] = "ring.{i}.axle"
+        with open(path, "w", encoding="utf-8") as f:
+            json.dump(d, f)
+        err = refused(model, more)
+        assert 'tensor "ring.0.axle" is missing (family sprocket)' in err, err
+
+
+@case
+def prompts_are_taken_whole_where_a_model_needs_it():
+    """chatglm-6b's prompt tokens see later ones: steps of 8 tokens are widened, the goldens hold,
+    and what is computed together or for two choices is what each gets alone."""
+    model = "tests/archs/chatglm-6b"
+    with open(f"{model}/golden.json", encoding="utf-8") as f:
+        golden = json.load(f)["cases"]
+    args = ("--dtype", "f32", "--max-num-batched-tokens", "8", "--max-num-seqs", "8",
+            "--prefill-chunk", "4")
+    with serving(*args, model=model) as (_, port):
+        for g in golden:
+            status, a = ask(port, "/v1/completions", {"prompt": g["prompt"], "max_tokens": 0,
+                                                      "echo": True, "logprobs": 0})
+            assert status == 200, a
+            got = a["choices"][0]["logprobs"]["token_logprobs"]
+            assert got[0] is None and len(got) == len(g["prompt"]), got
+            for x, y in zip(got[1:], g["prompt_logprobs"]):
+                assert abs(x - y) < 1e-3, (x, y)
+        q = {"max_tokens": 32, "temperature": 0, "ignore_eos": True, "logprobs": 1}
+        alone = [ask(port, "/v1/completions", {**q, "prompt": g["prompt"]})[1]["choices"][0]
+                 for g in golden]
+        both = ask(port, "/v1/completions", {**q, "prompt": [g["prompt"] for g in golden], "n": 2})
+        assert both[0] == 200, both
+        for c in both[1]["choices"]:
+            want = alone[c["index"] // 2]
+            assert (c["text"], c["logprobs"]) == (want["text"], want["logprobs"]), c
 
 
 @case
