@@ -406,6 +406,16 @@ START_TEST(route_groups) {
     a.group = GROUP_NONE;
     be->v->route(be, &a);
     ids_are(ids, 0, 4);
+    const float threes[] = {0, 6, 0, 5, 0, 5}; /* two highest 6 and 10 */
+    a.logits = threes;
+    a.n_groups = 2;
+    a.top_groups = 1;
+    a.group = GROUP_TOP2_SUM;
+    be->v->route(be, &a);
+    ids_are(ids, 3, 5);
+    a.group = GROUP_MAX;
+    be->v->route(be, &a);
+    ids_are(ids, 1, 0);
 }
 END_TEST
 
