@@ -403,7 +403,9 @@ static status resolve_all(arch_builder *b, error *err) {
     b->a->layers = mem_calloc((size_t)b->a->n_layers, sizeof *b->a->layers);
     for (int32_t i = 0; i < b->a->n_layers; i++) TRY(resolve_layer(b, i, err));
     TRY(resolve_final(b, err));
-    b->a->ctx_max = arch_rope_ctx(b->a, b->a->ctx_max);
+    bool stretch;
+    TRY(arch_bool(&b->e, "rope.stretch", true, &stretch, err));
+    if (stretch) b->a->ctx_max = arch_rope_ctx(b->a, b->a->ctx_max);
     return OK;
 }
 

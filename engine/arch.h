@@ -153,6 +153,10 @@ typedef struct tensor_names {
     void *ctx;
 } tensor_names;
 
+/* For a config.json without weights: every tensor that the family may ask for is there, but for
+ * biases that are looked up by name. */
+bool arch_assumed_tensor(void *ctx, const char *name);
+
 /* Errors name the file (config_path or the family's) and the key. */
 NODISCARD status arch_resolve(const family *f, const json_t *config, const char *config_path,
                               tensor_names names, arch **ret, error *err);
@@ -160,6 +164,8 @@ void arch_free(arch *a); /* takes NULL */
 
 /* Dimensions of the tensor as the checkpoint must have it; returns how many (1 to 3). */
 int32_t arch_tensor_dims(const arch_tensor *t, int64_t ret[3]);
+/* Numbers in all tensors; a table that is also the head counts once. */
+int64_t arch_n_params(const arch *a);
 /* The whole prompt must be in one step: its tokens see later ones. */
 static inline bool arch_whole_prompt(const arch *a) {
     return a->mask != MASK_CAUSAL;

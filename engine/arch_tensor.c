@@ -238,3 +238,18 @@ int32_t arch_tensor_dims(const arch_tensor *t, int64_t ret[3]) {
     if (t->cols && !t->transpose) ret[n++] = t->transpose_view ? t->rows : t->cols;
     return n;
 }
+
+bool arch_assumed_tensor(void *ctx, const char *name) {
+    (void)ctx;
+    return !str_ends(str_z(name), STR(".bias"));
+}
+
+int64_t arch_n_params(const arch *a) {
+    int64_t n = 0;
+    for (int32_t i = 0; i < a->n_tensors; i++) {
+        const arch_tensor *t = &a->tensors[i];
+        if (t->slot == W_HEAD && a->tied) continue;
+        n += t->slot == W_TYPE_EMBED ? t->src_rows : (int64_t)t->rows * MAX(t->cols, 1);
+    }
+    return n;
+}

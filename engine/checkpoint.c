@@ -241,6 +241,12 @@ bool checkpoint_has_config(const char *model) {
     return m.is_gguf;
 }
 
+bool checkpoint_has_weights(const char *dir) {
+    dir_model m = find_in_dir(dir);
+    mem_free(m.path);
+    return m.path || m.n_gguf;
+}
+
 status checkpoint_map(checkpoint *c, int32_t file, const char **ret, error *err) {
     if (!c->maps) c->maps = mem_calloc((size_t)c->n_files, sizeof *c->maps);
     if (!c->maps[file].p) TRY(file_map_open(c->files[file], &c->maps[file], err));

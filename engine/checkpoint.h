@@ -53,6 +53,8 @@ NODISCARD status checkpoint_map(checkpoint *c, int32_t file, const char **ret, e
  * config is checkpoint.config and not a config.json. */
 bool checkpoint_has_config(const char *model);
 
+bool checkpoint_has_weights(const char *dir);
+
 /* "[2048, 128] BF16" */
 void st_tensor_describe(const st_tensor *t, char *out, size_t n);
 

@@ -37,6 +37,30 @@ static void describe_windows(const arch *a, strbuf *out) {
         strbuf_addf(out, "%-14s %d tokens in %d of %d layers\n", "window", window, n, a->n_layers);
 }
 
+static void describe_layers(const arch *a, strbuf *out) {
+    int32_t n = 0;
+    const arch_mlp *m = NULL;
+    for (int32_t l = 0; l < a->n_layers; l++)
+        if (a->layers[l].mlp.kind == MLP_MOE) n++, m = &a->layers[l].mlp;
+    if (n)
+        strbuf_addf(out, "%-14s %d (%d a token) of width %d in %d of %d layers\n", "experts",
+                    m->n_experts, m->top_k, m->ffn, n, a->n_layers);
+    if (a->attn == ATTN_MLA)
+        strbuf_addf(out, "%-14s %d and %d rotated\n", "latent", a->latent, a->rope_width);
+}
+
+static void describe_weights(const engine *e, strbuf *out) {
+    const model_info *m = &e->info;
+    strbuf_addf(out, "%-14s %d in %d file%s", "tensors", e->ckpt.n_tensors, e->ckpt.n_files,
+                e->ckpt.n_files == 1 ? "\n" : "s\n");
+    strbuf_addf(out, "%-14s %s weights, %s KV cache\n", "types", dtype_name(m->weight_dt),
+                dtype_name(m->kv_dt));
+    strbuf_addf(out, "%-14s %s\n", "backend", m->backend);
+    add_size(out, "KV per token", e->plan.page_bytes / KV_PAGE_TOKENS);
+    memplan_print(&e->plan, out);
+    if (e->plan_status != OK) strbuf_addf(out, "does not fit: %s\n", e->plan_error.text);
+}
+
 static void describe_text(const engine *e, strbuf *out) {
     const model_info *m = &e->info;
     char eos[160];
@@ -47,18 +71,15 @@ static void describe_text(const engine *e, strbuf *out) {
                 "layers", m->n_layers, "hidden", m->hidden, "heads", m->n_heads, m->n_kv_heads,
                 m->head_dim, "ffn", m->ffn, "vocabulary", m->vocab,
                 m->tied ? ", head tied to the embedding" : "");
+    describe_layers(e->a, out);
     describe_rope(e->a, out);
     describe_windows(e->a, out);
     strbuf_addf(out, "%-14s %d positions\n", "context", m->ctx_max);
     strbuf_addf(out, "%-14s %d\n%-14s %s\n", "bos id", m->bos_id, "eos ids", eos);
-    strbuf_addf(out, "%-14s %d in %d file%s", "tensors", e->ckpt.n_tensors, e->ckpt.n_files,
-                e->ckpt.n_files == 1 ? "\n" : "s\n");
-    strbuf_addf(out, "%-14s %s weights, %s KV cache\n", "types", dtype_name(m->weight_dt),
-                dtype_name(m->kv_dt));
-    strbuf_addf(out, "%-14s %s\n", "backend", m->backend);
-    add_size(out, "KV per token", e->plan.page_bytes / KV_PAGE_TOKENS);
-    memplan_print(&e->plan, out);
-    if (e->plan_status != OK) strbuf_addf(out, "does not fit: %s\n", e->plan_error.text);
+    if (e->config_only)
+        strbuf_addf(out, "%-14s none in this directory, only config.json\n", "weights");
+    else
+        describe_weights(e, out);
 }
 
 static void json_text(strbuf *out, const char *key, const char *value) {
@@ -95,6 +116,10 @@ static void describe_json(const engine *e, strbuf *out) {
     strbuf_addz(out, "\"eos_ids\":[");
     for (int32_t i = 0; i < m->n_eos; i++) strbuf_addf(out, "%s%d", i ? "," : "", m->eos_ids[i]);
     strbuf_addz(out, "],");
+    if (e->config_only) {
+        strbuf_addz(out, "\"tensors\":[]}\n");
+        return;
+    }
     json_text(out, "weight_dtype", dtype_name(m->weight_dt));
     json_text(out, "kv_dtype", dtype_name(m->kv_dt));
     json_text(out, "backend", m->backend);

@@ -11,6 +11,7 @@
 #include "engine/base/mem.h"
 #include "engine/base/thread.h"
 #include "engine/engine_internal.h"
+#include "engine/model_config.h"
 #include "engine/loader.h"
 #include "engine/quant_config.h"
 #include "engine/quant_module.h"
@@ -99,9 +100,19 @@ static status read_config(engine *e, const char *model, json_t **ret, char **ret
     if (!dir_exists(model))
         return error_set(err, ERR_NOT_FOUND, "%s: no such model directory", model);
     *ret_path = path_join(model, "config.json");
-    TRY(js_parse_file(*ret_path, LIMIT_CONFIG_BYTES, ret, err));
-    if (json_is_object(*ret)) return OK;
-    return error_set(err, ERR_FORMAT, "%s: not a JSON object", *ret_path);
+    return model_config_read(*ret_path, ret, err);
+}
+
+/* The checkpoint's names; of a directory without weights, those that the family asks for. */
+static status open_weights(engine *e, const engine_options *o, tensor_names *ret, error *err) {
+    if (o->plan_only && dir_exists(o->model_dir) && !checkpoint_has_weights(o->model_dir)) {
+        e->config_only = true;
+        *ret = (tensor_names){arch_assumed_tensor, NULL};
+        return OK;
+    }
+    if (!e->ckpt.n_files) TRY(checkpoint_open(o->model_dir, &e->ckpt, err));
+    *ret = (tensor_names){has_tensor, &e->ckpt};
+    return OK;
 }
 
 static status resolve(engine *e, const engine_options *o, error *err) {
@@ -109,14 +120,14 @@ static status resolve(engine *e, const engine_options *o, error *err) {
     json_t *config = NULL;
     const family *f;
     quant_config *quant = NULL;
+    tensor_names names;
     status st = read_config(e, o->model_dir, &config, &path, err);
     if (st == OK) st = family_set_load(o->register_path, &e->families, err);
     if (st == OK) st = family_match(&e->families, config, path, &f, err);
     if (st == OK) st = quant_config_read(o->model_dir, path, config, &quant, err);
-    if (st == OK && !e->ckpt.n_files) st = checkpoint_open(o->model_dir, &e->ckpt, err);
+    if (st == OK) st = open_weights(e, o, &names, err);
     e->ckpt.quant = quant;
-    if (st == OK)
-        st = arch_resolve(f, config, path, (tensor_names){has_tensor, &e->ckpt}, &e->a, err);
+    if (st == OK) st = arch_resolve(f, config, path, names, &e->a, err);
     if (st == OK) {
         fill_info(e);
         fill_chat_format(&e->info, f);
@@ -238,6 +249,10 @@ static void take_rope_factors(engine *e) {
 
 static status open_all(engine *e, const engine_options *o, error *err) {
     TRY(resolve(e, o, err));
+    if (e->config_only) {
+        e->info.n_params = arch_n_params(e->a);
+        return OK;
+    }
     TRY(plan_weights(e, o, err));
     TRY(check_len(e, o, err));
     plan_memory(e, o);

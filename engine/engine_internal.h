@@ -24,6 +24,7 @@ struct engine {
     sampler *sampler;
     int32_t max_tokens, max_seqs;
     bool loaded;
+    bool config_only; /* plan_only of a directory without weights */
     /* step.c: rows of the step whose logits are needed */
     struct row_task *tasks; /* [n_tasks_max] */
     int32_t n_tasks_max;

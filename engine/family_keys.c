@@ -90,6 +90,7 @@ const key_rule family_keys[] = {
     {"rope.ctx", KEY_SCALAR},
     {"rope.factor", KEY_SCALAR},
     {"rope.partial", KEY_SCALAR},
+    {"rope.stretch", KEY_SCALAR},
     {"rope.factors", KEY_ANY},
     {"rope.sections", KEY_ANY},
     {"rope.fp16_inv_freq", KEY_SCALAR},

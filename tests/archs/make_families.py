@@ -9,6 +9,7 @@ that published ones have, so that defaults of absent keys are used too. A case's
 switch its features off; each alone must change the logits, or the case would not test it.
 """
 
+import json
 import re
 import shutil
 import sys
@@ -17,7 +18,7 @@ import tempfile
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import AutoConfig, AutoModelForCausalLM
+from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.utils import logging
 
 from make_archs import (BOS, DISTINCT, DTYPE, EOS, HERE, LONG, MARGIN, SHORT, VOCAB, goldens_prompt, greedy, logits,
@@ -222,6 +223,27 @@ CASES = {
     "ministral": case("MinistralForCausalLM", "ministral", dict(
         LLAMA, num_hidden_layers=2, head_dim=16, rms_norm_eps=1e-6, sliding_window=9,
         layer_types=["full_attention", "sliding_attention"], tie_word_embeddings=False), dict(sliding_window=100)),
+    "gemma3-vision": case("Gemma3ForCausalLM", "gemma3_text", dict(
+        LLAMA, hidden_size=64, num_attention_heads=2, num_key_value_heads=1, head_dim=8, intermediate_size=40,
+        rms_norm_eps=1e-6, query_pre_attn_scalar=8, sliding_window=9, sliding_window_pattern=2,
+        rope_scaling={"factor": 8.0, "rope_type": "linear"}, hidden_activation="gelu_pytorch_tanh"),
+        embed=0.04, final=10, wrap=("Gemma3ForConditionalGeneration", "gemma3", "language_model.")),
+    "qwen3-embedding": case("Qwen3ForCausalLM", "qwen3", dict(
+        LLAMA, head_dim=16, attention_bias=False, rms_norm_eps=1e-6, rope_theta=1000000.0, use_sliding_window=False,
+        sliding_window=None, max_window_layers=2, tie_word_embeddings=True), strip="model.", hidden=True),
+}
+
+ENCODER = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=56, vocab_size=VOCAB,
+               hidden_act="gelu", position_embedding_type="absolute")
+ENCODERS = {
+    "bert": case("BertModel", "bert", dict(
+        ENCODER, max_position_embeddings=128, type_vocab_size=2, layer_norm_eps=1e-12, pad_token_id=0), dtype="f32"),
+    "bert-prefix": case("BertForMaskedLM", "bert", dict(
+        ENCODER, max_position_embeddings=80, type_vocab_size=2, layer_norm_eps=1e-12, pad_token_id=0,
+        num_hidden_layers=1)),
+    "xlm-roberta": case("XLMRobertaModel", "xlm-roberta", dict(
+        ENCODER, max_position_embeddings=130, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1,
+        bos_token_id=0, eos_token_id=2)),
 }
 
 
@@ -326,6 +348,57 @@ def goldens(model, seed):
     return cases
 
 
+def wrap(folder, c, wrapper):
+    """The same text model as part of a multimodal one: keys in text_config, names with a prefix, foreign tensors."""
+    architecture, model_type, prefix = wrapper
+    tensors = {prefix + n: t for n, t in load_file(folder / "model.safetensors").items()}
+    tensors["vision_tower.patch_embedding.weight"] = torch.zeros(4, 3)
+    save_file(dict(sorted(tensors.items())), folder / "model.safetensors", metadata={"format": "pt"})
+    text = {k: v for k, v in c.items() if k not in ("architectures", "torch_dtype", "bos_token_id", "eos_token_id")}
+    write(folder / "config.json", {"architectures": [architecture], "model_type": model_type, "text_config": text,
+                                   "torch_dtype": c["torch_dtype"], "vision_config": {"model_type": "siglip_vision_model"}})
+
+
+@torch.no_grad()
+def hidden(model, ids):
+    """Hidden states after the last norm, [n, hidden]."""
+    base = getattr(model, model.base_model_prefix, model)
+    return base(input_ids=torch.tensor([ids])).last_hidden_state[0]
+
+
+def write_hidden(folder, family, dtype, seed, model):
+    """hidden.json: last_hidden_state of some rows, and their mean."""
+    cases = []
+    for name, n in (("short", SHORT), ("long", LONG)):
+        pad = model.config.pad_token_id  # which would be left out of the positions
+        ids = [7 if i == pad else i for i in goldens_prompt(seed, n)]
+        out = hidden(model, ids)
+        at = [0, n // 2, n - 1]
+        cases.append({"name": name, "prompt": ids, "hidden_at": at, "hidden": [numbers(out[i]) for i in at],
+                      "mean": numbers(out.mean(0))})
+    text = ",\n".join("  " + json.dumps(one, separators=(",", ":")) for one in cases)
+    head = json.dumps({"family": family, "dtype": dtype, "seed": seed})
+    (folder / "hidden.json").write_text(head[:-1] + ', "cases": [\n' + text + "\n]}\n")
+
+
+def make_encoder(name, number):
+    options = {**ENCODERS[name], "plus1": False, "conv1d": False}
+    c, seed = options["config"], 90000 + number
+    options["model_type"] = c["model_type"]
+    folder = HERE / name
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    write(folder / "config.json", c)
+    tokenizer(folder)
+    auto = AutoModelForMaskedLM if "MaskedLM" in c["architectures"][0] else AutoModel
+    blank = auto.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+    draw_all(blank, seed, options)
+    publish(blank, folder, options)
+    model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
+    write_hidden(folder, c["model_type"], options["dtype"], seed, model)
+    print(f"{name}: {sum(f.stat().st_size for f in folder.iterdir()) // 1024} KiB", flush=True)
+
+
 def check(name, folder, model, off, ids):
     for key, value in off.items():
         change = float((logits(load(folder, **{key: value}), ids) - logits(model, ids)).abs().max())
@@ -359,6 +432,10 @@ def make(name, number):
     check(name, folder, model, options["off"], goldens_prompt(seed, LONG))
     write_golden(folder / "golden.json",
                  {"family": c["model_type"], "dtype": options["dtype"], "seed": seed, "cases": cases})
+    if options.get("hidden"):
+        write_hidden(folder, c["model_type"], options["dtype"], seed, model)
+    if "wrap" in options:
+        wrap(folder, c, options["wrap"])
     spread = float(np.std(cases[0]["logits_last"]))
     size = sum(f.stat().st_size for f in folder.iterdir())
     print(f"{name}: seed {seed}, {size // 1024} KiB, logits std {spread:.2f}, (margin, distinct ids) {paths}", flush=True)
@@ -368,5 +445,8 @@ if __name__ == "__main__":
     torch.set_num_threads(1)
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    for name in [a for a in sys.argv[1:] if a != "-v"] or list(CASES):
-        make(name, list(CASES).index(name) + 1)
+    for name in [a for a in sys.argv[1:] if a != "-v"] or [*CASES, *ENCODERS]:
+        if name in ENCODERS:
+            make_encoder(name, list(ENCODERS).index(name))
+        else:
+            make(name, list(CASES).index(name) + 1)

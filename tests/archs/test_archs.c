@@ -8,6 +8,7 @@
 
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
+#include "engine/engine_internal.h"
 #include "tests/golden/model_run.h"
 
 #define ROOT         "tests/archs"
@@ -184,12 +185,65 @@ static void check_as_served(const char *name) {
     mem_free(dir);
 }
 
-static int is_model(const struct dirent *d) {
-    char *dir = path_join(ROOT, d->d_name), *path = path_join(dir, "golden.json");
+/* Rows of the hidden states after the last norm, all of the prompt in one step. */
+static void check_hidden_case(engine *e, const char *name, const json_t *c) {
+    int32_t n, m, width = e->a->hidden;
+    int32_t *ids = read_ids(js_get(c, "prompt"), &n);
+    int32_t *rows = read_ids(js_get(c, "hidden_at"), &m);
+    int32_t pages[16];
+    for (int32_t i = 0; i < (int32_t)ARRAY_LEN(pages); i++) pages[i] = i;
+    batch_seq s = {
+        .ids = ids, .n_known = n, .n_prompt = n, .n_tokens = n, .pages = pages, .max_len = n};
+    batch_plan plan = {.n_seqs = 1, .n_tokens = n, .seqs = &s};
+    forward_run(&e->f, &plan);
+    forward_final(&e->f, rows, m);
+    for (int32_t i = 0; i < m; i++) {
+        int32_t got_n;
+        float *want = read_floats(json_array_get(js_get(c, "hidden"), (size_t)i), &got_n);
+        double r = relative_error(e->f.rows + (size_t)i * (size_t)width, want, (size_t)width);
+        EXPECT(got_n == width && r <= LOGITS_LIMIT, "%s: hidden row %d: relative error %g", name,
+               rows[i], r);
+        mem_free(want);
+    }
+    mem_free(rows);
+    mem_free(ids);
+}
+
+static void check_hidden(const char *name) {
+    char *dir = path_join(ROOT, name), *path = path_join(dir, "hidden.json");
+    json_t *golden = NULL;
+    engine *e = NULL;
+    error err;
+    status st = js_parse_file(path, (size_t)1 << 20, &golden, &err);
+    if (st == OK) st = model_open(dir, "f32", NULL, &e, &err);
+    EXPECT(st == OK, "%s: %s", name, err.text);
+    const json_t *cases = js_get(golden, "cases");
+    for (size_t i = 0; st == OK && i < json_array_size(cases); i++)
+        check_hidden_case(e, name, json_array_get(cases, i));
+    engine_free(e);
+    json_decref(golden);
+    mem_free(path);
+    mem_free(dir);
+}
+
+static bool has_file(const char *name, const char *file) {
+    char *dir = path_join(ROOT, name), *path = path_join(dir, file);
     bool yes = file_exists(path);
     mem_free(path);
     mem_free(dir);
     return yes;
+}
+
+static int is_model(const struct dirent *d) {
+    return has_file(d->d_name, "golden.json") || has_file(d->d_name, "hidden.json");
+}
+
+static void check_all(const char *name) {
+    if (has_file(name, "hidden.json") && !table) check_hidden(name);
+    if (!has_file(name, "golden.json")) return;
+    check_model(name, NULL);
+    if (!table) check_model(name, "ref");
+    check_as_served(name);
 }
 
 int main(int argc, char **argv) {
@@ -202,9 +256,7 @@ int main(int argc, char **argv) {
                "logprobs, worst difference |\n|---|---|---|---|---|---|\n");
     for (int i = 0; i < n; i++) {
         if (!only || strstr(list[i]->d_name, only)) {
-            check_model(list[i]->d_name, NULL);
-            if (!table) check_model(list[i]->d_name, "ref");
-            check_as_served(list[i]->d_name);
+            check_all(list[i]->d_name);
             n_run++;
         }
         free(list[i]);
