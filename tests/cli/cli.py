@@ -8,6 +8,7 @@ import functools
 import http.client
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -316,6 +317,10 @@ def inspect_text_and_json():
     text = run("inspect", need(ARCH))[0]
     info = json.loads(run("inspect", "--json", ARCH)[0])
     assert info["family"] in text and info["n_params"] > 0
+    with tempfile.TemporaryDirectory() as d:  # config.json alone
+        shutil.copy("tests/archs/configs/llama-7b.json", os.path.join(d, "config.json"))
+        assert "6738415616" in run("inspect", d)[0]
+        assert json.loads(run("inspect", "--json", d)[0])["tensors"] == []
 
 
 @case
