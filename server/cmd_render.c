@@ -50,6 +50,15 @@ static status template_open(const char *path, template **ret, error *err) {
     return st;
 }
 
+/* A single file (GGUF) says everything itself, through its tokenizer. */
+static status open_model(const conf *c, const chat_options *o, chat **ret, error *err) {
+    tokenizer *t = NULL;
+    if (c->model && file_exists(c->model)) TRY(tokenizer_open(c->model, NULL, &t, err));
+    status st = chat_open(c->model, o, t, ret, err);
+    tokenizer_free(t);
+    return st;
+}
+
 int cmd_render(const conf *c) {
     error err;
     tool u = {.now = c->now};
@@ -60,7 +69,7 @@ int cmd_render(const conf *c) {
     const char *name = cmd_chat_template(c, xtuner, sizeof xtuner);
     chat_options o = {.override = name, .register_path = c->register_path};
     status st = c->template ? template_open(c->template, &u.template, &err)
-                            : chat_open(c->model, &o, NULL, &u.chat, &err);
+                            : open_model(c, &o, &u.chat, &err);
     if (st != OK) return cmd_fail(&err);
     int rc = 1;
     if (u.chat && !chat_has_template(u.chat))

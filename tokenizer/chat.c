@@ -236,6 +236,12 @@ static status open_template(chat *c, const char *dir, const json_t *config, erro
     return v ? parse_value(c, v, "tokenizer_config.json", err) : OK;
 }
 
+/* The template inside the tokenizer's own file (GGUF). */
+static status open_carried(chat *c, const tokenizer *tok, error *err) {
+    str text = tok ? tokenizer_template(tok) : (str){NULL, 0};
+    return text.p ? parse_template(c, text, "tokenizer.chat_template", &c->main, err) : OK;
+}
+
 /* For a model that brings none: what its family says, else what its config.json fits. */
 static status open_format(chat *c, const char *dir, const chat_options *o, error *err) {
     chat_format f;
@@ -245,6 +251,7 @@ static status open_format(chat *c, const char *dir, const chat_options *o, error
         TRY(chat_format_find(o->fallback, o->register_path, &f, err));
         return use_format(c, f, err);
     }
+    if (!dir) return OK;
     TRY(read_json(dir, "config.json", &config, err));
     status st = chat_format_match(config, o->register_path, &f, &found, err);
     json_decref(config);
@@ -259,7 +266,8 @@ static status open_all(chat *c, const char *dir, const chat_options *o, const to
     status st = open_tokens(c, dir, config, tok, err);
     if (st == OK && o->override) st = open_override(c, o, err);
     if (st == OK && !o->override && dir) st = open_template(c, dir, config, err);
-    if (st == OK && dir && !chat_has_template(c)) st = open_format(c, dir, o, err);
+    if (st == OK && !chat_has_template(c)) st = open_carried(c, tok, err);
+    if (st == OK && !chat_has_template(c)) st = open_format(c, dir, o, err);
     json_decref(config);
     return st;
 }

@@ -24,11 +24,11 @@ typedef struct chat_options {
 
 /* Find the template of a model directory: chat_template.jinja, else chat_template.json, else
  * "chat_template" of tokenizer_config.json (a text, or a list of {name, template}: "default", and
- * "tool_use" where tools are given), else the fallback's format, else the format that fits its
- * config.json. Special tokens (bos_token, eos_token, ...) come from tokenizer_config.json, else
- * special_tokens_map.json, else from tok (may be NULL; borrowed only here). A model without
- * template opens too; rendering it is then the error. Templates that do not parse are errors here,
- * with file and line. */
+ * "tool_use" where tools are given), else the one that tok carries (GGUF), else the fallback's
+ * format, else the format that fits its config.json. Special tokens (bos_token, eos_token, ...)
+ * come from tokenizer_config.json, else special_tokens_map.json, else from tok (may be NULL;
+ * borrowed only here). A model without template opens too; rendering it is then the error.
+ * Templates that do not parse are errors here, with file and line. */
 NODISCARD status chat_open(const char *dir, const chat_options *o, const tokenizer *tok, chat **ret,
                            error *err);
 void chat_free(chat *c); /* takes NULL */

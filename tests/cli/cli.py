@@ -11,6 +11,7 @@ import os
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -483,6 +484,41 @@ def plain_model(**config):
         with open(f"{d}/config.json", "w", encoding="utf-8") as f:
             json.dump({**was, **config}, f)
         yield d
+
+
+def gguf(path, pairs):
+    """Write a GGUF file of metadata alone: texts, whole numbers, lists of texts or floats."""
+    def text(s):
+        b = s.encode()
+        return struct.pack("<Q", len(b)) + b
+
+    def value(v):
+        if isinstance(v, str):
+            return struct.pack("<I", 8) + text(v)
+        if isinstance(v, int):
+            return struct.pack("<II", 4, v)
+        kind = 8 if isinstance(v[0], str) else 6
+        items = b"".join(text(x) if kind == 8 else struct.pack("<f", x) for x in v)
+        return struct.pack("<IIQ", 9, kind, len(v)) + items
+
+    with open(path, "wb") as f:
+        f.write(b"GGUF" + struct.pack("<IQQ", 3, 0, len(pairs)))
+        f.write(b"".join(text(k) + value(v) for k, v in pairs.items()))
+
+
+@case
+def a_gguf_file_brings_its_template():
+    tokens = ["<unk>", "<s>", "</s>", "a", "b"]
+    with tempfile.TemporaryDirectory() as d:
+        gguf(d + "/m.gguf", {
+            "general.architecture": "llama", "tokenizer.ggml.model": "llama",
+            "tokenizer.ggml.tokens": tokens, "tokenizer.ggml.scores": [0.0] * len(tokens),
+            "tokenizer.ggml.bos_token_id": 1, "tokenizer.ggml.eos_token_id": 2,
+            "tokenizer.chat_template": "{{ bos_token }}[{{ messages[0].content }}]{{ eos_token }}"})
+        v = {"messages": [{"role": "user", "content": "Hi"}]}
+        assert lines("render", "--model", d + "/m.gguf", values=[v]) == ["<s>[Hi]</s>"]
+        assert lines("render", "--model", d + "/m.gguf", "--chat-template", "ziya",
+                     values=[v]) == ["<human>:Hi\n"]
 
 
 @case
