@@ -260,6 +260,8 @@ static void cut_parts(weights *w, dtype want) {
         m->dt = dtype_is_quant(b->dt) ? b->dt : storage_type(m->dt, stored_as(b), want);
         if (b->src) m->q = b->src->spec;
     }
+    for (int32_t i = 0; i < w->n_list; i++)
+        if (w->list[i].n_parts) w->list[i].dt = w->list[i].m->dt;
 }
 
 static size_t part_bytes(const weights *w, const wmat *m) {
