@@ -18,7 +18,7 @@ import reference_remote as reference
 from make_archs import (BOS, DISTINCT, DTYPE, EOS, HERE, LONG, MARGIN, NEW, SHORT, VOCAB, goldens_prompt, logprobs,
                         numbers, store, tokenizer, write, write_golden)
 
-FAMILY = {"chatglm_6b": "chatglm"}  # where the function of reference_remote.py has another name than the family
+FAMILY = {"chatglm_6b": "chatglm", "yi_first": "yi"}  # where the function of reference_remote.py has another name than the family
 GMASK = 258  # ChatGLM-6B: every prompt ends with it and the start token
 
 # ---- configurations: the keys that the families' own config.json have ------------------------------
@@ -95,6 +95,7 @@ CASES = {
     "yi": ("llama", dict(LLAMA, architectures=["YiForCausalLM"], model_type="Yi", num_key_value_heads=2,
                          rope_theta=5000000.0), "bf16", {"rope_theta": 10000.0}),
     "aquila": ("llama", dict(LLAMA, architectures=["AquilaForCausalLM"], model_type="aquila"), "bf16", None),
+    "yi-first": ("yi_first", dict(LLAMA, architectures=["YiForCausalLM"], model_type="Yi"), "f16", None),
 }
 
 
@@ -139,6 +140,13 @@ def llama_weights(c, w, attention=None, mlp=None, bias=False, tied=False, final=
     w.norm("model.norm", h, scale=final)
     if not tied:
         w.matrix("lm_head", VOCAB, h, 2.5)
+
+
+def yi_first_weights(c, w):
+    llama_weights(c, w)
+    for i in range(c["num_hidden_layers"]):
+        for was, now in (("input_layernorm", "ln1"), ("post_attention_layernorm", "ln2")):
+            w[f"model.layers.{i}.{now}.weight"] = w.pop(f"model.layers.{i}.{was}.weight")
 
 
 def glu_weights(w, p, h, ff):
@@ -259,7 +267,7 @@ def deepseek_weights(c, w):
     llama_weights(c, w, mlp=mlp)
 
 
-WEIGHTS = {"llama": llama_weights, "internlm": lambda c, w: llama_weights(c, w, bias=c["bias"]),
+WEIGHTS = {"llama": llama_weights, "yi_first": yi_first_weights, "internlm": lambda c, w: llama_weights(c, w, bias=c["bias"]),
            "internlm2": internlm2_weights, "baichuan": baichuan_weights, "qwen": qwen_weights,
            "chatglm_6b": chatglm_6b_weights, "chatglm2": chatglm2_weights, "moss": moss_weights,
            "minicpm": minicpm_weights, "deepseek": deepseek_weights}

@@ -131,6 +131,13 @@ def llama(c, t, ids, n_prompt, total):
     return linear(llama_like(c, t, ids, separate_qkv(c, t, ids, freq), silu_mlp(t)), t, "lm_head")
 
 
+def yi_first(c, t, ids, n_prompt, total):
+    """Yi as first published: the norms of a layer are ln1 and ln2."""
+    names = (("ln1", "input_layernorm"), ("ln2", "post_attention_layernorm"))
+    t = {next((k.replace(a, b) for a, b in names if f".{a}." in k), k): v for k, v in t.items()}
+    return llama(c, t, ids, n_prompt, total)
+
+
 def internlm(c, t, ids, n_prompt, total):
     """LLaMA with biases on q, k, v and o; its own place for the rope's base and dynamic scaling."""
     rotary = c.get("rotary", {"type": "origin", "base": 10000})
