@@ -18,7 +18,7 @@ import reference_remote as reference
 from make_archs import (BOS, DISTINCT, DTYPE, EOS, HERE, LONG, MARGIN, NEW, SHORT, VOCAB, goldens_prompt, logprobs,
                         numbers, store, tokenizer, write, write_golden)
 
-FAMILY = {"chatglm_6b": "chatglm", "yi_first": "yi"}  # where the function of reference_remote.py has another name than the family
+FAMILY = {"chatglm_6b": "chatglm", "yi_first": "yi", "yi": "yi"}  # of functions or folders that are called otherwise
 GMASK = 258  # ChatGLM-6B: every prompt ends with it and the start token
 
 # ---- configurations: the keys that the families' own config.json have ------------------------------
@@ -342,7 +342,7 @@ def make(name, number):
             break
     else:
         raise SystemExit(f"{name}: no seed without a near tie")
-    write_golden(folder / "golden.json", {"family": FAMILY.get(family, family), "reference": "reference_remote.py",
+    write_golden(folder / "golden.json", {"family": FAMILY.get(name, FAMILY.get(family, family)), "reference": "reference_remote.py",
                                           "dtype": dtype, "seed": seed, "cases": cases})
     size = sum(f.stat().st_size for f in folder.iterdir())
     print(f"{name}: seed {seed}, {size // 1024} KiB, logits std {np.std(cases[0]['logits_last']):.2f}, "
