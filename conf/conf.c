@@ -13,7 +13,9 @@
 #define DISTANCE_MAX 3 /* edits between what was typed and what was meant */
 
 /* Words with a dash: the table's names are also those of functions. */
+/* clang-format off */
 #define make_tiny make-tiny
+/* clang-format on */
 #define WORD(name) #name
 const conf_command conf_commands[CMD_COUNT] = {
 #define COMMAND(id, name, positional, summary) {WORD(name), positional, summary},
