@@ -40,7 +40,7 @@ typedef enum conf_type {
     CONF_BYTES,    /* uint64_t */
     CONF_DURATION, /* uint64_t microseconds; ranges in options.def are in seconds */
     CONF_ENUM,     /* char *, one of the choices */
-    CONF_LIST, /* char *: values of an option that may be given again, one a line; NULL = unset */
+    CONF_LIST,     /* char *: the values of an option that may be given again, one a line */
 } conf_type;
 
 typedef int64_t conf_INT;

@@ -15,6 +15,8 @@ void api_models(exchange *x);
 void api_model(exchange *x);
 void api_chat(exchange *x);
 void api_completions(exchange *x);
+void api_load_lora(exchange *x);
+void api_unload_lora(exchange *x);
 void api_tokenize(exchange *x);
 void api_detokenize(exchange *x);
 void api_apply_template(exchange *x);

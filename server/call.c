@@ -61,14 +61,32 @@ static uint64_t seed_of(const call *c, int32_t i) {
     return hash64(&what, sizeof what, c->x->srv->id_seed);
 }
 
+static void set_adapter(adapter_entry *a, request *r) {
+    if (!a) return;
+    r->adapter = a->info.id;
+    r->n_virtual = a->info.n_virtual;
+    r->on_free = adapter_entry_release;
+    r->on_free_ctx = adapter_entry_ref(a);
+}
+
+/* The adapter's virtual tokens, then the prompt; NULL when the arena is full. */
+static int32_t *with_virtual(request *r, const prompt *p, int32_t vocab) {
+    int32_t n = r->n_virtual, *ids = arena_array(r->mem, (size_t)(n + p->n), sizeof *ids);
+    for (int32_t i = 0; ids && i < n; i++) ids[i] = vocab + i;
+    if (ids) memcpy(ids + n, p->ids, (size_t)p->n * sizeof *ids);
+    return ids;
+}
+
 static status fill_request(call *c, int32_t i, request *r, error *err) {
     const gen_params *p = &c->p;
     part *pt = &c->parts[i];
     exchange *x = c->x;
-    TRY(prompt_max_tokens(x->model, p, pt->prompt.n, &r->max_tokens, err, &c->err_code));
+    set_adapter(x->adapter, r);
+    TRY(prompt_max_tokens(x->model, p, r->n_virtual + pt->prompt.n, &r->max_tokens, err,
+                          &c->err_code));
     r->id = atomic_fetch_add_explicit(&x->srv->request_ids, 1, memory_order_relaxed);
-    r->prompt = copy(r->mem, pt->prompt.ids, (size_t)pt->prompt.n * sizeof(int32_t));
-    r->n_prompt = pt->prompt.n;
+    r->prompt = with_virtual(r, &pt->prompt, x->model->m.vocab);
+    r->n_prompt = r->n_virtual + pt->prompt.n;
     r->n = p->n;
     bool ok = copy_params(r, &p->sample) && r->prompt;
     r->params.seed = seed_of(c, i);
@@ -119,7 +137,8 @@ static status make_request(call *c, int32_t i, error *err) {
     for (int32_t k = 0; k < c->p.n; k++) {
         choice *ch = &c->choices[i * c->p.n + k];
         ch->part = i;
-        output_init(&ch->out, &c->p, c->x->model->m.tok, c->stops, r->prompt, r->n_prompt);
+        output_init(&ch->out, &c->p, c->x->model->m.tok, c->stops, r->prompt + r->n_virtual,
+                    r->n_prompt - r->n_virtual);
     }
     return OK;
 }
@@ -251,7 +270,7 @@ static void echo(call *c, part *pt) {
         if (!c->p.want_logprobs) continue;
         for (int32_t i = 0; i < pt->prompt.n; i++)
             output_echo_token(&c->choices[k].out, pt->prompt.ids[i],
-                              i ? &pt->r->prompt_out[i] : NULL);
+                              i ? &pt->r->prompt_out[pt->r->n_virtual + i] : NULL);
     }
 }
 
@@ -338,7 +357,8 @@ call_usage call_usage_of(const call *c) {
     call_usage u = {0};
     for (int32_t i = 0; i < c->n_parts; i++) {
         u.n_prompt += c->parts[i].prompt.n;
-        if (c->parts[i].n_acked == c->p.n) u.n_cached += c->parts[i].r->times.n_cached;
+        if (c->parts[i].n_acked == c->p.n)
+            u.n_cached += MAX(0, c->parts[i].r->times.n_cached - c->parts[i].r->n_virtual);
     }
     for (int32_t i = 0; i < c->n_choices; i++) u.n_output += c->choices[i].out.n_tokens;
     return u;

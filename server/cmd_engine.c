@@ -5,9 +5,10 @@
 
 #include "kernels/backend.h"
 #include "server/cmd.h"
+#include "server/cmd_lora.h"
 
 engine_options cmd_engine_options(const conf *c) {
-    return (engine_options){
+    engine_options o = {
         .model_dir = c->model,
         .register_path = c->register_path,
         .dtype = c->dtype,
@@ -20,6 +21,8 @@ engine_options cmd_engine_options(const conf *c) {
         .kv_bytes = c->kv_cache_bytes,
         .kv_fraction = c->kv_cache_fraction,
     };
+    cmd_lora_options(c, &o);
+    return o;
 }
 
 const char *cmd_chat_template(const conf *c, char *buf, size_t n) {

@@ -6,6 +6,7 @@
 #include "engine/base/mem.h"
 #include "server/cmd.h"
 #include "server/cmd_engine.h"
+#include "server/cmd_lora.h"
 #include "server/lines.h"
 
 typedef struct tool {
@@ -73,8 +74,8 @@ int cmd_logits(const conf *c) {
     tool u = {.all = c->all, .chunk = (int32_t)c->chunk};
     if (!c->model) return cmd_failf("logits needs --model DIR");
     engine_options o = cmd_engine_options(c);
-    if (engine_open(&o, &u.e, &err) != OK) return cmd_fail(&err);
-    int rc = lines_run(answer, &u);
+    if (cmd_lora_check(c, &err) != OK || engine_open(&o, &u.e, &err) != OK) return cmd_fail(&err);
+    int rc = cmd_lora_use(c, u.e, &err) == OK ? lines_run(answer, &u) : cmd_fail(&err);
     engine_free(u.e);
     return rc;
 }

@@ -11,6 +11,7 @@
 #include "engine/base/mem.h"
 #include "engine/mock.h"
 #include "server/cmd_engine.h"
+#include "server/cmd_lora.h"
 #include "server/cmd_foreign.h"
 #include "server/notify.h"
 #include "tokenizer/chat.h"
@@ -33,6 +34,8 @@ struct runtime {
     engine *engine;
     mock *mock;
     char *name; /* under which the model is served */
+    adapters *adapters;
+    char *lora; /* a private runtime: the adapter that is always used, or NULL */
 };
 
 static void nap(uint64_t us) {
@@ -65,6 +68,7 @@ static server_options options(const conf *c, const char *unix_socket, const char
     o.strict = c->strict;
     o.access_log = c->access_log && !unix_socket;
     o.max_logprobs = (int)c->max_logprobs;
+    o.lora_updates = c->lora_updates;
     if (unix_socket) return o; /* private: the file's mode is the key */
     o.listen_fd = notify_listen_fd();
     keys[0] = c->api_key;
@@ -174,6 +178,8 @@ static status attach(runtime *r, const conf *c, error *err) {
     const char *format = chat_format_name(r->chat);
     strbuf_add_json(&text, str_z(format ? format : chat_has_template(r->chat) ? "own" : "none"));
     m.info_json = text.p;
+    m.adapters = r->adapters;
+    m.default_adapter = r->lora;
     server_attach(r->srv, &m, r->sched);
     strbuf_done(&text);
     return OK;
@@ -219,11 +225,27 @@ static status open_family_chat(runtime *r, const conf *c, error *err) {
     return open_chat(r, c, name, err);
 }
 
+/* A private runtime has one adapter, which its client need not name. */
+static status load_adapters(runtime *r, const conf *c, const char *unix_socket, error *err) {
+    if (!r->engine) return OK;
+    adapter_host host = engine_adapters(r->engine);
+    if (host.max == 0) return OK;
+    r->adapters = adapters_new(host);
+    TRY(cmd_lora_load(c, r->adapters, err));
+    if (!unix_socket || !c->lora) return OK;
+    char *dir;
+    cmd_lora_split(str_z(c->lora), &r->lora, &dir);
+    mem_free(dir);
+    return strchr(c->lora, '\n') ? error_set(err, ERR_INVALID, "this command takes one --lora")
+                                 : OK;
+}
+
 static status open_all(runtime *r, const conf *c, const char *unix_socket, const runtime_hooks *h,
                        error *err) {
     const char *keys[1];
     server_options so = options(c, unix_socket, keys);
     TRY(cmd_foreign_check(c, err));
+    TRY(cmd_lora_check(c, err));
     TRY(server_new(&so, &r->srv, err));
     TRY(server_start(r->srv, err));
     if (h->on_listen) h->on_listen(h->ctx, r->srv);
@@ -232,6 +254,7 @@ static status open_all(runtime *r, const conf *c, const char *unix_socket, const
     bool is_mock = strcmp(c->engine, "mock") == 0;
     TRY(is_mock ? mock_open(r, c, err) : model_open(r, c, h, err));
     TRY(open_family_chat(r, c, err));
+    TRY(load_adapters(r, c, unix_socket, err));
     schedule(r, c);
     return attach(r, c, err);
 }
@@ -261,6 +284,8 @@ void runtime_close(runtime *r, uint64_t grace_us, bool (*stop_now)(void *ctx), v
     if (r->srv) server_stop(r->srv);
     server_free(r->srv);
     scheduler_free(r->sched);
+    adapters_free(r->adapters);
+    mem_free(r->lora);
     engine_free(r->engine);
     mock_free(r->mock);
     chat_free(r->chat);

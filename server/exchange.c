@@ -47,12 +47,30 @@ json_t *exchange_body_object(exchange *x) {
     return NULL;
 }
 
+static bool is_base(const server_model *m, str name) {
+    for (int i = 0; i < m->n_names; i++)
+        if (str_eqz(name, m->names[i])) return true;
+    return false;
+}
+
+/* By its name, or as base:adapter. */
+static adapter_entry *find_adapter(const server_model *m, str name) {
+    adapter_entry *a = adapters_take(m->adapters, name);
+    for (size_t i = 0; i < name.n && !a; i++)
+        if (name.p[i] == ':' && is_base(m, str_cut(name, 0, i)))
+            a = adapters_take(m->adapters, str_cut(name, i + 1, name.n));
+    return a;
+}
+
 bool exchange_model_ok(exchange *x, str name) {
     const server_model *m = &x->model->m;
     error e;
-    bool known = name.n == 0;
-    for (int i = 0; i < m->n_names && !known; i++) known = str_eqz(name, m->names[i]);
-    if (!known) {
+    bool known = name.n == 0 || is_base(m, name);
+    x->adapter = !known               ? find_adapter(m, name)
+                 : m->default_adapter ? adapters_take(m->adapters, str_z(m->default_adapter))
+                                      : NULL;
+    if (!known && x->adapter) name = str_z(x->adapter->name);
+    if (!known && !x->adapter) {
         error_set_param(&e, ERR_NOT_FOUND, "model", "the model '" STR_FMT "' does not exist",
                         (int)MIN(name.n, (size_t)128), name.p);
         exchange_fail(x, &e, "model_not_found");

@@ -52,6 +52,8 @@ struct exchange {
     int retry_after_s;  /* > 0: the header is sent */
     bool limits_header; /* x-ratelimit-* of key */
 
+    adapter_entry *adapter; /* that the request's model names: a reference, or NULL */
+
     call *call; /* a generation, or NULL */
 
     /* for the log */
@@ -68,11 +70,11 @@ void exchange_json(exchange *x); /* 200 application/json */
 void exchange_fail(exchange *x, const error *e, const char *code);
 /* The body as a JSON object, new reference, or NULL with the failure answered. */
 json_t *exchange_body_object(exchange *x);
-/* Is `name` a served model that the key may use? NULL or empty: the first one. Answers on failure.
- */
+/* Is `name` a served model that the key may use? NULL or empty: the first one. An adapter, by its
+ * name or as base:adapter, becomes x->adapter. Answers on failure. */
 bool exchange_model_ok(exchange *x, str name);
 static inline str exchange_model_name(const exchange *x) {
-    return str_z(x->model->m.names[0]);
+    return str_z(x->adapter ? x->adapter->name : x->model->m.names[0]);
 }
 /* A short unique text for ids of answers, into ret[25]. */
 void exchange_unique(server *s, char ret[25]);

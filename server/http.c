@@ -286,7 +286,7 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
         x->route->handler(x);
     else if (x->phase == PHASE_REFUSE)
         x->phase = PHASE_ANSWER;
-    else if (x->phase == PHASE_WAIT && call_done(x->call))
+    else if (x->phase == PHASE_WAIT && x->call && call_done(x->call))
         call_finish(x->call);
     return proceed(x);
 }
@@ -306,6 +306,8 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **ctx,
     metrics_http(re->srv->metrics, x, left, now);
     access_log(x, left, now);
     if (x->keys) keys_release(x->keys);
+    adapter_entry_release(x->adapter);
+    x->adapter = NULL;
     atomic_fetch_sub_explicit(&re->srv->in_flight, 1, memory_order_relaxed);
     exchange_give(re, x);
 }

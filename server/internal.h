@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
+#include "server/adapters.h"
 #include "server/server.h"
 
 typedef struct reactor reactor;
@@ -16,7 +17,8 @@ typedef struct peers peers;
 typedef struct model {
     server_model m; /* names point into `names` */
     char **names;
-    char *info_json;
+    char *info_json, *default_adapter;
+    adapters *no_adapters; /* an empty list of our own, where the model brings none */
     scheduler *sched;
 } model;
 

@@ -28,6 +28,7 @@ typedef struct bucket {
 struct key {
     int index;
     bool plain; /* from an option, not from the file */
+    bool admin;
     char name[NAME_BYTES];
     uint8_t hash[32];
     float weight;
@@ -128,8 +129,8 @@ static status read_models(key *k, const json_t *o, error *err) {
 }
 
 static status add_object(keys *ks, const json_t *o, error *err) {
-    static const char *const known[] = {"name",   "key",           "sha256", "weight",
-                                        "models", "max_in_flight", "rpm",    "tpm"};
+    static const char *const known[] = {"name",          "key", "sha256", "weight", "models",
+                                        "max_in_flight", "rpm", "tpm",    "admin"};
     const char *field;
     json_t *v;
     if (!json_is_object(o)) return error_set(err, ERR_INVALID, "must be an object");
@@ -152,6 +153,7 @@ static status add_object(keys *ks, const json_t *o, error *err) {
     k->requests = (bucket){rpm, rpm, 0};
     k->tokens = (bucket){tpm, tpm, 0};
     k->max_in_flight = (int)slots;
+    k->admin = js_get_bool(o, "admin", false);
     return read_models(k, o, err);
 }
 
@@ -276,6 +278,10 @@ bool key_allows(const key *k, str model) {
     for (size_t i = 0; i < k->n_models; i++)
         if (str_eqz(model, k->models[i])) return true;
     return false;
+}
+
+bool key_is_admin(const key *k) {
+    return k->plain || k->admin;
 }
 
 int key_index(const key *k) {

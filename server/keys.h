@@ -4,7 +4,7 @@
  * JSON array of objects
  *
  *     {"name": "team-a", "key": "sk-...", "weight": 2, "models": ["demo"],
- *      "max_in_flight": 8, "rpm": 600, "tpm": 200000}
+ *      "max_in_flight": 8, "rpm": 600, "tpm": 200000, "admin": false}
  *
  * of which only "key" is required ("sha256", 64 hexadecimal digits, may stand in its place); 0 or
  * absent means no limit. Keys are kept as SHA-256 only and compared in constant time.
@@ -49,6 +49,7 @@ int keys_count(const keys *k);
 key *keys_at(keys *k, int i);
 
 bool key_allows(const key *k, str model);
+bool key_is_admin(const key *k); /* --api-key, or "admin": true in the file */
 int key_index(const key *k);
 const char *key_name(const key *k);
 float key_weight(const key *k);

@@ -146,7 +146,7 @@ static void add_prompt_entry(const call *c, const token_logprob *t, int32_t rank
 void logprobs_add_prompt(const call *c, const part *pt, strbuf *out) {
     strbuf_addz(out, ",\"prompt_logprobs\":[null");
     for (int32_t i = 1; i < pt->prompt.n; i++) {
-        const sample_out *s = &pt->r->prompt_out[i];
+        const sample_out *s = &pt->r->prompt_out[pt->r->n_virtual + i];
         strbuf_addz(out, ",{");
         token_logprob own = {s->token, s->logprob};
         add_prompt_entry(c, &own, s->rank, true, out);

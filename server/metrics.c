@@ -93,7 +93,7 @@ void metrics_request(metrics *m, const request *r, int32_t n_generated, int32_t 
     const request_times *t = &r->times;
     uint64_t end = t->finished_us ? t->finished_us : clock_us();
     observe_us(m, HIST_E2E, r->arrival_us, end);
-    observe_n(m, HIST_PROMPT, r->n_prompt);
+    observe_n(m, HIST_PROMPT, r->n_prompt - r->n_virtual);
     observe_n(m, HIST_GENERATION, n_generated);
     observe_n(m, HIST_MAX_TOKENS, r->max_tokens);
     observe_n(m, HIST_N, n_choices);

@@ -52,6 +52,21 @@ static void add_hist(page *p, const hist_def *d, const hist *h, int32_t model_le
                 (double)get(&h->sum_micro) * 1e-6, d->name, p->labels.p, (unsigned long long)sum);
 }
 
+/* As vLLM: the names are labels, the value is the time. */
+static void add_lora(page *p, const model *m, const scheduler_stats *t) {
+    strbuf waiting = {0}, running = {0}, more = {0};
+    adapters_names(m->m.adapters, t->adapters_waiting, &waiting);
+    adapters_names(m->m.adapters, t->adapters_running, &running);
+    strbuf_addf(&more, "max_lora=\"%d\",waiting_lora_adapters=", adapters_max(m->m.adapters));
+    strbuf_add_json(&more, strbuf_str(&waiting));
+    strbuf_addz(&more, ",running_lora_adapters=");
+    strbuf_add_json(&more, strbuf_str(&running));
+    value(p, "vllm:lora_requests_info", more.p, (double)clock_unix_s());
+    strbuf_done(&waiting);
+    strbuf_done(&running);
+    strbuf_done(&more);
+}
+
 static void add_gauges(page *p, const model *m, const scheduler_stats *t) {
     char more[128];
     single(p, "vllm:num_requests_running", "gauge", "Sequences being computed.", t->n_running);
@@ -63,8 +78,7 @@ static void add_gauges(page *p, const model *m, const scheduler_stats *t) {
              m->m.n_pages);
     value(p, "vllm:cache_config_info", more, 1);
     family(p, "vllm:lora_requests_info", "gauge", "Adapters in use.");
-    value(p, "vllm:lora_requests_info",
-          "max_lora=\"0\",waiting_lora_adapters=\"\",running_lora_adapters=\"\"", 1);
+    add_lora(p, m, t);
     single(p, "vllm:engine_sleep_state", "gauge", "0: awake.", 0);
     single(p, "pagoda:kv_pages_used", "gauge", "Pages held by running sequences.", t->pages_used);
     single(p, "pagoda:kv_pages_cached", "gauge", "Free pages whose content may still be hit.",

@@ -21,6 +21,7 @@
 #include "engine/base/mem.h"
 #include "server/call.h"
 #include "server/http.h"
+#include "server/job.h"
 
 enum { EVENTS_MAX = 256, SWEEP_MS = 200, STOP_US = 2000000 };
 
@@ -121,6 +122,7 @@ static void turn(reactor *re) {
             hangup(ev[i].data.ptr);
     }
     take_ready(re);
+    jobs_take(re);
     sweep(re);
     MHD_run(re->daemon);
 }
@@ -180,6 +182,10 @@ void reactor_join(reactor *re) {
 
 void reactor_free(reactor *re) {
     if (!re) return;
+    while (re->n_jobs > 0) { /* they have a bounded amount to read */
+        (void)waker_wait(&re->wake, SWEEP_MS * 1000);
+        jobs_take(re);
+    }
     for (conn *c = re->conns; c; c = c->next) {
         if (!c->x) continue;
         if (c->x->call) call_abandon(c->x->call);

@@ -19,6 +19,8 @@ typedef enum conn_state {
     CONN_IDLE,    /* kept alive, between requests */
 } conn_state;
 
+typedef struct job job;
+
 /* One TCP connection. */
 struct conn {
     conn *prev, *next; /* the reactor's list */
@@ -51,6 +53,8 @@ struct reactor {
     bool started;
     int epoll_fd;
     waker wake;
+    _Atomic(job *) jobs;     /* that have ended (job.h) */
+    int n_jobs;              /* under way or ended: this thread's count */
     _Atomic(ticket *) ready; /* pushed by the engine thread, taken whole by the reactor */
     conn *conns;
     exchange *free_exchanges;

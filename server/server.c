@@ -127,6 +127,8 @@ void server_attach(server *s, const server_model *m, scheduler *sched) {
     own->m.names = (const char *const *)own->names;
     own->info_json = dup_or_null(m->info_json);
     own->m.info_json = own->info_json;
+    own->m.default_adapter = own->default_adapter = dup_or_null(m->default_adapter);
+    if (!m->adapters) own->m.adapters = own->no_adapters = adapters_new((adapter_host){0});
     int32_t *eos = mem_calloc((size_t)MAX(1, m->n_eos), sizeof *eos);
     if (m->n_eos) memcpy(eos, m->eos_ids, (size_t)m->n_eos * sizeof *eos);
     own->m.eos_ids = eos;
@@ -196,6 +198,8 @@ static void model_free(model *m) {
     for (int i = 0; i < m->m.n_names; i++) mem_free(m->names[i]);
     mem_free(m->names);
     mem_free(m->info_json);
+    mem_free(m->default_adapter);
+    adapters_free(m->no_adapters);
     mem_free((void *)m->m.eos_ids);
     mem_free(m);
 }

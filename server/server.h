@@ -60,6 +60,7 @@ typedef struct server_options {
     bool request_template;    /* allow chat_template in requests */
     bool access_log;          /* one JSON line per request */
     int max_logprobs;         /* most top_logprobs, <= LIMIT_TOP_LOGPROBS */
+    bool lora_updates;        /* adapters may be loaded and unloaded over HTTP */
 } server_options;
 
 server_options server_options_default(void);
@@ -90,6 +91,8 @@ typedef struct server_model {
     int32_t vocab;                /* ids are 0 .. vocab-1 */
     int64_t created;              /* unix seconds */
     int32_t page_tokens, n_pages; /* for vllm:cache_config_info */
+    struct adapters *adapters;    /* server/adapters.h; NULL: none can be loaded */
+    const char *default_adapter;  /* NULL, or the adapter that the base's names stand for */
     const char *info_json; /* members of /server_info ("\"family\":\"llama\",..."), or NULL */
 } server_model;
 

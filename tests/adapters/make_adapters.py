@@ -190,6 +190,10 @@ def write_glm(folder, kind, config, seed):
         torch.save(t, folder / "pytorch_model.bin")
 
 
+def write_json(path, v):
+    path.write_text(json.dumps(v, separators=(",", ":")) + "\n")
+
+
 def make_adapter(base_dir, folder, config, seed):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
@@ -205,6 +209,11 @@ def make_adapter(base_dir, folder, config, seed):
     model.peft_config["default"].base_model_name_or_path = "tiny"
     model.save_pretrained(folder, safe_serialization=folder.name != "lora-bin")
     (folder / "README.md").unlink(missing_ok=True)
+    saved = json.loads((folder / "adapter_config.json").read_text())
+    for key in ("target_modules", "modules_to_save", "feedforward_modules"):  # sets: in any order
+        if isinstance(saved.get(key), list):
+            saved[key].sort()
+    write_json(folder / "adapter_config.json", saved)
     base = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32, attn_implementation="eager").eval()
     return PeftModel.from_pretrained(base, folder).eval()
 
@@ -229,10 +238,6 @@ def golden(model, seed):
         ids.append(int(top.indices[0]))
         greedy.append(ids[-1])
     return {"prompt": prompt, "rows": ROWS, "logits": [[float(f"{x:.8g}") for x in first[i]] for i in ROWS], "greedy": greedy}
-
-
-def write_json(path, v):
-    path.write_text(json.dumps(v, separators=(",", ":")) + "\n")
 
 
 def make_base(name):
