@@ -181,7 +181,7 @@ static status only_one(reader *r, const yaml_leaf *l, const char *what, error *e
         note(r, l, true, "without effect while use_parallel is false");
         return OK;
     }
-    return bad(r, l, err, "%s is %s, but %s is not there yet: only 1", what, l->value, what);
+    return bad(r, l, err, "is %s, but %s is not there yet: only 1", l->value, what);
 }
 
 static status apply(reader *r, const yaml_leaf *l, error *err) {
@@ -224,15 +224,18 @@ static status own_model(reader *r, error *err) {
     return set(r, l, OPT_model, err);
 }
 
-/* The model directory's tokenizer is the rule; a file that is named and there goes before it. */
+/* The file may be bare ranks: a model directory that has a tokenizer says more (cmd_tokenizer). */
 static status own_tokenizer(reader *r, error *err) {
     static const char *const keys[] = {"processor.tokenizer.tokenizer_file",
                                        "processor.tokenizer.vocab_file"};
     for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
         const yaml_leaf *l = find(r, keys[i]);
         if (!l || !l->value[0]) continue;
-        if (file_exists(l->value)) return set(r, l, OPT_tokenizer, err);
-        note(r, l, true, "is not there; the model directory's tokenizer is used");
+        bool there = file_exists(l->value);
+        note(r, l, true,
+             there ? "is used if the model's directory has no tokenizer"
+                   : "is not there; the model directory's tokenizer is used");
+        if (there) return set(r, l, OPT_tokenizer, err);
     }
     return OK;
 }

@@ -3,6 +3,8 @@
 
 #include <stdio.h>
 
+#include "engine/base/file.h"
+#include "engine/base/mem.h"
 #include "kernels/backend.h"
 #include "server/cmd.h"
 #include "server/cmd_lora.h"
@@ -23,6 +25,21 @@ engine_options cmd_engine_options(const conf *c) {
     };
     cmd_lora_options(c, &o);
     return o;
+}
+
+static bool has_file(const char *dir, const char *name) {
+    char *path = path_join(dir, name);
+    bool there = file_exists(path);
+    mem_free(path);
+    return there;
+}
+
+const char *cmd_tokenizer(const conf *c) {
+    if (!c->tokenizer) return c->model;
+    bool own =
+        c->foreign && c->source[OPT_tokenizer] == FROM_FILE &&
+        (has_file(c->model, "tokenizer.json") || has_file(c->model, "tokenizer_config.json"));
+    return own ? c->model : c->tokenizer;
 }
 
 const char *cmd_chat_template(const conf *c, char *buf, size_t n) {

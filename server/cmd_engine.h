@@ -7,6 +7,9 @@
 
 /* Borrows c's strings. Hooks are empty. */
 engine_options cmd_engine_options(const conf *c);
+/* Where the tokenizer is: --tokenizer, else the model. One that only another program's file names
+ * gives way to the model directory's own. */
+const char *cmd_tokenizer(const conf *c);
 /* --chat-template, or XTuner's of --prompt-template written into buf; NULL: neither. */
 const char *cmd_chat_template(const conf *c, char *buf, size_t n);
 /* --print-kernels: which kernel serves which op; the exit status. */

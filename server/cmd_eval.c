@@ -19,6 +19,7 @@
 #include "engine/base/json.h"
 #include "engine/base/mem.h"
 #include "server/cmd.h"
+#include "server/cmd_engine.h"
 #include "server/cmd_local.h"
 #include "tokenizer/tokenizer.h"
 
@@ -46,7 +47,7 @@ static status read_ids(const conf *c, vec_i32 *ids, error *err) {
     strbuf text = {0};
     status st = file_read(c->file, TEXT_BYTES_MAX, &text, err);
     tokenizer_options o = {.pretokenizer = c->pretokenizer};
-    if (st == OK) st = tokenizer_open(c->tokenizer ? c->tokenizer : c->model, &o, &t, err);
+    if (st == OK) st = tokenizer_open(cmd_tokenizer(c), &o, &t, err);
     if (st == OK)
         st = tokenizer_encode(t, strbuf_str(&text),
                               c->special_tokens ? ENCODE_SPECIAL : ENCODE_PLAIN, 0, ids, err);

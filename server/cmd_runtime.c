@@ -199,7 +199,7 @@ static status open_tokenizer(runtime *r, const conf *c, error *err) {
     bool registered = c->register_path && !c->tokenizer && strcmp(c->engine, "mock") != 0;
     if (registered) TRY(engine_family_tokenizer(c->model, c->register_path, &file, &pre, err));
     tokenizer_options o = {.pretokenizer = pre};
-    status st = tokenizer_open(c->tokenizer ? c->tokenizer : c->model, &o, &r->tok, err);
+    status st = tokenizer_open(cmd_tokenizer(c), &o, &r->tok, err);
     if (st == ERR_NOT_FOUND && file) st = tokenizer_open(file, &o, &r->tok, err);
     mem_free(file);
     mem_free(pre);

@@ -390,7 +390,7 @@ def a_predict_file_of_mindformers_serves():
         assert "trainer" not in log, log
         err = run("serve", "--config", path, "--model", DEMO, "--port", "0", "--options",
                   "parallel_config.model_parallel=2", rc=2)[1]
-        assert "--options parallel_config.model_parallel: tensor parallelism is 2" in err, err
+        assert "--options parallel_config.model_parallel: is 2, but tensor parallelism" in err, err
         with serving("--config", path, "--options", "model.model_config.seq_length=128",
                      "max-num-seqs=3") as (_, port):
             assert json.loads(get(port, "/server_info")[1])["max_model_len"] == 128
