@@ -168,7 +168,7 @@ status arch_add_tensor(arch_builder *b, const json_t *ref, const char *path, arc
     return st;
 }
 
-/* "x.weight" -> "x.bias"; a pack may name its own. */
+/* "x.weight" -> "x.bias", "x.gamma" -> "x.beta"; a pack may name its own. */
 static status bias_name(arch_builder *b, const json_t *ref, const char *weight, char **ret,
                         error *err) {
     str r = js_str(ref);
@@ -180,9 +180,11 @@ static status bias_name(arch_builder *b, const json_t *ref, const char *weight, 
         if (*ret) return OK;
     }
     str s = str_z(weight);
+    bool greek = str_ends(s, STR(".gamma"));
+    if (greek) s.n -= strlen(".gamma");
     if (str_ends(s, STR(".weight"))) s.n -= strlen(".weight");
     strbuf out = {0};
-    strbuf_addf(&out, STR_FMT ".bias", STR_ARG(s));
+    strbuf_addf(&out, STR_FMT "%s", STR_ARG(s), greek ? ".beta" : ".bias");
     *ret = strbuf_take(&out);
     return OK;
 }

@@ -2,9 +2,9 @@
 
     python make_families.py [NAME ...]        all of them, or only the named ones
 
-Needs the PyPI packages of make_archs.py, whose tokenizer, prompts and goldens these cases share: eager attention,
-weights as stored, arithmetic in f32. Here the model class itself names the tensors: its parameters are drawn from
-the seed, and save_pretrained writes them as published checkpoints of the family have them. config.json has the keys
+Needs the PyPI packages of make_archs.py, and accelerate for gpt-oss-mxfp4. Tokenizer, prompts and goldens are those of
+make_archs.py: eager attention, weights as stored, arithmetic in f32. Here the model class itself names the tensors: its
+parameters are drawn from the seed, and save_pretrained writes them as published checkpoints of the family have them. config.json has the keys
 that published ones have, so that defaults of absent keys are used too. A case's "off" is config keys that
 switch its features off; each alone must change the logits, or the case would not test it.
 """
@@ -231,6 +231,13 @@ CASES = {
     "qwen3-embedding": case("Qwen3ForCausalLM", "qwen3", dict(
         LLAMA, head_dim=16, attention_bias=False, rms_norm_eps=1e-6, rope_theta=1000000.0, use_sliding_window=False,
         sliding_window=None, max_window_layers=2, tie_word_embeddings=True), strip="model.", hidden=True),
+    "gpt-oss-mxfp4": case("GptOssForCausalLM", "gpt_oss", dict(
+        COMMON, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, head_dim=8,
+        intermediate_size=64, num_local_experts=4, num_experts_per_tok=2, experts_per_token=2, sliding_window=9,
+        layer_types=["sliding_attention", "full_attention"], attention_bias=True, rms_norm_eps=1e-5,
+        max_position_embeddings=128, rope_theta=150000, swiglu_limit=7.0, hidden_act="silu", rope_scaling={
+            **YARN, "truncate": False}, tie_word_embeddings=False, quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": [
+            "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}), mxfp4=True),
 }
 
 ENCODER = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=56, vocab_size=VOCAB,
@@ -240,7 +247,7 @@ ENCODERS = {
         ENCODER, max_position_embeddings=128, type_vocab_size=2, layer_norm_eps=1e-12, pad_token_id=0), dtype="f32"),
     "bert-prefix": case("BertForMaskedLM", "bert", dict(
         ENCODER, max_position_embeddings=80, type_vocab_size=2, layer_norm_eps=1e-12, pad_token_id=0,
-        num_hidden_layers=1)),
+        num_hidden_layers=1), greek=True),
     "xlm-roberta": case("XLMRobertaModel", "xlm-roberta", dict(
         ENCODER, max_position_embeddings=130, type_vocab_size=1, layer_norm_eps=1e-5, pad_token_id=1,
         bos_token_id=0, eos_token_id=2)),
@@ -304,6 +311,17 @@ def draw_all(model, seed, options):
     return tied
 
 
+def mxfp4(stack):
+    """[experts, in, out] as blocks and scales along `in`: 32 codes of E2M1, low nibble first, with 2 ** (scale - 127)."""
+    values = torch.tensor([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    rows = stack.float().transpose(1, 2).unflatten(-1, (-1, 32))
+    exponent = torch.floor(torch.log2(rows.abs().amax(-1, keepdim=True))) - 2
+    scaled = rows / torch.exp2(exponent)
+    codes = (scaled.abs()[..., None] - values).abs().argmin(-1) + 8 * (scaled < 0)
+    blocks = (codes[..., 0::2] + 16 * codes[..., 1::2]).to(torch.uint8)
+    return blocks.contiguous(), (exponent[..., 0] + 127).to(torch.uint8)
+
+
 def publish(model, folder, options):
     """What save_pretrained writes, in the stored type; "strip" leaves a prefix out, as some published files do."""
     with tempfile.TemporaryDirectory() as tmp:
@@ -314,6 +332,9 @@ def publish(model, folder, options):
                for n, t in tensors.items()}
     if options.get("strip"):
         tensors = {n.removeprefix(options["strip"]): t for n, t in tensors.items()}
+    if options.get("mxfp4"):
+        for n in [n for n in tensors if n.endswith(("gate_up_proj", "down_proj"))]:
+            tensors[n + "_blocks"], tensors[n + "_scales"] = mxfp4(tensors.pop(n))
     if options.get("mtp"):  # the extra layer for speculation, which the family file ignores
         last = len({n.split(".")[2] for n in tensors if n.startswith("model.layers.")})
         tensors[f"model.layers.{last}.eh_proj.weight"] = torch.zeros(8, 16, dtype=dtype)
@@ -396,6 +417,10 @@ def make_encoder(name, number):
     publish(blank, folder, options)
     model = auto.from_pretrained(folder, dtype=torch.float32, attn_implementation="eager").eval()
     write_hidden(folder, c["model_type"], options["dtype"], seed, model)
+    if options.get("greek"):  # the names of the first published checkpoints
+        tensors = {n.replace("LayerNorm.weight", "LayerNorm.gamma").replace("LayerNorm.bias", "LayerNorm.beta"): t
+                   for n, t in load_file(folder / "model.safetensors").items()}
+        save_file(dict(sorted(tensors.items())), folder / "model.safetensors", metadata={"format": "pt"})
     print(f"{name}: {sum(f.stat().st_size for f in folder.iterdir()) // 1024} KiB", flush=True)
 
 
@@ -417,7 +442,10 @@ def make(name, number):
     write(folder / "generation_config.json", {"bos_token_id": BOS, "eos_token_id": EOS})
     tokenizer(folder)
     for seed in range(50000 + number * 100, 50000 + number * 100 + 400):
-        blank = AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder), dtype=torch.float32)
+        config = AutoConfig.from_pretrained(folder)
+        if options.get("mxfp4"):
+            del config.quantization_config
+        blank = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
         tied = draw_all(blank, seed, options)
         assert tied == blank.config.tie_word_embeddings, name
         publish(blank, folder, options)
