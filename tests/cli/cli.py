@@ -355,6 +355,31 @@ def eval_refuses_what_it_cannot_measure():
     assert "/nowhere" in run("eval", "ppl", "--model", DEMO, "--file", "/nowhere", rc=1)[1]
 
 
+@case
+def a_stop_that_is_a_token_ends_the_answer():
+    with tempfile.TemporaryDirectory() as d:
+        for name, stop in (("one", "<|im_start|>"), ("none", "never said")):
+            with open(f"{d}/{name}.jinja", "w", encoding="utf-8") as f:
+                f.write('{#- {"stop": ["%s"]} -#}{{ messages[0].content }}' % stop)
+        body = {"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 3,
+                "logit_bias": {"1": 100}, "temperature": 0, "return_token_ids": True}
+        for name, ids, why in (("one", [1], "stop"), ("none", [1, 1, 1], "length")):
+            with serving("--register-path", d, "--chat-template", name) as (_, port):
+                got = ask(port, "/v1/chat/completions", body)[1]["choices"][0]
+                assert (got["token_ids"], got["finish_reason"]) == (ids, why), got
+                assert got["stop_reason"] is None and got["message"]["content"] == "", got
+
+
+@case
+def a_format_may_leave_special_tokens_to_the_tokenizer():
+    hi = {"messages": [{"role": "user", "content": "Hi"}]}
+    with serving("--engine", "mock", "--chat-template", "chatglm",
+                 model=need(DATA + "tokenizers/chatglm-6b")) as (_, port):
+        assert ask(port, "/tokenize", hi)[1]["tokens"] == [7950, 130001, 130004]  # [gMASK] <sop>
+        usage = ask(port, "/v1/chat/completions", {**hi, "max_tokens": 1})[1]["usage"]
+        assert usage["prompt_tokens"] == 3, usage
+
+
 # --- files and flags of other programs
 
 @contextlib.contextmanager
