@@ -56,6 +56,9 @@ typedef struct sample_out {
     token_logprob top[20]; /* LIMIT_TOP_LOGPROBS */
 } sample_out;
 
+/* A hidden state instead of tokens: that of the prompt's last token, of its first, or the mean. */
+typedef enum pool_kind { POOL_LAST, POOL_FIRST, POOL_MEAN } pool_kind;
+
 /* Ids from the vocabulary's size upwards are virtual tokens: a sequence whose adapter brings a soft
  * prompt of n tokens begins with vocab, vocab+1, ..., vocab+n-1. They take cache positions like any
  * other token, are never sampled, and prompt_out has no entry for them. */
@@ -74,6 +77,10 @@ typedef struct batch_seq {
     /* Logprobs of prompt tokens (echo): where not NULL, entry [p] is filled for every p in
      * (pos, pos+n_tokens] with p < n_prompt. [n_prompt], owned by the request. */
     sample_out *prompt_out;
+    /* Where not NULL: the prompt's pooled hidden state after the final norm, [hidden] f32, complete
+     * with the step that computes the last prompt token. Owned by the request. */
+    float *pool_out;
+    pool_kind pool;
 } batch_seq;
 
 typedef struct page_copy {

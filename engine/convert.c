@@ -7,10 +7,10 @@
 #include <stdio.h>
 #include <string.h>
 
-#include "conf/limits.h"
 #include "engine/base/file.h"
 #include "engine/base/map.h"
 #include "engine/base/mem.h"
+#include "engine/model_config.h"
 
 /* Rows */
 
@@ -144,7 +144,7 @@ static status open_source(convert_plan *p, error *err) {
         p->config = json_incref(p->e->ckpt.config);
     } else {
         char *path = path_join(p->o->model, "config.json");
-        status st = js_parse_file(path, LIMIT_CONFIG_BYTES, &p->config, err);
+        status st = model_config_read(path, &p->config, err);
         mem_free(path);
         TRY(st);
     }

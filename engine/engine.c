@@ -13,6 +13,7 @@
 #include "engine/engine_internal.h"
 #include "engine/model_config.h"
 #include "engine/loader.h"
+#include "engine/pooling.h"
 #include "engine/quant_config.h"
 #include "engine/quant_module.h"
 
@@ -131,6 +132,9 @@ static status resolve(engine *e, const engine_options *o, error *err) {
     if (st == OK) {
         fill_info(e);
         fill_chat_format(&e->info, f);
+        st = pooling_read(o->model_dir, js_get_str(f->root, "pooling"), &e->info, err);
+    }
+    if (st == OK) {
         st = read_special_ids(&e->info, o->model_dir, config, err);
     }
     json_decref(config);

@@ -45,6 +45,9 @@ typedef struct row_task {
 uint64_t engine_adapter_class(const engine *e, int32_t id); /* part of the kv class */
 void engine_adapters_done(engine *e);
 
+/* The pooled hidden states that sequences of the plan want; after forward_run. */
+void engine_pool(engine *e, const batch_plan *plan, step_result *ret);
+
 status engine_step(void *self, const batch_plan *plan, step_result *ret, error *err);
 
 #endif

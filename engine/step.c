@@ -41,6 +41,7 @@ status engine_step(void *self, const batch_plan *plan, step_result *ret, error *
     CHECK(e->loaded);
     forward_run(&e->f, plan);
     for (int32_t i = 0; i < plan->n_seqs; i++) ret->seq_status[i] = OK;
+    engine_pool(e, plan, ret);
     int32_t n = list_tasks(e, plan);
     for (int32_t at = 0; at < n;) {
         int32_t m = n - at < e->f.n_rows ? n - at : e->f.n_rows;

@@ -49,6 +49,8 @@ static void plan_add(core *c, seq *s, int32_t n_tokens) {
         .params = &g->r->params,
         .adapter = g->r->adapter,
         .prompt_out = g->has_prompt ? NULL : g->r->prompt_out,
+        .pool_out = g->has_prompt ? NULL : g->r->pool_out,
+        .pool = g->r->pool,
     };
     c->planned[p->n_seqs++] = s;
     p->n_tokens += n_tokens;
@@ -109,9 +111,10 @@ typedef struct share {
 } share;
 
 /* Pages that may come from the cache. Never all: the last token is computed for its logits, and
- * prompt logprobs need every row. */
+ * prompt logprobs need every row, as do means and first tokens. */
 static int32_t n_cacheable(const core *c, const seq *s) {
-    if (!s->g->has_prompt && s->g->r->prompt_out) return 0;
+    const request *r = s->g->r;
+    if (!s->g->has_prompt && (r->prompt_out || (r->pool_out && r->pool != POOL_LAST))) return 0;
     return MIN(s->n_hashed, (s->n_known - 1) / c->step.page_tokens);
 }
 

@@ -17,6 +17,7 @@ void api_chat(exchange *x);
 void api_completions(exchange *x);
 void api_load_lora(exchange *x);
 void api_unload_lora(exchange *x);
+void api_embeddings(exchange *x);
 void api_tokenize(exchange *x);
 void api_detokenize(exchange *x);
 void api_apply_template(exchange *x);

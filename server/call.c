@@ -13,6 +13,7 @@
 #include "engine/base/clock.h"
 #include "engine/base/hash.h"
 #include "engine/base/json.h"
+#include "server/embeddings.h"
 #include "server/errors.h"
 #include "server/keys.h"
 #include "server/metrics.h"
@@ -103,6 +104,11 @@ static status fill_request(call *c, int32_t i, request *r, error *err) {
         r->prompt_out = arena_array(r->mem, (size_t)r->n_prompt, sizeof *r->prompt_out);
         ok = ok && r->prompt_out;
     }
+    if (p->kind == API_EMBEDDINGS) {
+        r->pool = x->model->m.pool;
+        r->pool_out = arena_array(r->mem, (size_t)x->model->m.hidden, sizeof *r->pool_out);
+        ok = ok && r->pool_out;
+    }
     ticket *l = ok ? arena_alloc(r->mem, sizeof *l) : NULL;
     if (!l) return error_set(err, ERR_TOO_LARGE, "the request needs too much memory");
     *l = (ticket){.r = r, .re = x->re, .call = c, .first_choice = i * p->n};
@@ -162,7 +168,7 @@ static status submit_all(call *c, error *err) {
 }
 
 static status check_choices(const call *c, int32_t n_prompts, error *err) {
-    if ((int64_t)n_prompts * c->p.n <= LIMIT_CHOICES) return OK;
+    if (c->p.kind == API_EMBEDDINGS || (int64_t)n_prompts * c->p.n <= LIMIT_CHOICES) return OK;
     return error_set_param(err, ERR_INVALID, "n",
                            "%d prompts with n = %d make %lld choices, the limit is %d", n_prompts,
                            c->p.n, (long long)n_prompts * c->p.n, LIMIT_CHOICES);
@@ -210,7 +216,14 @@ static status prepare(call *c, const json_t *body, api_kind kind, error *err) {
                          .request_template = x->srv->o.request_template,
                          .max_logprobs = x->srv->o.max_logprobs,
                          .turn = &m->turn};
-    TRY(params_parse(body, kind, &pc, c->mem, &c->p, err));
+    if (kind == API_EMBEDDINGS)
+        TRY(embeddings_params(body, x->model, x->srv->o.strict, &c->p, err));
+    else if (m->embeds_only)
+        return error_set_param(err, ERR_UNSUPPORTED, "model",
+                               "this model is an encoder: it makes embeddings (/v1/embeddings) and "
+                               "no text");
+    else
+        TRY(params_parse(body, kind, &pc, c->mem, &c->p, err));
     c->stops = stop_set_new(c->mem, c->p.stops, c->p.n_stops);
     TRY(make_prompts(c, body, err));
     for (int32_t i = 0; i < c->n_parts; i++) TRY(make_request(c, i, err));
@@ -225,7 +238,11 @@ static call *call_new(exchange *x, api_kind kind) {
     c->created = clock_unix_s();
     char unique[25];
     exchange_unique(x->srv, unique);
-    snprintf(c->id, sizeof c->id, "%s-%s", kind == API_CHAT ? "chatcmpl" : "cmpl", unique);
+    snprintf(c->id, sizeof c->id, "%s-%s",
+             kind == API_CHAT         ? "chatcmpl"
+             : kind == API_EMBEDDINGS ? "embd"
+                                      : "cmpl",
+             unique);
     return c;
 }
 
@@ -381,7 +398,10 @@ void call_finish(call *c) {
         exchange_fail(x, &c->err, NULL);
         return;
     }
-    reply_add_answer(c, &x->out);
+    if (c->p.kind == API_EMBEDDINGS)
+        embeddings_add_answer(c, &x->out);
+    else
+        reply_add_answer(c, &x->out);
     exchange_json(x);
 }
 

@@ -158,6 +158,13 @@ static status attach(runtime *r, const conf *c, error *err) {
     const model_info *info = r->engine ? engine_info(r->engine) : NULL;
     m.eos_ids = info ? info->eos_ids : &eos;
     m.n_eos = info ? info->n_eos : eos >= 0;
+    if (info) {
+        m.embeds_only = !info->has_head;
+        m.hidden = info->hidden;
+        m.pool = info->pool;
+        m.pool_normalize = info->pool_normalize;
+        memcpy(m.pool_unsupported, info->pool_unsupported, sizeof m.pool_unsupported);
+    }
     TRY(server_defaults_read(c->model, &m.defaults, err));
     set_defaults(c, &m.defaults);
     strbuf text = {0};

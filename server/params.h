@@ -11,7 +11,7 @@
 #include "server/server.h"
 #include "server/turn.h"
 
-typedef enum api_kind { API_CHAT, API_COMPLETIONS } api_kind;
+typedef enum api_kind { API_CHAT, API_COMPLETIONS, API_EMBEDDINGS } api_kind;
 
 typedef struct gen_params {
     api_kind kind;
@@ -39,6 +39,9 @@ typedef struct gen_params {
     const json_t *template_kwargs; /* NULL or an object, borrowed from the body */
     str chat_template;             /* {NULL,0}, or the request's own */
     str reasoning_effort;
+    /* embeddings (embeddings.h) */
+    bool embed_base64, embed_normalize;
+    int32_t embed_dims;
 } gen_params;
 
 /* What the judgement depends on besides the request. */

@@ -122,18 +122,24 @@ static status of_value(const model *m, const json_t *v, const gen_params *p, are
 
 status prompts_of_text(const model *m, const json_t *body, const gen_params *p, arena *mem,
                        prompt **ret, int32_t *ret_n, error *err, const char **ret_code) {
-    const json_t *v = js_get(body, "prompt");
-    if (!v) return error_set_param(err, ERR_INVALID, "prompt", "prompt is missing");
+    const char *field = p->kind == API_EMBEDDINGS ? "input" : "prompt";
+    const json_t *v = js_get(body, field);
+    if (!v) return error_set_param(err, ERR_INVALID, field, "%s is missing", field);
     /* A list of ids is one prompt; a list of anything else is several. */
     bool several = json_is_array(v) && !json_is_integer(json_array_get(v, 0));
     size_t n = several ? json_array_size(v) : 1;
-    if (n == 0) return error_set_param(err, ERR_INVALID, "prompt", "prompt is an empty list");
-    if (n > LIMIT_PROMPTS)
-        return error_set_param(err, ERR_INVALID, "prompt",
-                               "prompt has %zu entries, the limit is %d", n, LIMIT_PROMPTS);
+    size_t most = p->kind == API_EMBEDDINGS ? LIMIT_INPUTS : LIMIT_PROMPTS;
+    if (n == 0) return error_set_param(err, ERR_INVALID, field, "%s is an empty list", field);
+    if (n > most)
+        return error_set_param(err, ERR_INVALID, field, "%s has %zu entries, the limit is %zu",
+                               field, n, most);
     prompt *list = arena_array(mem, n, sizeof *list);
-    for (size_t i = 0; i < n; i++)
-        TRY(of_value(m, several ? json_array_get(v, i) : v, p, mem, &list[i], err, ret_code));
+    for (size_t i = 0; i < n; i++) {
+        status st =
+            of_value(m, several ? json_array_get(v, i) : v, p, mem, &list[i], err, ret_code);
+        if (st != OK && strcmp(err->param, "prompt") == 0) strcpy(err->param, field);
+        if (st != OK) return st;
+    }
     *ret = list;
     *ret_n = (int32_t)n;
     return OK;

@@ -89,6 +89,11 @@ typedef struct server_model {
     int32_t n_eos;
     int32_t max_model_len;        /* tokens, prompt and output */
     int32_t vocab;                /* ids are 0 .. vocab-1 */
+    bool embeds_only;             /* an encoder: no head, no generation */
+    int32_t hidden;               /* width of embeddings; 0: none are made */
+    pool_kind pool;               /* how they are made */
+    bool pool_normalize;          /* to length 1 unless the request says otherwise */
+    char pool_unsupported[64];    /* what they would need but is not computed, or "" */
     int64_t created;              /* unix seconds */
     int32_t page_tokens, n_pages; /* for vllm:cache_config_info */
     struct adapters *adapters;    /* server/adapters.h; NULL: none can be loaded */
