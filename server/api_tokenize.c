@@ -43,19 +43,35 @@ static void add_token_strs(exchange *x, const vec_i32 *ids) {
     strbuf_addc(&x->out, ']');
 }
 
-static status tokenize_text(exchange *x, str text, bool special, bool strs, error *err) {
+static void add_offsets(exchange *x, const token_spans *spans) {
+    strbuf_addz(&x->out, ",\"offsets\":[");
+    for (size_t i = 0; i < spans->n; i++)
+        strbuf_addf(&x->out, "%s[%u,%u]", i ? "," : "", spans->p[i].from, spans->p[i].to);
+    strbuf_addc(&x->out, ']');
+}
+
+typedef struct wanted {
+    bool special, strs, offsets;
+} wanted;
+
+static status tokenize_text(exchange *x, str text, const wanted *w, error *err) {
     vec_i32 ids = {0};
-    status st = tokenizer_encode(x->model->m.tok, text, special ? ENCODE_SPECIAL : ENCODE_PLAIN, 0,
-                                 &ids, err);
+    token_spans spans = {0};
+    unsigned flags = w->special ? ENCODE_SPECIAL : ENCODE_PLAIN;
+    const tokenizer *t = x->model->m.tok;
+    status st = w->offsets ? tokenizer_encode_spans(t, text, flags, 0, &ids, &spans, err)
+                           : tokenizer_encode(t, text, flags, 0, &ids, err);
     if (st == OK) {
         strbuf_addf(&x->out, "{\"count\":%zu,\"max_model_len\":%d,\"tokens\":[", ids.n,
                     x->model->m.max_model_len);
         for (size_t i = 0; i < ids.n; i++) strbuf_addf(&x->out, i ? ",%d" : "%d", ids.p[i]);
         strbuf_addc(&x->out, ']');
-        if (strs) add_token_strs(x, &ids);
+        if (w->strs) add_token_strs(x, &ids);
+        if (w->offsets) add_offsets(x, &spans);
         strbuf_addz(&x->out, "}\n");
     }
     vec_done(&ids);
+    vec_done(&spans);
     return st;
 }
 
@@ -69,10 +85,10 @@ static status tokenize(exchange *x, const json_t *body, arena *mem, error *err) 
     TRY(f.st);
     if (!is_chat && !given.p)
         return error_set_param(err, ERR_INVALID, "prompt", "prompt or messages is missing");
-    if (!is_chat) return tokenize_text(x, given, special, strs, err);
+    if (!is_chat) return tokenize_text(x, given, &w, err);
     strbuf text = {0};
     status st = render(x, body, &text, err);
-    if (st == OK) st = tokenize_text(x, strbuf_str(&text), special, strs, err);
+    if (st == OK) st = tokenize_text(x, strbuf_str(&text), &w, err);
     strbuf_done(&text);
     return st;
 }

@@ -184,27 +184,65 @@ static int32_t affixed_id(const bpe *b, str ch, bool first, bool last) {
     return vocab_id(&b->whole, str_n(buf, n));
 }
 
-static void symbols_of_chars(const bpe *b, str word, vec_i32 *out) {
+typedef VEC(uint32_t) lengths; /* bytes of the word behind each symbol */
+
+static void fill_lengths(lengths *len, size_t n, uint32_t each) {
+    while (len->n < n) vec_push(len, each);
+}
+
+/* An unknown character of k bytes gave new ids (or none): its bytes are one each, an unknown takes
+ * what it stands for; *run is that of the one which is pending. */
+static void measure_unknown(const bpe *b, const int32_t *new_ids, size_t n_new, bool pending,
+                            size_t k, uint32_t *run, lengths *len) {
+    bool written = n_new == 1 && new_ids[0] == b->unk; /* the one before this */
+    if (n_new && !written) {
+        fill_lengths(len, len->n + n_new, 1);
+        return;
+    }
+    if (written) {
+        vec_push(len, *run);
+        *run = 0;
+    }
+    if (pending) *run += (uint32_t)k;
+}
+
+/* len: NULL when nobody asks. Inlined once with and once without. */
+static inline __attribute__((always_inline)) void symbols_of_chars(const bpe *b, str word,
+                                                                   vec_i32 *out, lengths *len) {
     bool affix = b->prefix.n || b->suffix.n, unk_pending = false;
+    uint32_t run = 0;
     for (size_t at = 0, k; at < word.n; at += k) {
         uint32_t cp;
         k = char_len(b, word, at, &cp);
         str ch = str_cut(word, at, at + k);
         int32_t id = affix ? affixed_id(b, ch, at == 0, at + k == word.n) : bpe_char_id(b, cp);
         if (id < 0) {
+            size_t n = out->n;
             add_unknown(b, ch, out, &unk_pending);
+            if (len) measure_unknown(b, out->p + n, out->n - n, unk_pending, k, &run, len);
             continue;
         }
-        if (unk_pending) vec_push(out, b->unk);
+        if (unk_pending) {
+            vec_push(out, b->unk);
+            if (len) vec_push(len, run);
+            run = 0;
+        }
         unk_pending = false;
         vec_push(out, id);
+        if (len) vec_push(len, (uint32_t)k);
     }
-    if (unk_pending) vec_push(out, b->unk);
+    if (!unk_pending) return;
+    vec_push(out, b->unk);
+    if (len) vec_push(len, run);
+}
+
+static bool of_chars(const bpe *b) {
+    return !b->bytes || b->prefix.n || b->suffix.n;
 }
 
 static void symbols(const bpe *b, str word, vec_i32 *out) {
-    if (!b->bytes || b->prefix.n || b->suffix.n) {
-        symbols_of_chars(b, word, out);
+    if (of_chars(b)) {
+        symbols_of_chars(b, word, out, NULL);
         return;
     }
     vec_reserve(out, out->n + word.n);
@@ -289,7 +327,8 @@ static void push_pair(const bpe *b, heap *h, const node *nodes, uint32_t at) {
     if (rank != NO_RANK) heap_push(h, (candidate){rank, at, l, r});
 }
 
-static size_t merge_long(const bpe *b, int32_t *sym, size_t n) {
+/* place (may be NULL): for each symbol that is left the index of the first that it is made of. */
+static size_t merge_long(const bpe *b, int32_t *sym, size_t n, uint32_t *place) {
     node *nodes = mem_alloc(n * sizeof *nodes);
     heap h = {0};
     for (uint32_t i = 0; i < n; i++)
@@ -308,7 +347,10 @@ static size_t merge_long(const bpe *b, int32_t *sym, size_t n) {
         push_pair(b, &h, nodes, l->prev);
     }
     size_t left = 0;
-    for (uint32_t i = 0; i != END; i = nodes[i].next) sym[left++] = nodes[i].id;
+    for (uint32_t i = 0; i != END; i = nodes[i].next) {
+        if (place) place[left] = i;
+        sym[left++] = nodes[i].id;
+    }
     vec_done(&h);
     mem_free(nodes);
     return left;
@@ -383,7 +425,8 @@ static void encode_uncached(const bpe *b, str word, vec_i32 *ids) {
     symbols(b, word, ids);
     size_t n = ids->n - from;
     if (b->pair_slots && n > 1)
-        n = n <= SHORT_MAX ? merge_short(b, ids->p + from, n) : merge_long(b, ids->p + from, n);
+        n = n <= SHORT_MAX ? merge_short(b, ids->p + from, n)
+                           : merge_long(b, ids->p + from, n, NULL);
     ids->n = from + n;
     resolve_private(b, ids, from);
 }
@@ -428,4 +471,77 @@ void bpe_encode(const bpe *b, str word, vec_i32 *ids) {
         end = part_end(b, word, at);
         encode_cached(b, str_cut(word, at, end), ids);
     }
+}
+
+/* ---- spans ---- */
+
+/* resolve_private(), with lengths. */
+static void resolve_measured(const bpe *b, vec_i32 *ids, size_t from, lengths *len) {
+    vec_i32 in = {0};
+    lengths in_len = *len;
+    *len = (lengths){0};
+    for (size_t i = from; i < ids->n; i++) vec_push(&in, ids->p[i]);
+    ids->n = from;
+    for (size_t i = 0; i < in.n; i++) {
+        bool private = in.p[i] >= b->n_ids, unk_pending = false;
+        size_t before = ids->n;
+        if (private) {
+            char ch[4];
+            size_t n = utf8_put(b->privates.p[in.p[i] - b->n_ids], ch);
+            add_unknown(b, str_n(ch, n), ids, &unk_pending);
+        } else
+            vec_push(ids, in.p[i]);
+        bool fuse = unk_pending && b->fuse_unk && ids->n > from && ids->p[ids->n - 1] == b->unk;
+        if (fuse) {
+            len->p[len->n - 1] += in_len.p[i];
+            continue;
+        }
+        if (unk_pending) vec_push(ids, b->unk);
+        fill_lengths(len, ids->n - from, ids->n - before > 1 ? 1 : in_len.p[i]);
+    }
+    vec_done(&in);
+    vec_done(&in_len);
+}
+
+static void measure(const bpe *b, str word, vec_i32 *ids, lengths *len) {
+    size_t from = ids->n;
+    int32_t whole = b->ignore_merges ? vocab_id(&b->whole, word) : -1;
+    if (whole >= 0) {
+        vec_push(ids, whole);
+        vec_push(len, (uint32_t)word.n);
+        return;
+    }
+    if (of_chars(b))
+        symbols_of_chars(b, word, ids, len);
+    else
+        symbols(b, word, ids);
+    fill_lengths(len, ids->n - from, 1);
+    size_t n = ids->n - from;
+    if (b->pair_slots && n > 1) {
+        uint32_t *place = mem_alloc(n * sizeof *place);
+        size_t left = merge_long(b, ids->p + from, n, place);
+        for (size_t i = 0; i < left; i++) {
+            uint32_t sum = 0;
+            size_t end = i + 1 < left ? place[i + 1] : n;
+            for (size_t k = place[i]; k < end; k++) sum += len->p[k];
+            len->p[i] = sum;
+        }
+        ids->n = from + left;
+        len->n = left;
+        mem_free(place);
+    }
+    bool private = false;
+    for (size_t i = from; i < ids->n; i++) private |= ids->p[i] >= b->n_ids;
+    if (private) resolve_measured(b, ids, from, len);
+}
+
+void bpe_spans(const bpe *b, str word, vec_i32 *ids, span_vec *spans) {
+    lengths len = {0};
+    uint32_t at = 0;
+    measure(b, word, ids, &len);
+    for (size_t i = 0; i < len.n; i++) {
+        vec_push(spans, ((span){at, len.p[i]}));
+        at += len.p[i];
+    }
+    vec_done(&len);
 }

@@ -11,6 +11,7 @@
 #include "engine/base/status.h"
 #include "engine/base/str.h"
 #include "engine/base/vec.h"
+#include "tokenizer/trace.h"
 #include "tokenizer/vocab.h"
 #include "tokenizer/wordcache.h"
 
@@ -66,5 +67,8 @@ void bpe_set_breaks(bpe *b, const vocab *v);
 
 /* Append the ids of one word (not empty, below 2 GiB). Any thread. */
 void bpe_encode(const bpe *b, str word, vec_i32 *ids);
+/* The same, and the bytes of the word behind each id. Past a character that vanished the spans are
+ * short by its length, as in the reference. */
+void bpe_spans(const bpe *b, str word, vec_i32 *ids, span_vec *spans);
 
 #endif

@@ -107,14 +107,18 @@ size_t charsmap_longest(const charsmap *m, str s, str *ret) {
 }
 
 /* The reference takes the first (shortest) entry on the way, whatever is left of the piece. */
-static bool whole(const charsmap *m, str s, strbuf *out) {
+static bool whole(const charsmap *m, str s, strbuf *out, vec_i32 *changes) {
     str r;
     if (!walk(m, s, false, &r)) return false;
     strbuf_add(out, r);
+    if (!changes) return true;
+    int32_t before = (int32_t)utf8_count(s.p, s.n), after = (int32_t)utf8_count(r.p, r.n);
+    for (int32_t i = 0; i < after; i++) vec_push(changes, i >= before);
+    if (after < before && changes->n) changes->p[changes->n - 1] -= before - after;
     return true;
 }
 
-void charsmap_graphemes(const charsmap *m, str in, strbuf *out) {
+void charsmap_graphemes(const charsmap *m, str in, strbuf *out, vec_i32 *changes) {
     for (size_t at = 0; at < in.n;) {
         size_t end = at;
         utf8proc_int32_t state = 0, prev = -1;
@@ -129,13 +133,15 @@ void charsmap_graphemes(const charsmap *m, str in, strbuf *out) {
         }
         str cluster = str_cut(in, at, end);
         at = end;
-        if (cluster.n < 6 && whole(m, cluster, out)) continue;
+        if (cluster.n < 6 && whole(m, cluster, out, changes)) continue;
         for (size_t i = 0, k; i < cluster.n; i += k) {
             uint32_t cp;
             k = utf8_get(cluster.p + i, cluster.n - i, &cp);
             if (!k) k = 1;
             str ch = str_cut(cluster, i, i + k);
-            if (!whole(m, ch, out)) strbuf_add(out, ch);
+            if (whole(m, ch, out, changes)) continue;
+            strbuf_add(out, ch);
+            if (changes) vec_push(changes, 0);
         }
     }
 }

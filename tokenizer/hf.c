@@ -197,8 +197,15 @@ static status post_pair(const json_t *j, post *p, error *err) {
     return OK;
 }
 
+static void add_trim(const json_t *j, tokenizer *t) {
+    if (!js_get_bool(j, "trim_offsets", true) || t->n_trims == TOK_TRIMS) return;
+    bool keep = js_get_bool(j, "add_prefix_space", true);
+    t->trims[t->n_trims++] = TOK_TRIM | (keep ? TOK_TRIM_KEEP : 0);
+}
+
 static status read_post(const json_t *j, tokenizer *t, int depth, error *err) {
     str type = js_get_str(j, "type");
+    if (j && (str_eqz(type, "ByteLevel") || str_eqz(type, "RobertaProcessing"))) add_trim(j, t);
     if (!j || str_eqz(type, "ByteLevel")) return OK;
     if (str_eqz(type, "Sequence") && depth < 8) {
         json_t *list = js_get(j, "processors");

@@ -182,6 +182,10 @@ static void bpe_encode_(const void *self, str word, vec_i32 *ids) {
     bpe_encode(self, word, ids);
 }
 
+static void bpe_spans_(const void *self, str word, vec_i32 *ids, span_vec *spans) {
+    bpe_spans(self, word, ids, spans);
+}
+
 status hf_merges_text(str text, const vocab *v, bpe *b, error *err) {
     merge_ctx c = {.b = b, .v = v};
     status st = OK;
@@ -204,7 +208,8 @@ bpe *hf_bpe_make(tokenizer *t, bool bytes) {
     bpe *b = mem_calloc(1, sizeof *b);
     bpe_init(b);
     b->bytes = bytes;
-    t->model = (model){bytes ? "bpe (byte level)" : "bpe (characters)", b, bpe_encode_, bpe_free_};
+    t->model = (model){bytes ? "bpe (byte level)" : "bpe (characters)", b, bpe_encode_, bpe_spans_,
+                       bpe_free_};
     return b;
 }
 

@@ -7,6 +7,7 @@
 
 #include <utf8proc.h>
 
+#include "engine/base/check.h"
 #include "engine/base/json.h"
 #include "engine/base/mem.h"
 #include "engine/base/utf8.h"
@@ -36,8 +37,18 @@ struct normalizer {
 
 /* ---- steps ---- */
 
+static void trace_changes(trace *t, str in, const strbuf *out) {
+    origins_change(t->out, in, t->in, strbuf_str(out), &t->changes, t->none);
+}
+
 static void run_unorm(const step *s, normal_work *w, str in, strbuf *out) {
-    unorm(s->form, in, out);
+    if (!w->trace.on) {
+        unorm(s->form, in, out);
+        return;
+    }
+    w->trace.changes.n = 0;
+    unorm_traced(s->form, in, out, &w->trace.changes);
+    trace_changes(&w->trace, in, out);
 }
 
 static bool is_white(str in, size_t at, size_t *ret_len) {
@@ -48,6 +59,7 @@ static bool is_white(str in, size_t at, size_t *ret_len) {
 
 static void run_strip(const step *s, normal_work *w, str in, strbuf *out) {
     size_t k;
+    const char *begin = in.p;
     while (s->left && in.n && is_white(in, 0, &k)) in = str_cut(in, k, in.n);
     while (s->right && in.n) {
         size_t i = in.n - 1;
@@ -56,25 +68,34 @@ static void run_strip(const step *s, normal_work *w, str in, strbuf *out) {
         in.n = i;
     }
     strbuf_add(out, in);
+    trace_copy(&w->trace, (size_t)(in.p - begin), in.n);
 }
 
 static void run_prepend(const step *s, normal_work *w, str in, strbuf *out) {
-    if (in.n) strbuf_add(out, str_n(s->text, s->text_n));
+    if (!in.n) return;
+    strbuf_add(out, str_n(s->text, s->text_n));
+    trace_put(&w->trace, out, 0);
     strbuf_add(out, in);
+    trace_copy(&w->trace, 0, in.n);
 }
 
 static void run_replace(const step *s, normal_work *w, str in, strbuf *out) {
     size_t at = 0, prev = 0, from, to;
+    trace *t = &w->trace;
     while (at <= in.n && matcher_find(s->m, &w->match, in, at, &from, &to)) {
         strbuf_add(out, str_cut(in, prev, from));
+        trace_copy(t, prev, from - prev);
         strbuf_add(out, str_n(s->text, s->text_n));
+        if (t->on) origins_fill(t->out, out->n, to ? t->in[to - 1] : t->none);
         prev = at = to;
         if (from != to) continue;
         uint32_t cp;
         size_t k = at < in.n ? utf8_get(in.p + at, in.n - at, &cp) : 1;
         at += k ? k : 1;
     }
-    if (prev < in.n) strbuf_add(out, str_cut(in, prev, in.n));
+    if (prev >= in.n) return;
+    strbuf_add(out, str_cut(in, prev, in.n));
+    trace_copy(t, prev, in.n - prev);
 }
 
 /* One character in lower case: U+0130 is the only one that becomes two; a final sigma is not
@@ -88,17 +109,18 @@ static void add_lower(strbuf *out, uint32_t cp) {
                                    : (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp));
 }
 
-static void each_char(str in, strbuf *out, void (*add)(strbuf *, uint32_t)) {
+static void each_char(trace *t, str in, strbuf *out, void (*add)(strbuf *, uint32_t)) {
     for (size_t i = 0; i < in.n;) {
         uint32_t cp;
         size_t k = utf8_get(in.p + i, in.n - i, &cp);
         add(out, k ? cp : 0xFFFD);
+        trace_put(t, out, i);
         i += k ? k : 1;
     }
 }
 
 static void run_lowercase(const step *s, normal_work *w, str in, strbuf *out) {
-    each_char(in, out, add_lower);
+    each_char(&w->trace, in, out, add_lower);
 }
 
 static void add_unaccented(strbuf *out, uint32_t cp) {
@@ -106,7 +128,7 @@ static void add_unaccented(strbuf *out, uint32_t cp) {
 }
 
 static void run_strip_accents(const step *s, normal_work *w, str in, strbuf *out) {
-    each_char(in, out, add_unaccented);
+    each_char(&w->trace, in, out, add_unaccented);
 }
 
 /* Nmt: control characters go, every kind of white space becomes a space. */
@@ -120,11 +142,13 @@ static void add_nmt(strbuf *out, uint32_t cp) {
 }
 
 static void run_nmt(const step *s, normal_work *w, str in, strbuf *out) {
-    each_char(in, out, add_nmt);
+    each_char(&w->trace, in, out, add_nmt);
 }
 
 static void run_charsmap(const step *s, normal_work *w, str in, strbuf *out) {
-    charsmap_graphemes(s->map, in, out);
+    w->trace.changes.n = 0;
+    charsmap_graphemes(s->map, in, out, w->trace.on ? &w->trace.changes : NULL);
+    if (w->trace.on) trace_changes(&w->trace, in, out);
 }
 
 static bool is_chinese(uint32_t cp) {
@@ -134,10 +158,10 @@ static bool is_chinese(uint32_t cp) {
            (cp >= 0xF900 && cp <= 0xFAFF) || (cp >= 0x2F800 && cp <= 0x2FA1F);
 }
 
-static void bert_clean(const step *s, str in, strbuf *out) {
+static void bert_clean(const step *s, trace *t, str in, strbuf *out) {
     for (size_t i = 0; i < in.n;) {
         uint32_t cp;
-        size_t k = utf8_get(in.p + i, in.n - i, &cp);
+        size_t k = utf8_get(in.p + i, in.n - i, &cp), at = i;
         if (!k) cp = 0xFFFD;
         i += k ? k : 1;
         bool white = cp == '\t' || cp == '\n' || cp == '\r' || uclass(cp) & UC_SPACE;
@@ -148,28 +172,48 @@ static void bert_clean(const step *s, str in, strbuf *out) {
         if (wide) strbuf_addc(out, ' ');
         strbuf_addcp(out, cp);
         if (wide) strbuf_addc(out, ' ');
+        trace_put(t, out, at);
     }
 }
 
-static void run_bert(const step *s, normal_work *w, str in, strbuf *out) {
-    strbuf a = {0}, b = {0};
-    bert_clean(s, in, &a);
-    if (s->strip_accents) {
-        unorm(UNORM_NFD, strbuf_str(&a), &b);
-        strbuf_clear(&a);
-        for (size_t i = 0; i < b.n;) {
-            uint32_t cp = 0xFFFD;
-            size_t k = utf8_get(b.p + i, b.n - i, &cp);
-            if (!mark_is_bert_accent(cp)) strbuf_addcp(&a, cp);
-            i += k ? k : 1;
-        }
+static void add_unaccented_bert(strbuf *out, uint32_t cp) {
+    if (!mark_is_bert_accent(cp)) strbuf_addcp(out, cp);
+}
+
+/* What was written becomes what is read: text and its origins. */
+static str turn(trace *t, origins *old, const strbuf *text) {
+    if (t->on) {
+        vec_done(old);
+        *old = *t->out;
+        *t->out = (origins){0};
+        t->in = old->p;
     }
-    if (s->lowercase)
-        each_char(strbuf_str(&a), out, add_lower);
-    else
-        strbuf_add(out, strbuf_str(&a));
+    return strbuf_str(text);
+}
+
+static void run_bert(const step *s, normal_work *w, str in, strbuf *out) {
+    static const step nfd = {.form = UNORM_NFD};
+    strbuf a = {0}, b = {0}, c = {0};
+    trace *t = &w->trace;
+    origins old = {0};
+    bert_clean(s, t, in, &a);
+    str text = strbuf_str(&a);
+    if (s->strip_accents) {
+        text = turn(t, &old, &a);
+        run_unorm(&nfd, w, text, &b);
+        text = turn(t, &old, &b);
+        each_char(t, text, &c, add_unaccented_bert);
+        text = strbuf_str(&c);
+    }
+    if (s->lowercase) {
+        turn(t, &old, &c);
+        each_char(t, text, out, add_lower);
+    } else
+        strbuf_add(out, text);
     strbuf_done(&a);
     strbuf_done(&b);
+    strbuf_done(&c);
+    vec_done(&old);
 }
 
 #define BLANK_MAX 80
@@ -187,6 +231,9 @@ static void run_blanks(const step *s, normal_work *w, str in, strbuf *out) {
             strbuf_addz(out, "<|tab|>");
         else
             strbuf_addc(out, in.p[at]);
+        if (!w->trace.on) continue;
+        origin first = w->trace.in[at], last = w->trace.in[at + k - 1];
+        origins_fill(w->trace.out, out->n, (origin){first.from, last.to});
     }
 }
 
@@ -202,17 +249,23 @@ void normal_work_done(normal_work *w) {
     strbuf_done(&w->text[0]);
     strbuf_done(&w->text[1]);
     match_work_done(&w->match);
+    trace_done(&w->trace);
 }
 
 str normalizer_run(const normalizer *n, normal_work *w, str text) {
     for (int i = 0; i < n->n; i++) {
         const step *s = &n->steps[i];
         if (s->run == run_unorm && s->form == UNORM_NFC && unorm_is_nfc_quick(text)) continue;
-        strbuf *out = text.p == w->text[0].p ? &w->text[1] : &w->text[0];
+        int turn = text.p == w->text[0].p;
+        strbuf *out = &w->text[turn];
         strbuf_clear(out);
         strbuf_reserve(out, text.n + 16);
+        w->trace.out = &w->trace.buf[turn];
+        w->trace.out->n = 0;
         s->run(s, w, text, out);
         text = strbuf_str(out);
+        CHECK(!w->trace.on || w->trace.out->n == text.n);
+        if (w->trace.on) w->trace.in = w->trace.out->p;
     }
     return text;
 }

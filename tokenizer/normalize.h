@@ -7,6 +7,7 @@
 #include "engine/base/status.h"
 #include "engine/base/str.h"
 #include "tokenizer/matcher.h"
+#include "tokenizer/trace.h"
 
 typedef struct normalizer normalizer;
 
@@ -19,6 +20,7 @@ void normalizer_free(normalizer *n); /* takes NULL */
 typedef struct normal_work {
     strbuf text[2];
     match_work match;
+    trace trace; /* .in: of the text that is given; afterwards of the text that is returned */
 } normal_work;
 void normal_work_done(normal_work *w);
 

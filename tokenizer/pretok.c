@@ -44,7 +44,7 @@ typedef struct step {
 struct pretok {
     step steps[PRETOK_STEPS_MAX];
     int n;
-    bool bytes;
+    bool bytes, first;
 };
 
 /* ---- cutting ---- */
@@ -211,23 +211,29 @@ static void cut(const step *st, pretok_work *w, str text, span s, bool bytes, sp
 
 /* ---- rewriting ---- */
 
-static void add_replaced(strbuf *out, str t, const char *rep) {
+/* t, which begins at byte `base` of the text at hand. */
+static void add_replaced(trace *tr, strbuf *out, str t, size_t base, const char *rep) {
     size_t from = 0;
     for (size_t i = 0; i < t.n; i++) {
         if (t.p[i] != ' ') continue;
         strbuf_add(out, str_cut(t, from, i));
+        trace_copy(tr, base + from, i - from);
         strbuf_addz(out, rep);
+        trace_put(tr, out, base + i);
         from = i + 1;
     }
     strbuf_add(out, str_cut(t, from, t.n));
+    trace_copy(tr, base + from, t.n - from);
 }
 
-static void metaspace(const step *st, str t, bool is_first, strbuf *out, span_vec *words) {
+static void metaspace(const step *st, trace *tr, str t, size_t base, bool is_first, strbuf *out,
+                      span_vec *words) {
     size_t from = out->n;
     str rep = str_z(st->rep);
     bool front = st->prepend == PREPEND_ALWAYS || (st->prepend == PREPEND_FIRST && is_first);
     if (front && !str_starts(t, rep) && !str_starts(t, STR(" "))) strbuf_add(out, rep);
-    add_replaced(out, t, st->rep);
+    if (t.n) trace_put(tr, out, base);
+    add_replaced(tr, out, t, base, st->rep);
     str all = str_cut(strbuf_str(out), from, out->n);
     if (!st->split) {
         emit(words, from, out->n);
@@ -241,14 +247,17 @@ static void metaspace(const step *st, str t, bool is_first, strbuf *out, span_ve
     emit(words, from + begin, out->n);
 }
 
-static void rewrite(const step *st, str t, bool is_first, strbuf *out, span_vec *words) {
+static void rewrite(const step *st, trace *tr, str t, size_t base, bool is_first, strbuf *out,
+                    span_vec *words) {
     if (st->kind == STEP_METASPACE) {
-        metaspace(st, t, is_first, out, words);
+        metaspace(st, tr, t, base, is_first, out, words);
         return;
     }
     size_t from = out->n;
     if (!str_starts(t, STR(" "))) strbuf_addc(out, ' ');
+    if (t.n) trace_put(tr, out, base);
     strbuf_add(out, t);
+    trace_copy(tr, base, t.n);
     emit(words, from, out->n);
 }
 
@@ -261,10 +270,15 @@ void pretok_work_done(pretok_work *w) {
     }
     strbuf_done(&w->mapped);
     match_work_done(&w->match);
+    trace_done(&w->trace);
 }
 
 bool pretok_bytes(const pretok *p) {
     return p->bytes;
+}
+
+bool pretok_wants_first(const pretok *p) {
+    return p->first;
 }
 
 void pretok_run(const pretok *p, pretok_work *w, str text, bool is_first, str *ret_text,
@@ -287,13 +301,18 @@ void pretok_run(const pretok *p, pretok_work *w, str text, bool is_first, str *r
             for (size_t k = 0; k < in->n; k++) cut(st, w, text, in->p[k], bytes, out);
             continue;
         }
-        strbuf *buf = text.p == w->text[0].p ? &w->text[1] : &w->text[0];
+        int turn = text.p == w->text[0].p;
+        strbuf *buf = &w->text[turn];
         strbuf_clear(buf);
+        w->trace.out = &w->trace.buf[turn];
+        w->trace.out->n = 0;
         for (size_t k = 0; k < in->n; k++) {
             str t = str_n(text.p + in->p[k].off, in->p[k].len);
-            rewrite(st, t, is_first && in->p[k].off == 0, buf, out);
+            rewrite(st, &w->trace, t, in->p[k].off, is_first && in->p[k].off == 0, buf, out);
         }
         text = strbuf_str(buf);
+        CHECK(!w->trace.on || w->trace.out->n == text.n);
+        if (w->trace.on) w->trace.in = w->trace.out->p;
     }
     *ret_text = text;
     *ret_words = &w->words[cur];
@@ -384,6 +403,7 @@ static status parse_metaspace(pretok *p, const json_t *j, error *err) {
     else if (scheme.p)
         return error_set(err, ERR_UNSUPPORTED,
                          "pre_tokenizer: unknown prepend_scheme \"" STR_FMT "\"", STR_ARG(scheme));
+    p->first |= s.prepend == PREPEND_FIRST;
     return add(p, s, err);
 }
 

@@ -14,6 +14,7 @@
 #include "engine/base/str.h"
 #include "engine/base/vec.h"
 #include "tokenizer/matcher.h"
+#include "tokenizer/trace.h"
 
 typedef struct pretok pretok;
 
@@ -24,11 +25,8 @@ NODISCARD status pretok_new(const json_t *spec, pretok **ret, error *err);
 NODISCARD status pretok_of_regexes(const char *const *patterns, size_t n, pretok **ret, error *err);
 void pretok_free(pretok *p);        /* takes NULL */
 bool pretok_bytes(const pretok *p); /* words come out as bytes (ByteLevel is among the steps) */
-
-typedef struct span {
-    uint32_t off, len;
-} span;
-typedef VEC(span) span_vec;
+/* is_first matters to it. */
+bool pretok_wants_first(const pretok *p);
 
 /* One thread's scratch; {0} is valid. The result of pretok_run lies here until the next run. */
 typedef struct pretok_work {
@@ -36,6 +34,7 @@ typedef struct pretok_work {
     span_vec words[2];
     strbuf mapped; /* one word in the byte alphabet */
     match_work match;
+    trace trace; /* .in: of the text that is given; afterwards of *ret_text */
 } pretok_work;
 void pretok_work_done(pretok_work *w);
 

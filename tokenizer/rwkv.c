@@ -7,8 +7,7 @@
 #include "tokenizer/tok.h"
 #include "tokenizer/trie.h"
 
-static void rwkv_encode(const void *self, str text, vec_i32 *ids) {
-    const trie *tokens = self;
+static void cut(const trie *tokens, str text, vec_i32 *ids, span_vec *spans) {
     for (size_t at = 0, end; at < text.n; at = end) {
         int32_t id = -1;
         uint32_t node = 0;
@@ -20,8 +19,18 @@ static void rwkv_encode(const void *self, str text, vec_i32 *ids) {
             id = trie_value(tokens, node);
             end = i + 1;
         }
-        if (id >= 0) vec_push(ids, id);
+        if (id < 0) continue;
+        vec_push(ids, id);
+        if (spans) vec_push(spans, ((span){(uint32_t)at, (uint32_t)(end - at)}));
     }
+}
+
+static void rwkv_encode(const void *self, str text, vec_i32 *ids) {
+    cut(self, text, ids, NULL);
+}
+
+static void rwkv_spans(const void *self, str text, vec_i32 *ids, span_vec *spans) {
+    cut(self, text, ids, spans);
 }
 
 static void rwkv_free(void *self) {
@@ -98,7 +107,7 @@ static status read_line(str line, size_t number, tokenizer *t, trie *tokens, str
 status rwkv_open(str text, tokenizer **ret, error *err) {
     tokenizer *t = tok_new();
     trie *tokens = mem_calloc(1, sizeof *tokens);
-    t->model = (model){"rwkv trie", tokens, rwkv_encode, rwkv_free};
+    t->model = (model){"rwkv trie", tokens, rwkv_encode, rwkv_spans, rwkv_free};
     t->raw_is_stored = true;
     t->dec = decoder_of_bytes();
     strbuf b = {0};

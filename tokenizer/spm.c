@@ -33,7 +33,13 @@ typedef struct normal {
     const spm *s;
     strbuf out;
     bool after_space; /* what went before ends with a space that swallows the next */
+    bool traced;
+    origins from; /* of out, in the text that is normalised */
 } normal;
+
+static void traced_to(normal *n, size_t from, size_t to) {
+    if (n->traced) origins_fill(&n->from, n->out.n, (origin){(uint32_t)from, (uint32_t)to});
+}
 
 static void put_piece(normal *n, str piece) {
     while (n->after_space && str_starts(piece, STR(" "))) piece = str_cut(piece, 1, piece.n);
@@ -49,7 +55,8 @@ static void put_piece(normal *n, str piece) {
     if (!n->s->remove_extra) n->after_space = false;
 }
 
-static void put_text(normal *n, str text) {
+/* text, which begins at byte `base` of the whole. */
+static void put_text(normal *n, str text, size_t base) {
     for (size_t at = 0; at < text.n;) {
         str rest = str_cut(text, at, text.n), piece;
         size_t k = n->s->map ? charsmap_longest(n->s->map, rest, &piece) : 0;
@@ -60,6 +67,7 @@ static void put_text(normal *n, str text) {
             piece = str_cut(rest, 0, k);
         }
         put_piece(n, piece);
+        traced_to(n, base + at, base + at + k);
         at += k;
     }
 }
@@ -70,53 +78,93 @@ static void normalize(const spm *s, str text, const added_parts *parts, normal *
     n->after_space = s->remove_extra;
     for (size_t i = 0; i < parts->n; i++) {
         str t = str_cut(text, parts->p[i].from, parts->p[i].to);
-        if (parts->p[i].id >= 0)
-            put_piece(n, t);
-        else
-            put_text(n, t);
+        if (parts->p[i].id < 0) {
+            put_text(n, t, parts->p[i].from);
+            continue;
+        }
+        put_piece(n, t);
+        traced_to(n, parts->p[i].from, parts->p[i].to);
     }
     str mark = s->escape ? STR(SPACE) : STR(" ");
     if (s->remove_extra)
         while (str_ends(strbuf_str(&n->out), mark)) n->out.n -= mark.n;
+    if (n->traced) n->from.n = MIN(n->from.n, n->out.n);
 }
 
-static void encode_normal(const spm *s, str text, vec_i32 *ids) {
-    if (s->unigram) {
+static void model_encode(const spm *s, str text, vec_i32 *ids, span_vec *spans) {
+    if (s->unigram && spans)
+        unigram_spans(s->unigram, text, ids, spans);
+    else if (s->unigram)
         unigram_encode(s->unigram, text, ids);
-        return;
-    }
-    if (added_set_empty(s->user)) {
+    else if (spans)
+        bpe_spans(s->bpe, text, ids, spans);
+    else
         bpe_encode(s->bpe, text, ids);
+}
+
+/* A BPE merges nothing across user-defined symbols. */
+static void encode_normal(const spm *s, str text, vec_i32 *ids, span_vec *spans) {
+    if (s->unigram || added_set_empty(s->user)) {
+        model_encode(s, text, ids, spans);
         return;
     }
     added_parts parts = {0};
     added_set_split(s->user, text, &parts);
     for (size_t i = 0; i < parts.n; i++) {
-        if (parts.p[i].id >= 0)
+        uint32_t from = (uint32_t)parts.p[i].from, to = (uint32_t)parts.p[i].to;
+        size_t first = spans ? spans->n : 0;
+        if (parts.p[i].id >= 0) {
             vec_push(ids, parts.p[i].id);
-        else
-            bpe_encode(s->bpe, str_cut(text, parts.p[i].from, parts.p[i].to), ids);
+            if (spans) vec_push(spans, ((span){from, to - from}));
+            continue;
+        }
+        model_encode(s, str_cut(text, from, to), ids, spans);
+        for (size_t k = first; spans && k < spans->n; k++) spans->p[k].off += from;
     }
     vec_done(&parts);
 }
 
-static void spm_encode(const void *self, str text, vec_i32 *ids) {
-    const spm *s = self;
+/* Spans in the normal form -> spans in the text. */
+static void spans_back(const normal *n, span_vec *spans, size_t first) {
+    for (size_t i = first; i < spans->n; i++) {
+        span *s = &spans->p[i];
+        if (!s->len || (size_t)s->off + s->len > n->from.n) continue;
+        uint32_t from = n->from.p[s->off].from, to = n->from.p[s->off + s->len - 1].to;
+        *s = (span){from, MAX(to, from) - from};
+    }
+}
+
+static void encode_text(const spm *s, str text, vec_i32 *ids, span_vec *spans) {
     added_parts parts = {0};
     if (added_set_empty(s->user))
         vec_push(&parts, ((added_part){-1, 0, text.n}));
     else
         added_set_split(s->user, text, &parts);
-    normal n = {.s = s};
+    normal n = {.s = s, .traced = spans != NULL};
     str mark = s->escape ? STR(SPACE) : STR(" ");
     if (s->dummy_prefix && !s->suffix) strbuf_add(&n.out, mark);
-    size_t before = n.out.n;
+    size_t before = n.out.n, first = spans ? spans->n : 0;
+    traced_to(&n, 0, 0);
     normalize(s, text, &parts, &n);
+    /* the space in front stands where the first character does */
+    for (size_t i = 0; n.traced && n.from.n > before && i < before; i++)
+        n.from.p[i] = n.from.p[before];
     bool empty = s->remove_extra && n.out.n <= before;
     if (s->dummy_prefix && s->suffix) strbuf_add(&n.out, mark);
-    if (!empty && n.out.n) encode_normal(s, strbuf_str(&n.out), ids);
+    traced_to(&n, text.n, text.n);
+    if (!empty && n.out.n) encode_normal(s, strbuf_str(&n.out), ids, spans);
+    if (spans) spans_back(&n, spans, first);
     strbuf_done(&n.out);
+    vec_done(&n.from);
     vec_done(&parts);
+}
+
+static void spm_encode(const void *self, str text, vec_i32 *ids) {
+    encode_text(self, text, ids, NULL);
+}
+
+static void spm_spans(const void *self, str text, vec_i32 *ids, span_vec *spans) {
+    encode_text(self, text, ids, spans);
 }
 
 /* ---- models ---- */
@@ -241,7 +289,7 @@ spm *spm_new(tokenizer *t) {
                .escape = true,
                .algorithm = SPM_UNIGRAM,
                .user = added_set_new()};
-    t->model = (model){"sentencepiece", s, spm_encode, spm_free};
+    t->model = (model){"sentencepiece", s, spm_encode, spm_spans, spm_free};
     return s;
 }
 

@@ -67,10 +67,14 @@ static void bpe_encode_(const void *self, str word, vec_i32 *ids) {
     bpe_encode(self, word, ids);
 }
 
+static void bpe_spans_(const void *self, str word, vec_i32 *ids, span_vec *spans) {
+    bpe_spans(self, word, ids, spans);
+}
+
 status rank_model(tokenizer *t, error *err) {
     bpe *b = mem_calloc(1, sizeof *b);
     bpe_init(b);
-    t->model = (model){"bpe (ranks)", b, bpe_encode_, bpe_free_};
+    t->model = (model){"bpe (ranks)", b, bpe_encode_, bpe_spans_, bpe_free_};
     b->bytes = b->ignore_merges = true;
     vocab_reserve(&b->whole, t->pieces.n, t->pieces.bytes.n);
     for (int32_t id = 0; id < t->pieces.n; id++) {

@@ -14,13 +14,21 @@
 #include "tokenizer/tokenizer.h"
 #include "tokenizer/vocab.h"
 
-/* A model: word -> ids. One of these per kind of file content. */
+/* A model: word -> ids. One of these per kind of file content. spans gives the same ids, and for
+ * each the bytes of the word that it stands for, as the reference counts them; it is the slower
+ * one. */
 typedef struct model {
     const char *kind;
     void *self;
     void (*encode)(const void *self, str word, vec_i32 *ids);
+    void (*spans)(const void *self, str word, vec_i32 *ids, span_vec *spans);
     void (*free)(void *self);
 } model;
+
+/* ByteLevel and RobertaProcessing with trim_offsets. */
+#define TOK_TRIMS     4
+#define TOK_TRIM      1
+#define TOK_TRIM_KEEP 2 /* add_prefix_space: the first token keeps one space */
 
 struct tokenizer {
     model model;
@@ -34,6 +42,8 @@ struct tokenizer {
     added_set *added;            /* matched in the text as it is */
     added_set *added_normalized; /* matched in the normalised text */
     vec_i32 before, after;       /* what ENCODE_SPECIAL puts around */
+    uint8_t trims[TOK_TRIMS];    /* post-processors that take white space out of spans */
+    int n_trims;
     decoder *dec;
     int32_t bos, eos;
     strbuf template; /* the chat template that the file carries; empty: none */

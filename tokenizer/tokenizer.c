@@ -1,7 +1,4 @@
-/* The way of a text: invalid UTF-8 repaired -> added tokens cut out -> each rest normalised ->
- * normalised added tokens cut out -> each rest pre-tokenised -> each word through the model ->
- * special ids around. All scratch is on this call's stack or heap: a tokenizer is never written
- * after opening (the model's word cache excepted, which is made for that). */
+/* Building a tokenizer and looking things up in it. */
 #include "tokenizer/tokenizer.h"
 
 #include "conf/limits.h"
@@ -9,8 +6,6 @@
 #include "engine/base/utf8.h"
 #include "tokenizer/bytechars.h"
 #include "tokenizer/tok.h"
-
-#define TEXT_MAX ((size_t)1 << 30)
 
 /* ---- building ---- */
 
@@ -104,121 +99,6 @@ void tok_finish(tokenizer *t) {
         vocab_set(&t->raw, id, bytechars_decode(s, &raw) ? strbuf_str(&raw) : s);
     }
     strbuf_done(&raw);
-}
-
-/* ---- encoding ---- */
-
-typedef struct encoder {
-    const tokenizer *t;
-    unsigned flags;
-    size_t ids_max;
-    vec_i32 *ids;
-    normal_work norm;
-    pretok_work pre;
-    added_parts raw_parts, norm_parts;
-    strbuf repaired;
-} encoder;
-
-static bool over(const encoder *e) {
-    return e->ids_max && e->ids->n > e->ids_max;
-}
-
-static void encode_words(encoder *e, str text, bool is_first) {
-    str words_text = text;
-    const span_vec *words;
-    if (!e->t->pre) {
-        e->t->model.encode(e->t->model.self, text, e->ids);
-        return;
-    }
-    pretok_run(e->t->pre, &e->pre, text, is_first, &words_text, &words);
-    for (size_t i = 0; i < words->n && !over(e); i++)
-        e->t->model.encode(e->t->model.self, str_n(words_text.p + words->p[i].off, words->p[i].len),
-                           e->ids);
-}
-
-static void encode_section(encoder *e, str text, bool is_first) {
-    const tokenizer *t = e->t;
-    if (t->norm) text = normalizer_run(t->norm, &e->norm, text);
-    if (!text.n) return;
-    if (e->flags & ENCODE_NO_ADDED || added_set_empty(t->added_normalized)) {
-        encode_words(e, text, is_first);
-        return;
-    }
-    e->norm_parts.n = 0;
-    added_set_split(t->added_normalized, text, &e->norm_parts);
-    for (size_t i = 0; i < e->norm_parts.n && !over(e); i++) {
-        added_part p = e->norm_parts.p[i];
-        if (p.id >= 0)
-            vec_push(e->ids, p.id);
-        else
-            encode_words(e, str_cut(text, p.from, p.to), is_first && p.from == 0);
-    }
-}
-
-static void encode_text(encoder *e, str text) {
-    if (!text.n) return;
-    if (e->flags & ENCODE_NO_ADDED || added_set_empty(e->t->added)) {
-        encode_section(e, text, true);
-        return;
-    }
-    added_set_split(e->t->added, text, &e->raw_parts);
-    for (size_t i = 0; i < e->raw_parts.n && !over(e); i++) {
-        added_part p = e->raw_parts.p[i];
-        if (p.id >= 0)
-            vec_push(e->ids, p.id);
-        else
-            encode_section(e, str_cut(text, p.from, p.to), p.from == 0);
-    }
-}
-
-/* Each maximal invalid part becomes one U+FFFD. */
-static str repair(str text, strbuf *out) {
-    size_t at = 0, from = 0;
-    while (at < text.n) {
-        uint32_t cp;
-        size_t k = utf8_get(text.p + at, text.n - at, &cp);
-        if (k) {
-            at += k;
-            continue;
-        }
-        strbuf_add(out, str_cut(text, from, at));
-        strbuf_addz(out, "\xEF\xBF\xBD");
-        size_t bad = 1;
-        while (at + bad < text.n && utf8_partial_tail(text.p + at, bad + 1) == bad + 1) bad++;
-        from = at += bad;
-    }
-    strbuf_add(out, str_cut(text, from, at));
-    return strbuf_str(out);
-}
-
-static void encoder_done(encoder *e) {
-    normal_work_done(&e->norm);
-    pretok_work_done(&e->pre);
-    vec_done(&e->raw_parts);
-    vec_done(&e->norm_parts);
-    strbuf_done(&e->repaired);
-}
-
-status tokenizer_encode(const tokenizer *t, str text, unsigned flags, size_t ids_max, vec_i32 *ids,
-                        error *err) {
-    if (text.n > TEXT_MAX)
-        return error_set(err, ERR_TOO_LARGE, "the text has %zu bytes, more than %zu", text.n,
-                         TEXT_MAX);
-    encoder e = {.t = t, .flags = flags, .ids_max = ids_max, .ids = ids};
-    size_t n_before = ids->n;
-    if (text.n && !utf8_valid(text.p, text.n)) text = repair(text, &e.repaired);
-    if (flags & ENCODE_SPECIAL)
-        for (size_t i = 0; i < t->before.n; i++) vec_push(ids, t->before.p[i]);
-    encode_text(&e, text);
-    if (flags & ENCODE_SPECIAL)
-        for (size_t i = 0; i < t->after.n; i++) vec_push(ids, t->after.p[i]);
-    bool failed = e.pre.match.failed || e.norm.match.failed, large = over(&e);
-    encoder_done(&e);
-    if (!large && !failed) return OK;
-    ids->n = n_before;
-    if (large) return error_set(err, ERR_TOO_LARGE, "the text has more than %zu tokens", ids_max);
-    return error_set(err, ERR_TOO_LARGE,
-                     "the tokenizer's regular expression gave up on this text (match limit)");
 }
 
 /* ---- looking ---- */

@@ -78,22 +78,29 @@ static void add_unknown(const unigram *u, str text, vec_i32 *ids) {
     if (id >= 0) vec_push(ids, id);
 }
 
-static void back_track(const unigram *u, str w, const node *best, vec_i32 *ids) {
+static void add_spans(span_vec *spans, size_t n, uint32_t from, uint32_t to) {
+    while (spans && spans->n < n) vec_push(spans, ((span){from, to - from}));
+}
+
+static void back_track(const unigram *u, str w, const node *best, vec_i32 *ids, span_vec *spans) {
+    size_t base = spans ? ids->n - spans->n : 0;
     VEC(node) path = {0}; /* from the end; score is not used, start and id are */
     for (uint32_t end = (uint32_t)w.n; end; end = best[end].start) vec_push(&path, best[end]);
     for (size_t i = path.n; i--;) {
-        if (path.p[i].id != u->unk) {
-            vec_push(ids, path.p[i].id);
-            continue;
-        }
         uint32_t from = path.p[i].start;
-        while (i && path.p[i - 1].id == u->unk) i--;
-        add_unknown(u, str_cut(w, from, i ? path.p[i - 1].start : w.n), ids);
+        bool known = path.p[i].id != u->unk;
+        while (!known && i && path.p[i - 1].id == u->unk) i--;
+        uint32_t to = i ? path.p[i - 1].start : (uint32_t)w.n;
+        if (known)
+            vec_push(ids, path.p[i].id);
+        else
+            add_unknown(u, str_cut(w, from, to), ids);
+        add_spans(spans, ids->n - base, from, to);
     }
     vec_done(&path);
 }
 
-static void encode_uncached(const unigram *u, str w, vec_i32 *ids) {
+static void encode_uncached(const unigram *u, str w, vec_i32 *ids, span_vec *spans) {
     node small[256], *best = w.n < ARRAY_LEN(small) ? small : mem_alloc((w.n + 1) * sizeof *best);
     for (size_t i = 0; i <= w.n; i++) best[i] = (node){0, -1, UINT32_MAX};
     for (size_t at = 0, k; at < w.n; at += k) {
@@ -102,7 +109,7 @@ static void encode_uncached(const unigram *u, str w, vec_i32 *ids) {
         if (!k) k = 1;
         visit(u, w, (uint32_t)at, k, best);
     }
-    back_track(u, w, best, ids);
+    back_track(u, w, best, ids, spans);
     if (best != small) mem_free(best);
 }
 
@@ -110,7 +117,7 @@ void unigram_encode(const unigram *u, str w, vec_i32 *ids) {
     wordkey k;
     if (!w.n) return;
     if (!wordcache_key(w, &k)) {
-        encode_uncached(u, w, ids);
+        encode_uncached(u, w, ids, NULL);
         return;
     }
     vec_reserve(ids, ids->n + WORDCACHE_IDS);
@@ -120,14 +127,22 @@ void unigram_encode(const unigram *u, str w, vec_i32 *ids) {
         ids->n += (size_t)n;
         return;
     }
-    encode_uncached(u, w, ids);
+    encode_uncached(u, w, ids, NULL);
     wordcache_put(u->cache, &k, ids->p + from, ids->n - from);
+}
+
+void unigram_spans(const unigram *u, str w, vec_i32 *ids, span_vec *spans) {
+    if (w.n) encode_uncached(u, w, ids, spans);
 }
 
 /* ---- tokenizer.json ---- */
 
 static void encode_(const void *self, str word, vec_i32 *ids) {
     unigram_encode(self, word, ids);
+}
+
+static void spans_(const void *self, str word, vec_i32 *ids, span_vec *spans) {
+    unigram_spans(self, word, ids, spans);
 }
 
 static void free_(void *self) {
@@ -206,7 +221,7 @@ static void fill_bytes(unigram *u, const vocab *v) {
 
 status unigram_read(str list, str unk_id, bool byte_fallback, tokenizer *t, error *err) {
     unigram *u = unigram_new();
-    t->model = (model){"unigram", u, encode_, free_};
+    t->model = (model){"unigram", u, encode_, spans_, free_};
     int64_t unk = -1;
     u->min = INFINITY;
     jscan s;

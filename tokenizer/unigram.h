@@ -24,6 +24,8 @@ typedef struct unigram {
 
 /* Append the ids of `word` (valid UTF-8). Any thread. Linear in the word for a given vocabulary. */
 void unigram_encode(const unigram *u, str word, vec_i32 *ids);
+/* The same, and the bytes of the word behind each id: bytes of unknown text all of it. */
+void unigram_spans(const unigram *u, str word, vec_i32 *ids, span_vec *spans);
 unigram *unigram_new(void);
 void unigram_free(unigram *u); /* takes NULL */
 

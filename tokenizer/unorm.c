@@ -128,3 +128,85 @@ void unorm(unorm_form form, str t, strbuf *out) {
     }
     vec_done(&v);
 }
+
+/* ---- traced ---- */
+
+typedef struct traced_char {
+    utf8proc_int32_t cp;
+    int32_t change;
+} traced_char;
+typedef VEC(traced_char) traced_chars;
+
+/* Stable by class within runs of marks. Runs are short where offsets are asked for; a long one is
+ * sorted by merging. */
+static int by_class(const void *a, const void *b) {
+    const traced_char *const *x = a, *const *y = b;
+    int p = ccc((*x)->cp), q = ccc((*y)->cp);
+    return p != q ? p - q : (*x > *y) - (*x < *y);
+}
+
+static void reorder_traced(traced_chars *v) {
+    for (size_t i = 0; i < v->n; i++) {
+        size_t from = i;
+        while (i < v->n && ccc(v->p[i].cp)) i++;
+        size_t n = i - from;
+        if (n < 2) continue;
+        traced_char *copy = mem_alloc(n * sizeof *copy), **order = mem_alloc(n * sizeof *order);
+        memcpy(copy, v->p + from, n * sizeof *copy);
+        for (size_t k = 0; k < n; k++) order[k] = &copy[k];
+        qsort(order, n, sizeof *order, by_class);
+        for (size_t k = 0; k < n; k++) v->p[from + k] = *order[k];
+        mem_free(order);
+        mem_free(copy);
+    }
+}
+
+/* The composition of two characters, 0 if there is none. */
+static utf8proc_int32_t pair(utf8proc_int32_t a, utf8proc_int32_t b) {
+    utf8proc_int32_t v[2] = {a, b};
+    bool one = utf8proc_normalize_utf32(v, 2, UTF8PROC_COMPOSE | UTF8PROC_STABLE) == 1;
+    return one ? v[0] : 0;
+}
+
+/* In place: a starter takes in what follows it and is not blocked by a mark of its class or higher
+ * between. */
+static void compose_traced(traced_chars *v) {
+    size_t starter = SIZE_MAX, n = 0;
+    int last = -1; /* class of the last one kept behind the starter; -1: none */
+    for (size_t i = 0; i < v->n; i++) {
+        traced_char c = v->p[i];
+        int class = ccc(c.cp);
+        bool free = starter != SIZE_MAX && last < class && (last != 0 || class == 0);
+        utf8proc_int32_t r = free ? pair(v->p[starter].cp, c.cp) : 0;
+        if (r) {
+            v->p[starter] = (traced_char){r, v->p[starter].change + c.change - 1};
+            continue;
+        }
+        if (!class) starter = n;
+        last = class ? class : -1;
+        v->p[n++] = c;
+    }
+    v->n = n;
+}
+
+void unorm_traced(unorm_form form, str t, strbuf *out, vec_i32 *changes) {
+    bool compat = form >= UNORM_NFKC, compose = form == UNORM_NFC || form == UNORM_NFKC;
+    cps one = {0};
+    traced_chars v = {0};
+    for (size_t i = 0; i < t.n;) {
+        uint32_t cp;
+        size_t k = utf8_get(t.p + i, t.n - i, &cp);
+        one.n = 0;
+        decompose(k ? cp : 0xFFFD, compat, &one);
+        for (size_t d = 0; d < one.n; d++) vec_push(&v, ((traced_char){one.p[d], d > 0}));
+        i += k ? k : 1;
+    }
+    reorder_traced(&v);
+    if (compose) compose_traced(&v);
+    for (size_t i = 0; i < v.n; i++) {
+        strbuf_addcp(out, (uint32_t)v.p[i].cp);
+        vec_push(changes, v.p[i].change);
+    }
+    vec_done(&one);
+    vec_done(&v);
+}

@@ -36,21 +36,32 @@ static int32_t longest_at(const wordpiece *w, str word, size_t at, strbuf *key, 
     return -1;
 }
 
-static void wordpiece_encode(const void *self, str word, vec_i32 *ids) {
-    const wordpiece *w = self;
-    size_t from = ids->n, end;
+static void run(const wordpiece *w, str word, vec_i32 *ids, span_vec *spans) {
+    size_t from = ids->n, spans_from = spans ? spans->n : 0, end;
     bool bad = utf8_count(word.p, word.n) > w->max_chars;
     strbuf key = {0};
     for (size_t at = 0; at < word.n && !bad; at = end) {
         int32_t id = longest_at(w, word, at, &key, &end);
         bad = id < 0;
-        if (!bad) vec_push(ids, id);
         if (bad) break;
+        vec_push(ids, id);
+        if (spans) vec_push(spans, ((span){(uint32_t)at, (uint32_t)(end - at)}));
     }
     strbuf_done(&key);
     if (!bad) return;
     ids->n = from;
-    if (w->unk >= 0) vec_push(ids, w->unk);
+    if (spans) spans->n = spans_from;
+    if (w->unk < 0) return;
+    vec_push(ids, w->unk);
+    if (spans) vec_push(spans, ((span){0, (uint32_t)word.n}));
+}
+
+static void wordpiece_encode(const void *self, str word, vec_i32 *ids) {
+    run(self, word, ids, NULL);
+}
+
+static void wordpiece_spans(const void *self, str word, vec_i32 *ids, span_vec *spans) {
+    run(self, word, ids, spans);
 }
 
 void wordpiece_make(int32_t unk, str prefix, int64_t max_chars, tokenizer *t) {
@@ -62,5 +73,5 @@ void wordpiece_make(int32_t unk, str prefix, int64_t max_chars, tokenizer *t) {
     w->max_chars = (size_t)MAX(max_chars, 0);
     for (int32_t id = 0; id < t->pieces.n; id++)
         w->longest = MAX(w->longest, vocab_piece(&t->pieces, id).n);
-    t->model = (model){"wordpiece", w, wordpiece_encode, wordpiece_free};
+    t->model = (model){"wordpiece", w, wordpiece_encode, wordpiece_spans, wordpiece_free};
 }

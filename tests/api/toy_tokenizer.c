@@ -60,6 +60,21 @@ status tokenizer_encode(const tokenizer *t, str text, unsigned flags, size_t ids
     return OK;
 }
 
+/* Bytes count as characters here. */
+status tokenizer_encode_spans(const tokenizer *t, str text, unsigned flags, size_t ids_max,
+                              vec_i32 *ids, token_spans *spans, error *err) {
+    if (flags & ENCODE_SPECIAL) vec_push(spans, ((token_span){0, 0}));
+    for (size_t at = 0, n; at < text.n; at += n) {
+        longest(text, at, &n);
+        vec_push(spans, ((token_span){(uint32_t)at, (uint32_t)(at + n)}));
+    }
+    return tokenizer_encode(t, text, flags, ids_max, ids, err);
+}
+
+str tokenizer_template(const tokenizer *t) {
+    return (str){0};
+}
+
 void tokenizer_bytes(const tokenizer *t, int32_t id, strbuf *out) {
     if (id >= 0 && id < 256)
         strbuf_addc(out, (char)id);

@@ -157,6 +157,16 @@ def tokenize_and_back():
 
 
 @case
+def tokenize_offsets():
+    text = "naïve 東京 🙂 end"
+    ids = lines("tokenize", "--model", need(DEMO), "--no-special-tokens", values=[text])[0]
+    out = lines("tokenize", "--model", DEMO, "--no-special-tokens", "--offsets", values=[text])[0]
+    assert out["ids"] == ids and len(out["offsets"]) == len(ids), out
+    ends = [b for a, b in out["offsets"]]
+    assert out["offsets"][0][0] == 0 and ends == sorted(ends) and ends[-1] == len(text), out
+
+
+@case
 def line_tools_go_on_after_bad_lines():
     raw = ['"ok"', "{not json", "42", '["list"]', '"\\ud800"', "nul", '"ok"']
     out = lines("tokenize", "--model", need(DEMO), "--no-special-tokens", values=raw, raw=True)

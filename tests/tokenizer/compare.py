@@ -83,6 +83,9 @@ class HF:
     def encode(self, s):
         return self.t.encode(s, add_special_tokens=False).ids, self.t.encode(s).ids
 
+    def offsets(self, s):
+        return [list(o) for o in self.t.encode(s).offsets]
+
     def decode(self, ids):
         return (self.t.decode(ids, skip_special_tokens=False),
                 self.t.decode(ids, skip_special_tokens=True))
@@ -98,6 +101,9 @@ class SPM:
     def encode(self, s):
         ids = self.t.encode(s)
         return ids, ids
+
+    def offsets(self, s):
+        return None  # the library counts the space in front and bytes differently
 
     def decode(self, ids):
         s = self.t.decode(ids)
@@ -122,6 +128,14 @@ def compare(cli, path, n, seed):
                 k = next((j for j, (a, b) in enumerate(zip(got["ids"], want[0])) if a != b), None)
                 print(f"  ids of {s!r}: differ at {k}: ours {got['ids'][k or 0:][:6]} "
                       f"want {want[0][k or 0:][:6]}")
+        offsets = ref.offsets(s) if got["special"] == want[1] else None
+        if not got["same"] or offsets not in (None, got["spans"]):
+            bad += 1
+            if bad <= 5:
+                k = next((j for j, (a, b) in enumerate(zip(got["spans"], offsets or [])) if a != b),
+                         None)
+                print(f"  offsets of {s!r}: differ at {k}: ours {got['spans'][k or 0:][:6]} "
+                      f"want {(offsets or [])[k or 0:][:6]} ids {got['special'][k or 0:][:4]}")
         ids = want[0] if i % 2 else [r.randrange(ref.n) for _ in range(r.randint(1, 30))]
         if i % 6 == 0:
             low = min(ref.n, 300)

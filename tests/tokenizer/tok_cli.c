@@ -1,5 +1,6 @@
 /* A line server for comparing with reference libraries: usage: tok_cli PATH [pretokenizer].
- * Each line of stdin is a JSON value: a string is encoded (answer: {"ids", "special"}), an array of
+ * Each line of stdin is a JSON value: a string is encoded (answer: {"ids", "special", "spans",
+ * "same"}), an array of
  * ids is decoded (answer: {"text", "skip", "stream"}: with all tokens, without special ones, and
  * through the incremental detokeniser). */
 #include <stdio.h>
@@ -17,6 +18,27 @@ static void put_ids(strbuf *out, const vec_i32 *ids) {
     strbuf_addc(out, ']');
 }
 
+/* Offsets, and whether the ids beside them are those of a plain encoding. */
+static void put_spans(const tokenizer *t, str text, strbuf *out) {
+    vec_i32 ids = {0}, plain = {0};
+    token_spans spans = {0};
+    error err;
+    if (tokenizer_encode_spans(t, text, ENCODE_SPECIAL, 0, &ids, &spans, &err) != OK ||
+        tokenizer_encode(t, text, ENCODE_SPECIAL, 0, &plain, &err) != OK)
+        strbuf_addz(out, ",\"spans\":null");
+    else {
+        bool same = ids.n == plain.n && spans.n == ids.n &&
+                    (!ids.n || memcmp(ids.p, plain.p, ids.n * sizeof *ids.p) == 0);
+        strbuf_addz(out, ",\"spans\":[");
+        for (size_t i = 0; i < spans.n; i++)
+            strbuf_addf(out, "%s[%u,%u]", i ? "," : "", spans.p[i].from, spans.p[i].to);
+        strbuf_addf(out, "],\"same\":%s", same ? "true" : "false");
+    }
+    vec_done(&ids);
+    vec_done(&plain);
+    vec_done(&spans);
+}
+
 static void encode(const tokenizer *t, str text, strbuf *out) {
     vec_i32 ids = {0};
     error err;
@@ -28,6 +50,7 @@ static void encode(const tokenizer *t, str text, strbuf *out) {
         else
             put_ids(out, &ids);
     }
+    put_spans(t, text, out);
     strbuf_addc(out, '}');
     vec_done(&ids);
 }
