@@ -79,9 +79,10 @@ static status tokenize(exchange *x, const json_t *body, arena *mem, error *err) 
     fields f = fields_of(body, err);
     bool is_chat = field_get(&f, "messages") != NULL;
     str given = field_str(&f, "prompt", SIZE_MAX);
-    bool special =
-        field_bool(&f, "add_special_tokens", !is_chat || x->model->m.turn.add_special_tokens);
-    bool strs = field_bool(&f, "return_token_strs", false);
+    bool fallback = !is_chat || x->model->m.turn.add_special_tokens;
+    wanted w = {.special = field_bool(&f, "add_special_tokens", fallback),
+                .strs = field_bool(&f, "return_token_strs", false),
+                .offsets = field_bool(&f, "return_offsets", false)};
     TRY(f.st);
     if (!is_chat && !given.p)
         return error_set_param(err, ERR_INVALID, "prompt", "prompt or messages is missing");
