@@ -12,7 +12,10 @@
 #include <stdio.h>
 
 #include "conf/limits.h"
+#include "engine/base/file.h"
 #include "engine/base/mem.h"
+
+#define PATTERN_MAX 256 /* bytes */
 
 /* What a key may be. */
 typedef enum key_use {
@@ -210,8 +213,10 @@ static status read_soft(adapter_config *c, error *err) {
                                                                : refuse(c, "modules_to_save", err);
 }
 
-static status read_all(adapter_config *c, error *err) {
-    TRY(js_parse_file(c->path, LIMIT_CONFIG_BYTES, &c->root, err));
+static status read_all(adapter_config *c, str text, error *err) {
+    status st = js_parse_unique(text, &c->root, err);
+    if (st != OK) error_prefix(err, "%s", c->path);
+    TRY(st);
     if (!json_is_object(c->root))
         return error_set(err, ERR_FORMAT, "%s: not a JSON object", c->path);
     TRY(read_kind(c, err));
@@ -221,13 +226,21 @@ static status read_all(adapter_config *c, error *err) {
     return c->kind == ADAPTER_IA3 ? OK : read_lora(c, err);
 }
 
-status adapter_config_read(const char *path, adapter_config *ret, error *err) {
+status adapter_config_parse(str text, const char *path, adapter_config *ret, error *err) {
     adapter_config c = {.path = mem_strdup(path)};
-    status st = read_all(&c, err);
+    status st = read_all(&c, text, err);
     if (st == OK)
         *ret = c;
     else
         adapter_config_done(&c);
+    return st;
+}
+
+status adapter_config_read(const char *path, adapter_config *ret, error *err) {
+    strbuf text = {0};
+    status st = file_read(path, LIMIT_CONFIG_BYTES, &text, err);
+    if (st == OK) st = adapter_config_parse(strbuf_str(&text), path, ret, err);
+    strbuf_done(&text);
     return st;
 }
 
@@ -243,8 +256,10 @@ const char *adapter_kind_name(adapter_kind k) {
     return names[k];
 }
 
-/* A Python pattern as a POSIX one; false where the two differ in more than spelling. */
+/* A Python pattern as a POSIX one; false where the two differ in more than spelling, and for what
+ * makes compiling costly (counted repetition). */
 static bool translate(str in, strbuf *out) {
+    if (in.n > PATTERN_MAX || memchr(in.p, '{', in.n)) return false;
     for (size_t i = 0; i < in.n; i++) {
         char ch = in.p[i], next = i + 1 < in.n ? in.p[i + 1] : 0;
         if (ch == '(' && next == '?') {

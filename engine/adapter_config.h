@@ -32,6 +32,8 @@ typedef struct adapter_config {
 } adapter_config;
 
 NODISCARD status adapter_config_read(const char *path, adapter_config *ret, error *err);
+/* The same from the file's text; path is for errors. */
+NODISCARD status adapter_config_parse(str text, const char *path, adapter_config *ret, error *err);
 void adapter_config_done(adapter_config *c);
 const char *adapter_kind_name(adapter_kind k); /* "lora" */
 
