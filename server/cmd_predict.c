@@ -10,7 +10,8 @@
 #include "server/cmd.h"
 #include "server/cmd_local.h"
 
-#define PATH "/v1/completions"
+#define PATH       "/v1/completions"
+#define MAX_LENGTH 512 /* of prompt and answer together, where nothing says how long */
 
 typedef VEC(str) prompts;
 
@@ -119,8 +120,10 @@ int cmd_predict(const conf *c) {
     prompts p = {0};
     if (!c->model) return cmd_failf("predict needs --load-checkpoint DIR");
     if (!c->predict_data) return cmd_failf("predict needs --predict-data TEXT or FILE");
+    conf mine = *c; /* borrows its strings */
+    if (!mine.max_length && !mine.max_tokens) mine.max_length = MAX_LENGTH;
     status st = read_prompts(c, &lines, &p, &err);
-    if (st == OK) st = local_open(c, &l, &err);
+    if (st == OK) st = local_open(&mine, &l, &err);
     if (st == OK) st = predict(c, &l.url, &p, &err);
     local_close(&l);
     vec_done(&p);
