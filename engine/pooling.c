@@ -7,14 +7,25 @@
 #include "engine/base/json.h"
 #include "engine/base/mem.h"
 
+/* Older files have a flag for each mode, newer ones a word. */
 static const struct {
-    const char *key;
+    const char *key, *word;
     pool_kind kind;
 } modes[] = {
-    {"pooling_mode_cls_token", POOL_FIRST},
-    {"pooling_mode_mean_tokens", POOL_MEAN},
-    {"pooling_mode_lasttoken", POOL_LAST},
+    {"pooling_mode_cls_token", "cls", POOL_FIRST},
+    {"pooling_mode_mean_tokens", "mean", POOL_MEAN},
+    {"pooling_mode_lasttoken", "lasttoken", POOL_LAST},
 };
+
+static void take_mode(model_info *info, const char *key, str word) {
+    for (size_t i = 0; i < ARRAY_LEN(modes); i++) {
+        if (strcmp(key, modes[i].key) != 0 && !str_eqz(word, modes[i].word)) continue;
+        info->pool = modes[i].kind;
+        return;
+    }
+    snprintf(info->pool_unsupported, sizeof info->pool_unsupported, "%.40s" STR_FMT, key,
+             (int)MIN(word.n, (size_t)20), word.p ? word.p : "");
+}
 
 static status read_json(const char *dir, const char *name, json_t **ret, error *err) {
     char *path = path_join(dir, name);
@@ -35,14 +46,9 @@ static status read_pooling(const char *dir, str folder, model_info *info, error 
     TRY(read_json(dir, name, &c, err));
     if (!c) return error_set(err, ERR_FORMAT, "%s/%s: is missing (modules.json)", dir, name);
     json_object_foreach(c, key, v) {
-        bool known = false;
-        if (strncmp(key, "pooling_mode_", 13) != 0 || !json_is_true(v)) continue;
-        for (size_t i = 0; i < ARRAY_LEN(modes); i++)
-            if (strcmp(key, modes[i].key) == 0) {
-                info->pool = modes[i].kind;
-                known = true;
-            }
-        if (!known) snprintf(info->pool_unsupported, sizeof info->pool_unsupported, "%s", key);
+        bool word = strcmp(key, "pooling_mode") == 0 && json_is_string(v);
+        if (!word && (strncmp(key, "pooling_mode_", 13) != 0 || !json_is_true(v))) continue;
+        take_mode(info, word ? "pooling_mode " : key, word ? js_str(v) : (str){0});
         n++;
     }
     json_decref(c);
