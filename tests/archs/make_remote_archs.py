@@ -26,8 +26,8 @@ GMASK = 258  # ChatGLM-6B: every prompt ends with it and the start token
 LLAMA = dict(hidden_size=32, intermediate_size=56, num_attention_heads=4, num_hidden_layers=2, hidden_act="silu",
              rms_norm_eps=1e-6, max_position_embeddings=128, tie_word_embeddings=False)
 INTERNLM = dict(LLAMA, architectures=["InternLMForCausalLM"], model_type="internlm", bias=True)
-INTERNLM2 = dict(LLAMA, hidden_size=48, architectures=["InternLM2ForCausalLM"], model_type="internlm2", bias=False, rms_norm_eps=1e-5,
-                 num_attention_heads=6, num_key_value_heads=2, rope_theta=1000000, rope_scaling=None)
+INTERNLM2 = dict(LLAMA, hidden_size=48, architectures=["InternLM2ForCausalLM"], model_type="internlm2", bias=False,
+                 rms_norm_eps=1e-5, num_attention_heads=6, num_key_value_heads=2, rope_theta=1000000, rope_scaling=None)
 BAICHUAN = dict(architectures=["BaichuanForCausalLM"], model_type="baichuan", hidden_size=40, intermediate_size=72,
                 num_attention_heads=5, num_hidden_layers=2, hidden_act="silu", rms_norm_eps=1e-6, model_max_length=128,
                 tie_word_embeddings=False)
@@ -267,7 +267,8 @@ def deepseek_weights(c, w):
     llama_weights(c, w, mlp=mlp)
 
 
-WEIGHTS = {"llama": llama_weights, "yi_first": yi_first_weights, "internlm": lambda c, w: llama_weights(c, w, bias=c["bias"]),
+WEIGHTS = {"llama": llama_weights, "yi_first": yi_first_weights,
+           "internlm": lambda c, w: llama_weights(c, w, bias=c["bias"]),
            "internlm2": internlm2_weights, "baichuan": baichuan_weights, "qwen": qwen_weights,
            "chatglm_6b": chatglm_6b_weights, "chatglm2": chatglm2_weights, "moss": moss_weights,
            "minicpm": minicpm_weights, "deepseek": deepseek_weights}
@@ -342,8 +343,9 @@ def make(name, number):
             break
     else:
         raise SystemExit(f"{name}: no seed without a near tie")
-    write_golden(folder / "golden.json", {"family": FAMILY.get(name, FAMILY.get(family, family)), "reference": "reference_remote.py",
-                                          "dtype": dtype, "seed": seed, "cases": cases})
+    write_golden(folder / "golden.json", {
+        "family": FAMILY.get(name, FAMILY.get(family, family)), "reference": "reference_remote.py", "dtype": dtype,
+        "seed": seed, "cases": cases})
     size = sum(f.stat().st_size for f in folder.iterdir())
     print(f"{name}: seed {seed}, {size // 1024} KiB, logits std {np.std(cases[0]['logits_last']):.2f}, "
           f"margins {[p['margin_min'] for p in paths]}, distinct greedy ids {[len(set(p['greedy'])) for p in paths]}",
