@@ -25,9 +25,11 @@ static float poison(void) {
     return f;
 }
 
-#define PAGE ((size_t)4096)
+#define PAGE        ((size_t)4096)
+#define FENCE_ALIGN ((size_t)4) /* of the memory's begin: weights start with floats */
 
 void *fenced_alloc(size_t bytes) {
+    bytes = ALIGN_UP(bytes, FENCE_ALIGN);
     size_t whole = ALIGN_UP(bytes, PAGE) + PAGE;
     char *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED || mprotect(p + whole - PAGE, PAGE, PROT_NONE) != 0) abort();
@@ -35,6 +37,7 @@ void *fenced_alloc(size_t bytes) {
 }
 
 void fenced_free(void *p, size_t bytes) {
+    bytes = ALIGN_UP(bytes, FENCE_ALIGN);
     size_t whole = ALIGN_UP(bytes, PAGE) + PAGE;
     if (p) munmap((char *)p + bytes + PAGE - whole, whole);
 }

@@ -18,7 +18,8 @@ typedef struct check_ctx {
     int n_passed, n_failed;
 } check_ctx;
 
-/* Memory whose end lies against an unmapped page: reading past it ends the program. */
+/* Memory whose end, rounded up to 4 bytes, lies against an unmapped page: reading past it ends the
+ * program. */
 void *fenced_alloc(size_t bytes);
 void fenced_free(void *p, size_t bytes);
 
