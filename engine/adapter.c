@@ -298,7 +298,9 @@ static status bind_slot(binder *b, int32_t i, error *err) {
     const weight *w = weights_at(b->w, first->layer, first->slot);
     float *v;
     TRY(take(b->ad, (size_t)w->rows, sizeof *v, &v, err));
-    if (adapter_merged_bias(&b->pair, first->layer, first->slot, v)) s->bias = v;
+    const float *base = weights_vec(b->w, first->layer, (weight_slot)(first->slot + 1));
+    if (base) memcpy(v, base, (size_t)w->rows * sizeof *v);
+    if (adapter_merge_bias(&b->pair, first->layer, first->slot, base != NULL, v)) s->bias = v;
     return OK;
 }
 

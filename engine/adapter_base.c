@@ -3,7 +3,6 @@
  * are taken by the same view. */
 #include "engine/adapter_base.h"
 
-#include <math.h>
 #include <stdio.h>
 
 #include "engine/base/check.h"
@@ -208,64 +207,11 @@ void adapter_pair_done(adapter_pair *p) {
 
 /* The base's rows */
 
-static void floats_of(const weight_bind *b, const void *side, const char *row, int32_t cols,
-                      float *ret) {
-    if (dtype_is_float(b->dt)) {
-        for (int32_t c = 0; c < cols; c++) ret[c] = row_float(row, b->dt, (size_t)c);
-        return;
-    }
-    const quant_spec *spec = b->src ? &b->src->spec : NULL;
-    quant_row_f32(b->dt, spec, cols, side, row, 0, cols, ret);
-}
-
-static void read_source(const weight_bind *b, int32_t row0, int32_t n, int32_t cols, float *ret) {
-    const row_source *s = b->src;
-    char *rows = mem_alloc((size_t)n * b->row_bytes + QUANT_STRIP);
-    size_t side_bytes = dtype_is_float(b->dt) ? 0 : quant_side_bytes(b->dt, &s->spec, cols);
-    char *side = side_bytes ? mem_calloc(side_bytes, 1) : NULL;
-    if (side) quant_pack_side(b->dt, &s->spec, cols, s->order, s->table, side);
-    s->read(s, row0, n, rows);
-    for (int32_t r = 0; r < n; r++)
-        floats_of(b, side, rows + (size_t)r * b->row_bytes, cols, ret + (size_t)r * (size_t)cols);
-    mem_free(side);
-    mem_free(rows);
-}
-
-static void apply_xform(tensor_xform x, int32_t n, int32_t cols, float *v) {
-    for (int32_t i = 0; x == XFORM_PLUS_ONE && i < n * cols; i++) v[i] += 1;
-    for (int32_t r = 0; x == XFORM_L2_ROWS && r < n; r++, v += cols) {
-        double sum = 0;
-        for (int32_t c = 0; c < cols; c++) sum += (double)v[c] * (double)v[c];
-        float norm = (float)MAX(sqrt(sum), 1e-12);
-        for (int32_t c = 0; c < cols; c++) v[c] /= norm;
-    }
-}
-
-/* As stored, without xform. */
-static status stored_rows(const adapter_pair *p, int32_t i, int32_t row0, int32_t n, float *ret,
-                          error *err) {
-    const arch_tensor *t = &p->w->a->tensors[i];
-    const weight_bind *b = &p->w->bind[i];
-    int32_t cols = MAX(t->cols, 1);
-    const char *file;
-    if (b->src) {
-        read_source(b, row0, n, cols, ret);
-        return OK;
-    }
-    TRY(checkpoint_map(p->base, b->st->file, &file, err));
-    for (int32_t r = 0; r < n; r++) {
-        int64_t row = (int64_t)t->stack * t->src_rows + row_view_at(t->view, row0 + r);
-        floats_of(b, NULL, file + b->st->off + (size_t)row * b->row_bytes, cols,
-                  ret + (size_t)r * (size_t)cols);
-    }
-    return OK;
-}
-
 status adapter_base_rows(const adapter_pair *p, int32_t i, int32_t row0, int32_t n, float *ret,
                          error *err) {
     const arch_tensor *t = &p->w->a->tensors[i];
-    TRY(stored_rows(p, i, row0, n, ret, err));
-    apply_xform(t->xform, n, MAX(t->cols, 1), ret);
+    TRY(tensor_rows_stored(p->w, p->base, i, row0, n, ret, err));
+    tensor_rows_change(t->xform, n, MAX(t->cols, 1), ret);
     return OK;
 }
 
@@ -280,7 +226,7 @@ void adapter_replaced_row(const adapter_pair *p, int32_t i, int32_t r, const flo
         return;
     }
     memcpy(ret, whole + (size_t)row_view_at(t->view, r) * (size_t)cols, (size_t)cols * sizeof *ret);
-    apply_xform(t->xform, 1, cols, ret);
+    tensor_rows_change(t->xform, 1, cols, ret);
 }
 
 status adapter_norm_rows(adapter_pair *p, int32_t i, error *err) {
@@ -290,7 +236,7 @@ status adapter_norm_rows(adapter_pair *p, int32_t i, error *err) {
     float *row = mem_alloc((size_t)t->cols * sizeof *row);
     status st = OK;
     for (int32_t r = 0; r < t->rows && st == OK; r++) {
-        st = stored_rows(p, i, r, 1, row, err);
+        st = tensor_rows_stored(p->w, p->base, i, r, 1, row, err);
         if (st == OK) adapter_delta_norm(d, row_view_at(t->view, r), 1, t->cols, row);
     }
     mem_free(row);
@@ -301,7 +247,7 @@ status adapter_merged_rows(adapter_pair *p, int32_t i, int32_t row0, int32_t n, 
                            error *err) {
     const arch_tensor *t = &p->w->a->tensors[i];
     int32_t m = p->of_tensor[i], cols = MAX(t->cols, 1);
-    TRY(stored_rows(p, i, row0, n, ret, err));
+    TRY(tensor_rows_stored(p->w, p->base, i, row0, n, ret, err));
     for (int32_t r = 0; m >= 0 && r < n; r++) {
         adapter_delta *d = &p->deltas[m];
         int64_t row = row_view_at(t->view, row0 + r);
@@ -313,22 +259,20 @@ status adapter_merged_rows(adapter_pair *p, int32_t i, int32_t row0, int32_t n, 
             *to = (str_ends(str_z(t->name), STR(".bias")) ? d->bias : d->weight)[row];
         }
     }
-    apply_xform(t->xform, n, cols, ret);
+    tensor_rows_change(t->xform, n, cols, ret);
     return OK;
 }
 
-bool adapter_merged_bias(const adapter_pair *p, int32_t layer, weight_slot slot, float *ret) {
-    const weight *w = weights_at(p->w, layer, slot);
-    const float *base = weights_vec(p->w, layer, (weight_slot)(slot + 1));
+bool adapter_merge_bias(const adapter_pair *p, int32_t layer, weight_slot slot, bool has,
+                        float *io) {
     bool changed = false;
-    for (int32_t r = 0; r < w->rows; r++) ret[r] = base ? base[r] : 0;
     for (int32_t i = adapter_first(p, layer, slot); i >= 0; i = p->next[i]) {
         const arch_tensor *t = &p->w->a->tensors[i];
         if (p->bias_of[i] < 0) continue;
         const adapter_delta *d = &p->deltas[p->bias_of[i]];
-        if (!d->bias && !d->b_bias && !base) continue;
+        if (!d->bias && !d->b_bias && !has) continue;
         for (int32_t r = 0; r < t->rows; r++)
-            (void)adapter_delta_merge_bias(d, row_view_at(t->view, r), 1, &ret[t->row0 + r]);
+            (void)adapter_delta_merge_bias(d, row_view_at(t->view, r), 1, &io[t->row0 + r]);
         changed = true;
     }
     return changed;

@@ -4,7 +4,7 @@
 #define ENGINE_ADAPTER_BASE_H
 
 #include "engine/adapter_delta.h"
-#include "engine/weights.h"
+#include "engine/tensor_rows.h"
 
 /* Everything about one adapter and one base while they are brought together. */
 typedef struct adapter_pair {
@@ -32,8 +32,10 @@ NODISCARD status adapter_merged_rows(adapter_pair *p, int32_t tensor, int32_t ro
  * adapter_base_rows gave. */
 void adapter_replaced_row(const adapter_pair *p, int32_t tensor, int32_t r, const float *base,
                           float *ret);
-/* The slot's bias with the adapter, ret[rows of the slot]; false when nothing changes it. */
-bool adapter_merged_bias(const adapter_pair *p, int32_t layer, weight_slot slot, float *ret);
+/* Make the slot's bias, io[rows of the slot], that with the adapter; false when nothing changes it.
+ * Without a bias in the base (`has` false) io comes as zeros. */
+bool adapter_merge_bias(const adapter_pair *p, int32_t layer, weight_slot slot, bool has,
+                        float *io);
 /* Fill c of DoRA for the rows of this tensor. */
 NODISCARD status adapter_norm_rows(adapter_pair *p, int32_t tensor, error *err);
 
@@ -42,9 +44,4 @@ static inline int32_t adapter_first(const adapter_pair *p, int32_t layer, weight
     int32_t row = layer < 0 ? p->w->a->n_layers : layer;
     return p->first[(size_t)row * W_SLOT_COUNT + slot];
 }
-/* Row of the module's own weight that is row r of the part. */
-static inline int64_t row_view_at(row_view v, int64_t r) {
-    return v.start + r / v.run * v.stride + r % v.run;
-}
-
 #endif

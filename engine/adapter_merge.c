@@ -49,9 +49,10 @@ static status merge_tensor(adapter_pair *p, int32_t i, error *err) {
 static status merge_bias(adapter_pair *p, int32_t layer, weight_slot slot, error *err) {
     const weight *w = weights_at(p->w, layer, slot);
     weight *to = weights_at(p->w, layer, (weight_slot)(slot + 1));
-    float *bias = mem_alloc((size_t)w->rows * sizeof *bias);
+    float *bias = mem_calloc((size_t)w->rows, sizeof *bias);
     status st = OK;
-    if (adapter_merged_bias(p, layer, slot, bias)) {
+    if (to) memcpy(bias, to->vec, (size_t)w->rows * sizeof *bias);
+    if (adapter_merge_bias(p, layer, slot, to != NULL, bias)) {
         if (to)
             memcpy(to->vec, bias, (size_t)w->rows * sizeof *bias);
         else

@@ -41,17 +41,30 @@ static size_t place_of(const arch_tensor *t, int32_t row, int32_t col) {
     return (size_t)(base + picked * width + (t->transpose_view ? row : col));
 }
 
+#define BLOCK_ROWS 64
+
+/* Rows of the target that are neighbours in the source too, BLOCK_ROWS at most. */
+static int32_t run_of(const convert_plan *p, const arch_tensor *t, int32_t row) {
+    int32_t n = 1, from = source_row(p, t, t->row0 + row);
+    while (n < BLOCK_ROWS && row + n < t->rows && source_row(p, t, t->row0 + row + n) == from + n)
+        n++;
+    return n;
+}
+
 static status fill_part(const convert_plan *p, const arch_tensor *t, float *ret, error *err) {
-    int32_t cols = MAX(t->cols, 1);
-    float *row = mem_alloc((size_t)cols * sizeof *row);
+    int32_t cols = MAX(t->cols, 1), n;
+    float *rows = mem_alloc(BLOCK_ROWS * (size_t)cols * sizeof *rows);
+    float less = t->xform == XFORM_PLUS_ONE ? 1 : 0;
     status st = OK;
-    for (int32_t r = 0; r < t->rows && st == OK; r++) {
-        st = slot_read(&p->r, t->layer, t->slot, t->item, source_row(p, t, t->row0 + r), 1, row,
+    for (int32_t r = 0; r < t->rows && st == OK; r += n) {
+        n = run_of(p, t, r);
+        st = slot_read(&p->r, t->layer, t->slot, t->item, source_row(p, t, t->row0 + r), n, rows,
                        err);
-        for (int32_t k = 0; k < cols && st == OK; k++)
-            ret[place_of(t, r, k)] = t->xform == XFORM_PLUS_ONE ? row[k] - 1 : row[k];
+        for (int32_t i = 0; i < n && st == OK; i++)
+            for (int32_t k = 0; k < cols; k++)
+                ret[place_of(t, r + i, k)] = rows[(size_t)i * (size_t)cols + (size_t)k] - less;
     }
-    mem_free(row);
+    mem_free(rows);
     return st;
 }
 
@@ -134,6 +147,35 @@ status convert_list(convert_plan *p, error *err) {
 
 /* The source */
 
+/* Biases that only the adapter has would have no place. */
+static status check_biases(const convert_plan *p, error *err) {
+    const arch *a = p->e->a;
+    for (int32_t i = 0; i < a->n_tensors; i++) {
+        const arch_tensor *t = &a->tensors[i];
+        weight_slot bias = (weight_slot)(t->slot + 1);
+        if (p->merge.bias_of[i] < 0 || slot_reader_has(&p->r, t->layer, bias, t->item)) continue;
+        float *none =
+            mem_calloc((size_t)weights_at(&p->e->w, t->layer, t->slot)->rows, sizeof *none);
+        bool changed = adapter_merge_bias(&p->merge, t->layer, t->slot, false, none);
+        mem_free(none);
+        if (changed)
+            return error_set(
+                err, ERR_UNSUPPORTED,
+                "%s: has a bias for \"%s\", which the base has not: it cannot be merged",
+                p->o->adapter, t->name);
+    }
+    return OK;
+}
+
+static status open_adapter(convert_plan *p, error *err) {
+    TRY(adapter_pair_open(p->o->adapter, &p->e->w, &p->e->ckpt, &p->merge, err));
+    p->r.merge = &p->merge;
+    if (p->merge.source.config.kind <= ADAPTER_IA3) return check_biases(p, err);
+    return error_set(err, ERR_UNSUPPORTED,
+                     "%s: an adapter of kind %s is no change of the weights: it cannot be merged",
+                     p->o->adapter, adapter_kind_name(p->merge.source.config.kind));
+}
+
 static status open_source(convert_plan *p, error *err) {
     engine_options eo = {.model_dir = p->o->model,
                          .register_path = p->o->register_path,
@@ -149,7 +191,8 @@ static status open_source(convert_plan *p, error *err) {
         TRY(st);
     }
     TRY(family_match(&p->e->families, p->config, p->o->model, &p->f, err));
-    return slot_reader_open(&p->e->w, &p->e->ckpt, &p->r, err);
+    TRY(slot_reader_open(&p->e->w, &p->e->ckpt, &p->r, err));
+    return p->o->adapter ? open_adapter(p, err) : OK;
 }
 
 status convert_run(const convert_options *o, error *err) {
@@ -157,6 +200,7 @@ status convert_run(const convert_options *o, error *err) {
     bool gguf = str_ends(str_z(o->out), STR(".gguf"));
     status st = open_source(&p, err);
     if (st == OK) st = gguf ? convert_to_gguf(&p, err) : convert_to_hf(&p, err);
+    adapter_pair_done(&p.merge);
     slot_reader_done(&p.r);
     arch_free(p.to);
     mem_free(p.outs);

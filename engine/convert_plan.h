@@ -13,9 +13,10 @@ typedef struct convert_plan {
     json_t *config;
     const family *f;
     slot_reader r;
-    arch *to;         /* the target */
-    tensor_out *outs; /* [n_outs] the target's tensors, each once */
-    int32_t *out_of;  /* [to->n_tensors] index into outs */
+    adapter_pair merge; /* with o->adapter */
+    arch *to;           /* the target */
+    tensor_out *outs;   /* [n_outs] the target's tensors, each once */
+    int32_t *out_of;    /* [to->n_tensors] index into outs */
     int32_t n_outs;
 } convert_plan;
 

@@ -1,8 +1,7 @@
 /* Each arch tensor knows its rows of the slot and its rows of the file; a request is cut into rows
- * of one tensor each, which is slow and simple: a conversion reads everything once. */
+ * of one tensor each. */
 #include "engine/slot_read.h"
 
-#include <math.h>
 #include <string.h>
 
 #include "engine/base/mem.h"
@@ -46,53 +45,45 @@ bool slot_reader_has(const slot_reader *r, int32_t layer, weight_slot slot, int3
            r->w->a->tensors[r->head[at]].slot == slot && r->w->a->tensors[r->head[at]].item == item;
 }
 
-/* Row r of a tensor's part as it is stored. */
-static void stored_row(const slot_reader *r, const arch_tensor *t, const weight_bind *b,
-                       int32_t row, char *out) {
-    if (b->src) {
-        b->src->read(b->src, row, 1, out);
-        return;
-    }
-    int64_t from = (int64_t)t->stack * t->src_rows + t->view.start +
-                   row / t->view.run * t->view.stride + row % t->view.run;
-    memcpy(out, r->c->maps[b->st->file].p + b->st->off + (uint64_t)from * b->row_bytes,
-           b->row_bytes);
+static status read_part(const slot_reader *r, int32_t i, int32_t row0, int32_t n, float *out,
+                        error *err) {
+    const arch_tensor *t = &r->w->a->tensors[i];
+    if (r->merge && r->merge->of_tensor[i] >= 0)
+        return adapter_merged_rows(r->merge, i, row0, n, out, err);
+    TRY(tensor_rows_stored(r->w, r->c, i, row0, n, out, err));
+    tensor_rows_change(t->xform, n, MAX(t->cols, 1), out);
+    return OK;
 }
 
-static void to_f32(const weight_bind *b, int32_t cols, const char *side, const char *row,
-                   float *out) {
-    static const quant_spec none;
-    if (dtype_is_quant(b->dt))
-        quant_row_f32(b->dt, b->src ? &b->src->spec : &none, cols, side, row, 0, cols, out);
-    else
-        for (int32_t k = 0; k < cols; k++) out[k] = row_float(row, b->dt, (size_t)k);
+static status read_rows(const slot_reader *r, int32_t first, int32_t row0, int32_t n, float *out,
+                        error *err) {
+    size_t cols = (size_t)MAX(r->w->a->tensors[first].cols, 1);
+    memset(out, 0, (size_t)n * cols * sizeof *out);
+    for (int32_t i = first; i >= 0; i = r->next[i]) {
+        const arch_tensor *t = &r->w->a->tensors[i];
+        int32_t from = MAX(row0, t->row0), to = MIN(row0 + n, t->row0 + t->rows);
+        if (from >= to) continue;
+        TRY(read_part(r, i, from - t->row0, to - from, out + (size_t)(from - row0) * cols, err));
+    }
+    return OK;
 }
 
-static void change(tensor_xform xform, int32_t cols, float *x) {
-    double sum = 0;
-    for (int32_t k = 0; k < cols; k++) sum += (double)x[k] * x[k];
-    float norm = (float)MAX(sqrt(sum), 1e-12);
-    for (int32_t k = 0; k < cols; k++)
-        x[k] = xform == XFORM_PLUS_ONE ? x[k] + 1 : xform == XFORM_L2_ROWS ? x[k] / norm : x[k];
+static bool is_bias(weight_slot s) {
+    return s > 0 && slot_infos[s].kind == SLOT_VECTOR && slot_infos[s - 1].kind == SLOT_MATRIX;
 }
 
-static void read_part(const slot_reader *r, int32_t tensor, int32_t row0, int32_t n, float *out) {
-    const arch_tensor *t = &r->w->a->tensors[tensor];
-    const weight_bind *b = &r->w->bind[tensor];
-    int32_t cols = MAX(t->cols, 1);
-    char *row = mem_alloc(b->row_bytes), *side = NULL;
-    if (b->src && dtype_kind_of(b->dt) == DTYPE_CODES) {
-        side = mem_calloc(1, quant_side_bytes(b->dt, &b->src->spec, cols) + 1);
-        quant_pack_side(b->dt, &b->src->spec, cols, b->src->order, b->src->table, side);
+/* An adapter changes a bias with its matrix, as a whole. */
+static status read_merged_bias(const slot_reader *r, int32_t layer, weight_slot slot, int32_t first,
+                               int32_t row0, int32_t n, float *out, error *err) {
+    const weight *w = weights_at(r->w, layer, slot);
+    float *all = mem_alloc((size_t)w->rows * sizeof *all);
+    status st = read_rows(r, first, 0, w->rows, all, err);
+    if (st == OK) {
+        (void)adapter_merge_bias(r->merge, layer, (weight_slot)(slot - 1), true, all);
+        memcpy(out, all + row0, (size_t)n * sizeof *out);
     }
-    for (int32_t i = 0; i < n; i++) {
-        float *to = out + (size_t)i * (size_t)cols;
-        stored_row(r, t, b, row0 + i, row);
-        to_f32(b, cols, side, row, to);
-        if (t->xform != XFORM_NONE) change(t->xform, cols, to);
-    }
-    mem_free(side);
-    mem_free(row);
+    mem_free(all);
+    return st;
 }
 
 status slot_read(const slot_reader *r, int32_t layer, weight_slot slot, int32_t item, int32_t row0,
@@ -101,13 +92,7 @@ status slot_read(const slot_reader *r, int32_t layer, weight_slot slot, int32_t 
         return error_set(err, ERR_NOT_FOUND, "layer %d has no %s %d", layer, slot_infos[slot].name,
                          item);
     int32_t first = r->head[item_of(r->w, layer, slot, item)];
-    size_t cols = (size_t)MAX(r->w->a->tensors[first].cols, 1);
-    memset(out, 0, (size_t)n * cols * sizeof *out);
-    for (int32_t i = first; i >= 0; i = r->next[i]) {
-        const arch_tensor *t = &r->w->a->tensors[i];
-        int32_t from = MAX(row0, t->row0), to = MIN(row0 + n, t->row0 + t->rows);
-        if (from < to)
-            read_part(r, i, from - t->row0, to - from, out + (size_t)(from - row0) * cols);
-    }
-    return OK;
+    if (r->merge && is_bias(slot) && item == 0)
+        return read_merged_bias(r, layer, slot, first, row0, n, out, err);
+    return read_rows(r, first, row0, n, out, err);
 }

@@ -3,13 +3,14 @@
 #ifndef ENGINE_SLOT_READ_H
 #define ENGINE_SLOT_READ_H
 
-#include "engine/weights.h"
+#include "engine/adapter_base.h"
 
 typedef struct slot_reader {
     const weights *w; /* planned, not necessarily allocated */
     checkpoint *c;
-    int32_t *head; /* [w->n_list] first arch tensor of each item, -1: none */
-    int32_t *next; /* [a->n_tensors] the next of the same item, -1: last */
+    int32_t *head;       /* [w->n_list] first arch tensor of each item, -1: none */
+    int32_t *next;       /* [a->n_tensors] the next of the same item, -1: last */
+    adapter_pair *merge; /* NULL, or an adapter that the numbers are to have in them; borrowed */
 } slot_reader;
 
 NODISCARD status slot_reader_open(const weights *w, checkpoint *c, slot_reader *ret, error *err);

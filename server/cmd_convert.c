@@ -48,9 +48,14 @@ static status copy_companions(const char *from, const char *to, error *err) {
 
 int cmd_convert(const conf *c) {
     error err;
+    const char *more = c->lora;
+    str adapter;
+    if (more && conf_list_next(&more, &adapter) && conf_list_next(&more, &adapter))
+        return cmd_failf("convert merges one --lora, not several");
     if (!c->model || !c->out) return cmd_failf("convert needs a model and --out DIR or FILE.gguf");
     convert_options o = {.model = c->model,
                          .register_path = c->register_path,
+                         .adapter = c->lora,
                          .out = c->out,
                          .dt = DT_COUNT,
                          .shard_bytes = c->shard_size};
