@@ -143,16 +143,18 @@ static json_t *tensor_list(const reader *r, const char *name) {
     return list;
 }
 
-/* yarn: yarn_log_multiplier is 0.1 * mscale_all_dim of DeepSeek's configs; attn_factor multiplies
- * the usual 0.1 ln(factor) + 1. */
+/* yarn: yarn_log_multiplier is 0.1 * mscale_all_dim of DeepSeek's configs, yarn_attn_factor their
+ * attention_factor (1 where nobody set it); attn_factor multiplies either. */
 static void set_yarn(const reader *r, json_t *s, double factor) {
     double log_mul = real(r, "rope.scaling.yarn_log_multiplier", 0);
-    double attn = real(r, "rope.scaling.attn_factor", real(r, "rope.scaling.yarn_attn_factor", 1));
+    double attn = real(r, "rope.scaling.attn_factor", 1);
+    double whole_factor = real(r, "rope.scaling.yarn_attn_factor", 1);
+    if (whole_factor == 1 && factor > 1) whole_factor = 0.1 * log(factor) + 1;
     if (log_mul != 0) {
         json_object_set_new(s, "mscale", json_real(log_mul * 10));
         json_object_set_new(s, "mscale_all_dim", json_real(log_mul * 10));
-    } else if (attn != 1 && attn > 0 && factor > 1)
-        json_object_set_new(s, "attention_factor", json_real(attn * (0.1 * log(factor) + 1)));
+    } else if (attn > 0 && whole_factor > 0)
+        json_object_set_new(s, "attention_factor", json_real(attn * whole_factor));
     json_object_set_new(s, "beta_fast", json_real(real(r, "rope.scaling.yarn_beta_fast", 32)));
     json_object_set_new(s, "beta_slow", json_real(real(r, "rope.scaling.yarn_beta_slow", 1)));
     if (str_eqz(r->arch, "gpt-oss")) json_object_set_new(s, "truncate", json_false());
@@ -181,6 +183,7 @@ static status set_rope_scaling(reader *r) {
     json_object_set_new(r->out, "rope_scaling", s);
     json_object_set_new(s, "rope_type", json_stringn(type.p, type.n));
     if (factor > 0) json_object_set_new(s, "factor", json_real(factor));
+    if (lists && orig <= 0) orig = whole(r, "context_length", 0);
     if (orig > 0) json_object_set_new(s, "original_max_position_embeddings", json_integer(orig));
     if (str_eqz(type, "yarn")) set_yarn(r, s, factor);
     if (lists) set_longrope(r, s);
@@ -197,8 +200,16 @@ static void set_latent(reader *r) {
     if (rope < 0 || key < rope) rope = 0;
     json_object_set_new(r->out, "qk_rope_head_dim", json_integer(rope));
     json_object_set_new(r->out, "qk_nope_head_dim", json_integer(key - rope));
-    json_object_set_new(r->out, "v_head_dim", json_integer(width));
+    if (width) json_object_set_new(r->out, "v_head_dim", json_integer(width));
     json_object_set_new(r->out, "head_dim", json_integer(key));
+}
+
+/* Some converters leave the width of a head to those who read the output projection. */
+static void set_head_dim(reader *r) {
+    const gguf_tensor *t = gguf_find_tensor(r->g, "blk.0.attn_output.weight");
+    int64_t heads = json_integer_value(js_get(r->out, "num_attention_heads"));
+    if (js_get(r->out, "head_dim") || find(r, "attention.kv_lora_rank") || !t || heads < 1) return;
+    json_object_set_new(r->out, "head_dim", json_integer(t->ne[0] / heads));
 }
 
 /* attention.sliding_window_pattern: true per layer with a window, or the period of layers without
@@ -234,8 +245,7 @@ static void set_ids(reader *r) {
     if (bos >= 0) json_object_set_new(r->out, "bos_token_id", json_integer(bos));
 }
 
-/* Rows of the embedding are the vocabulary, whatever the metadata says; which optional tensors are
- * there. */
+/* Rows of the embedding are the vocabulary, whatever the metadata says. */
 static void set_tables(reader *r) {
     const gguf_tensor *t = gguf_find_tensor(r->g, "token_embd.weight");
     int64_t types = gguf_get_int(r->g, "tokenizer.ggml.token_type_count", 0);
@@ -243,7 +253,6 @@ static void set_tables(reader *r) {
     if (types) json_object_set_new(r->out, "type_vocab_size", json_integer(types));
     json_object_set_new(r->out, "tie_word_embeddings",
                         json_boolean(!has_tensor(r, "output.weight")));
-    json_object_set_new(r->out, "rope_factors", json_boolean(has_tensor(r, "rope_freqs.weight")));
 }
 
 static void set_experts(reader *r) {
@@ -272,6 +281,7 @@ static status fill(reader *r) {
     drop_predictors(r);
     TRY(set_rope_scaling(r));
     set_latent(r);
+    set_head_dim(r);
     set_experts(r);
     TRY(set_windows(r));
     set_ids(r);

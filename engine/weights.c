@@ -17,16 +17,16 @@
 
 /* Binding */
 
+/* A vector may be stored in any shape, a matrix without leading dimensions of 1. */
 static bool dims_fit(const arch_tensor *t, const st_tensor *s) {
     int64_t want[3], all = 1, found = 1;
-    int32_t n = arch_tensor_dims(t, want);
-    bool same = n == s->n_dims;
-    for (int32_t i = 0; i < n; i++) {
-        same = same && want[i] == s->dims[i];
-        all *= want[i];
-    }
+    int32_t n = arch_tensor_dims(t, want), skip = 0;
+    while (t->cols && skip < n - 1 && n - skip > s->n_dims && want[skip] == 1) skip++;
+    bool same = n - skip == s->n_dims;
+    for (int32_t i = 0; i < n; i++) all *= want[i];
     for (int32_t i = 0; i < s->n_dims; i++) found *= s->dims[i];
-    return t->cols ? same : all == found; /* a vector may be stored in any shape */
+    for (int32_t i = skip; i < n && same; i++) same = want[i] == s->dims[i - skip];
+    return t->cols ? same : all == found;
 }
 
 /* Floats, or whole GGUF blocks in every row. */

@@ -163,13 +163,11 @@ START_TEST(rope_scalings) {
     put_dims(&w);
     put_tensor(&w, "rope_factors_long.weight", 0, 2);
     put_tensor(&w, "rope_factors_short.weight", 0, 2);
-    put_tensor(&w, "rope_freqs.weight", 0, 2);
     c = config_of(&w);
     s = js_get(c, "rope_scaling");
     ck_assert_str_eq(js_get_str(s, "rope_type").p, "longrope");
     ck_assert_int_eq((int)json_array_size(js_get(s, "long_factor")), 2);
     ck_assert(json_real_value(json_array_get(js_get(s, "short_factor"), 0)) == 1);
-    ck_assert(js_get_bool(c, "rope_factors", false));
     json_decref(c);
     put_dims(&w);
     gguf_write_f32(&w, "llama.rope.scale_linear", 2);
