@@ -12,10 +12,10 @@
 /* One request */
 #define LIMIT_MESSAGES      2048
 #define LIMIT_CONTENT_PARTS 1024
-#define LIMIT_PROMPTS       128 /* prompts of one /v1/completions call */
+#define LIMIT_PROMPTS       128  /* prompts of one /v1/completions call */
 #define LIMIT_INPUTS        2048 /* inputs of one /v1/embeddings call */
-#define LIMIT_N             128 /* choices of one prompt */
-#define LIMIT_CHOICES       256 /* prompts x n of one call */
+#define LIMIT_N             128  /* choices of one prompt */
+#define LIMIT_CHOICES       256  /* prompts x n of one call */
 #define LIMIT_STOP_STRINGS  16
 #define LIMIT_STOP_BYTES    1024
 #define LIMIT_STOP_IDS      256

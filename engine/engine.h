@@ -47,8 +47,8 @@ typedef struct model_info {
     pool_kind pool;            /* how an embedding is made of hidden states */
     bool pool_normalize;       /* to length 1, by default */
     char pool_unsupported[64]; /* a module of sentence-transformers that is not computed, or "" */
-    int32_t bos_id;      /* -1: none */
-    int32_t eos_ids[16]; /* union of config.json and generation_config.json */
+    int32_t bos_id;            /* -1: none */
+    int32_t eos_ids[16];       /* union of config.json and generation_config.json */
     int32_t n_eos;
     size_t weight_bytes, kv_bytes, activation_bytes, total_bytes;
     char backend[96];

@@ -18,9 +18,9 @@ const key_rule family_keys[] = {
     {"tokenizer", KEY_OBJECT},
     {"tokenizer.file", KEY_SCALAR},
     {"tokenizer.pretokenizer", KEY_SCALAR},
-    {"gguf", KEY_SCALAR}, /* the family of the same models as GGUF files */
+    {"gguf", KEY_SCALAR},    /* the family of the same models as GGUF files */
     {"pooling", KEY_SCALAR}, /* last, first or mean: embeddings where no 1_Pooling says */
-    {"tiny", KEY_ANY}, /* config.json keys for make-tiny */
+    {"tiny", KEY_ANY},       /* config.json keys for make-tiny */
     {"chat", KEY_OBJECT},
     {"chat.template", KEY_SCALAR},
 

@@ -97,8 +97,8 @@ static void header(const tensor_out *list, int32_t n, strbuf *out) {
     while (out->n % 8) strbuf_addc(out, ' ');
 }
 
-status tensors_write_safetensors(const char *path, const tensor_out *list, int32_t n, tensor_fill fill,
-                         void *ctx, error *err) {
+status tensors_write_safetensors(const char *path, const tensor_out *list, int32_t n,
+                                 tensor_fill fill, void *ctx, error *err) {
     out_file f;
     strbuf head = {0};
     TRY(out_file_open(path, &f, err));

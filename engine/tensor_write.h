@@ -26,7 +26,7 @@ typedef status (*tensor_fill)(void *ctx, int32_t i, float *ret, error *err);
 
 /* A safetensors file. Memory: the largest tensor as f32. */
 NODISCARD status tensors_write_safetensors(const char *path, const tensor_out *list, int32_t n,
-                                   tensor_fill fill, void *ctx, error *err);
+                                           tensor_fill fill, void *ctx, error *err);
 
 /* A file being written under a temporary name. */
 typedef struct out_file {

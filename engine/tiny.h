@@ -1,5 +1,5 @@
-/* Small random checkpoints of any family: what `pagoda make-tiny` writes. They compute nonsense with
- * the family's whole dataflow, which is what tests of loaders, servers and converters need. */
+/* Small random checkpoints of any family: what `pagoda make-tiny` writes. They compute nonsense
+ * with the family's whole dataflow: what tests of loaders, servers and converters need. */
 #ifndef ENGINE_TINY_H
 #define ENGINE_TINY_H
 

@@ -68,12 +68,12 @@ typedef struct request {
     bool stream;            /* wake the reader at every step, not only at the end */
     sample_out *prompt_out; /* [n_prompt] when prompt logprobs are wanted, else NULL; filled
                              * before the first event is pushed, never touched after it */
-    float *pool_out;        /* [hidden] when an embedding is wanted (max_tokens 0), else NULL; filled
-                             * before the first event is pushed */
+    float *pool_out; /* [hidden] when an embedding is wanted (max_tokens 0), else NULL; filled
+                      * before the first event is pushed */
     pool_kind pool;
-    void *owner;            /* the front end's own */
-    int32_t adapter;        /* batch_seq.adapter: 0 = the base model */
-    int32_t n_virtual;      /* leading ids of the prompt that are the adapter's virtual tokens */
+    void *owner;       /* the front end's own */
+    int32_t adapter;   /* batch_seq.adapter: 0 = the base model */
+    int32_t n_virtual; /* leading ids of the prompt that are the adapter's virtual tokens */
     /* Called when the last reference goes, on that thread: an adapter stays loaded until then. */
     void (*on_free)(void *ctx);
     void *on_free_ctx;

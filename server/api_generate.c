@@ -1,4 +1,5 @@
-/* POST /v1/chat/completions, /v1/completions and /v1/embeddings: all of it is the call's (call.c). */
+/* POST /v1/chat/completions, /v1/completions and /v1/embeddings: all of it is the call's (call.c).
+ */
 #include "server/api.h"
 #include "server/call.h"
 

@@ -61,8 +61,7 @@ static float *logits_of(const char *name, uint64_t seed, size_t *ret_n) {
 
 static void check_family(const char *name) {
     size_t n = 0;
-    float *a = logits_of(name, 1, &n), *b = logits_of(name, 1, &n),
-          *c = logits_of(name, 2, &n);
+    float *a = logits_of(name, 1, &n), *b = logits_of(name, 1, &n), *c = logits_of(name, 2, &n);
     bool finite = true;
     for (size_t i = 0; a && i < n; i++) finite &= isfinite(a[i]);
     EXPECT(finite, "%s: logits are not finite", name);

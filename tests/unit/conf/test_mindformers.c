@@ -81,8 +81,9 @@ START_TEST(refusals) {
     refuses(MODEL("quantization_bit: 8"), NULL, "quantization_bit: is 8: ");
     refuses(MODEL("pet_config:\n      pet_type: lora"), NULL, "--lora");
     refuses(MODEL("extend_method: \"MAGIC\""), NULL, "expected None, PI");
-    refuses("use_parallel: True\nparallel_config:\n  model_parallel: 2\n", NULL,
-            "line 3: parallel_config.model_parallel: is 2, but tensor parallelism is not there yet");
+    refuses(
+        "use_parallel: True\nparallel_config:\n  model_parallel: 2\n", NULL,
+        "line 3: parallel_config.model_parallel: is 2, but tensor parallelism is not there yet");
     refuses("a: [", NULL, "f.yaml, line 2: ");
     refuses("? [1]\n: 2\n", NULL, "a key must be a word");
 }
