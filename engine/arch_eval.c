@@ -115,6 +115,13 @@ static status env_call(void *ctx, str name, const value *a, int n, value *ret, e
         *ret = value_bool(list_has_number(list, a[1].num));
         return OK;
     }
+    if (str_eqz(name, "item") && n == 3 && a[0].kind == VAL_STR && a[1].kind == VAL_NUM) {
+        const json_t *list = json_object_getn(e->config, a[0].text.p, a[0].text.n);
+        bool inside = a[1].num >= 0 && a[1].num < (double)json_array_size(list);
+        const json_t *v = inside ? json_array_get(list, (size_t)a[1].num) : NULL;
+        if (!v || !scalar_value(v, ret)) *ret = a[2];
+        return OK;
+    }
     if (str_eqz(name, "layer_type") && n == 3 && a[0].kind == VAL_NUM && a[1].kind == VAL_STR) {
         const json_t *types = js_get(e->config, "layer_types");
         if (!json_is_array(types)) {

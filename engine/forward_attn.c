@@ -40,11 +40,11 @@ static void shape_qkv(forward *f, int32_t layer, const arch_attn *y, int32_t wid
                      .scale = 1,
                      .row = f->logn,
                      .row_stride = 1};
-    if (y->clip > 0) f->b->v->limit(f->b, &clip);
     if (y->qk_norm != QK_NONE) {
         norm_heads(f, layer, y, W_Q_NORM, f->qkv, a->n_heads, width);
         norm_heads(f, layer, y, W_K_NORM, f->qkv + q, a->n_kv_heads, width);
     }
+    if (y->clip > 0) f->b->v->limit(f->b, &clip);
     if (y->logn_base) f->b->v->scale(f->b, &logn);
 }
 

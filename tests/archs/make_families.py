@@ -238,6 +238,35 @@ CASES = {
         max_position_embeddings=128, rope_theta=150000, swiglu_limit=7.0, hidden_act="silu", rope_scaling={
             **YARN, "truncate": False}, tie_word_embeddings=False, quantization_config={"quant_method": "mxfp4", "modules_to_not_convert": [
             "model.layers.*.self_attn", "model.layers.*.mlp.router", "model.embed_tokens", "lm_head"]}), mxfp4=True),
+    "granite": case("GraniteForCausalLM", "granite", dict(
+        LLAMA, num_hidden_layers=2, embedding_multiplier=3.0, residual_multiplier=0.6, attention_multiplier=0.2,
+        logits_scaling=2.0, rms_norm_eps=1e-5, tie_word_embeddings=False),
+        dict(embedding_multiplier=1.0, residual_multiplier=1.0, attention_multiplier=0.5, logits_scaling=1.0)),
+    "starcoder2": case("Starcoder2ForCausalLM", "starcoder2", dict(
+        LLAMA, norm_epsilon=1e-5, use_bias=True, sliding_window=9, hidden_act="gelu_pytorch_tanh"),
+        dict(sliding_window=None)),
+    "smollm3": case("SmolLM3ForCausalLM", "smollm3", dict(
+        LLAMA, num_hidden_layers=3, intermediate_size=40, pad_token_id=0, no_rope_layers=[1, 0, 1],
+        no_rope_layer_interval=4, attention_bias=False, rms_norm_eps=1e-6, rope_theta=2000000.0,
+        layer_types=["full_attention"] * 3, use_sliding_window=False, tie_word_embeddings=True),
+        dict(no_rope_layers=[1, 1, 1])),
+    "ernie4_5": case("Ernie4_5ForCausalLM", "ernie4_5", dict(
+        LLAMA, head_dim=16, use_bias=True, rms_norm_eps=1e-5, rope_theta=500000.0, tie_word_embeddings=True)),
+    "seed-oss": case("SeedOssForCausalLM", "seed_oss", dict(
+        LLAMA, head_dim=16, attention_bias=True, attention_out_bias=False, mlp_bias=False, rms_norm_eps=1e-6,
+        tie_word_embeddings=False)),
+    "olmoe": case("OlmoeForCausalLM", "olmoe", dict(
+        LLAMA, num_key_value_heads=4, intermediate_size=24, num_experts=6, num_experts_per_tok=3, norm_topk_prob=False,
+        clip_qkv=1.5, rms_norm_eps=1e-5, pad_token_id=0, tie_word_embeddings=False),
+        dict(clip_qkv=None, norm_topk_prob=True)),
+    "olmo3": case("Olmo3ForCausalLM", "olmo3", dict(
+        LLAMA, num_hidden_layers=4, intermediate_size=40, rms_norm_eps=1e-6, rope_theta=500000, sliding_window=9,
+        rope_scaling={"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 32.0,
+                      "beta_slow": 1.0}, attention_bias=False, pad_token_id=0, tie_word_embeddings=False),
+        dict(sliding_window=100)),
+    "gpt-bigcode": case("GPTBigCodeForCausalLM", "gpt_bigcode", dict(
+        GPT, multi_query=True, activation_function="gelu_pytorch_tanh", scale_attn_weights=True,
+        attention_softmax_in_fp32=True)),
 }
 
 ENCODER = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=56, vocab_size=VOCAB,
