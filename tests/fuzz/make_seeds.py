@@ -5,6 +5,7 @@ needs PyPI's torch. A seed is a small whole file or one with one damage; the fuz
 tests/unit/engine/test_pth.c reads those of pth by name.
 """
 import io
+import json
 import os
 import struct
 import sys
@@ -231,11 +232,64 @@ def pth_torch_seeds():
     return seeds
 
 
-SEEDS = {"gguf": gguf_seeds, "pth": pth_seeds, "pth_torch": pth_torch_seeds}
+def quant_seed(n, k, config, *tensors):
+    """A module of n rows and k columns (fuzz_quant.c); tensors: (suffix, type, bytes each, shape)."""
+    header, at = {}, 0
+    for suffix, kind, size, shape in tensors:
+        for d in shape:
+            size *= d
+        header["x" + suffix] = {"dtype": kind, "shape": shape, "data_offsets": [at, at + size]}
+        at += size
+    return bytes([n // 4 - 1, k - 1]) + json.dumps(config).encode() + b"\0" + json.dumps(header).encode()
+
+
+def quant_seeds():
+    def ct(form, **weights):
+        acts = {"num_bits": 8, "type": "int", "dynamic": False}
+        return {"format": form, "ignore": ["re:.*lm_head", "y"], "config_groups": {"g": {
+            "targets": ["Linear"], "weights": weights, "input_activations": acts}}}
+
+    gptq = {"quant_method": "gptq", "bits": 4, "group_size": 32}
+    g_tensors = [(".qweight", "I32", 4, [8, 16]), (".qzeros", "I32", 4, [2, 2]), (".scales", "F16", 2, [2, 16])]
+    b3 = [(".qweight", "I32", 4, [6, 32]), (".qzeros", "I32", 4, [1, 3]), (".scales", "F32", 4, [1, 32])]
+    pad = ("_pad", "U8", 1, [40000])  # past the zeros
+    state = [(".weight.quant_state.bitsandbytes__nf4", "U8", 1, [34])]
+    return {
+        "gptq": quant_seed(16, 64, gptq, *g_tensors, (".bias", "F16", 2, [16])),
+        "gptq_order": quant_seed(16, 64, gptq, *g_tensors, (".g_idx", "I32", 4, [64])),
+        "gptq_3": quant_seed(32, 64, {"quant_method": "gptq", "bits": 3, "group_size": -1, "dynamic": {
+            "-:.*y$": {}, "+:z\\d": {"bits": 8}}}, *b3),
+        "awq": quant_seed(16, 64, {"quant_method": "awq", "bits": 4, "group_size": 32}, (".qweight", "I32", 4, [64, 2]),
+                          (".qzeros", "I32", 4, [2, 2]), (".scales", "F16", 2, [2, 16])),
+        "packed": quant_seed(16, 64, ct("pack-quantized", num_bits=4, type="int", group_size=32, symmetric=False),
+                             (".weight_packed", "I32", 4, [16, 8]), (".weight_scale", "BF16", 2, [16, 2]),
+                             (".weight_zero_point", "I32", 4, [2, 2]), (".weight_g_idx", "I32", 4, [64])),
+        "shape": quant_seed(16, 64, ct("pack-quantized", num_bits=4, type="int"), (".weight_packed", "I32", 4, [16, 8]),
+                            (".weight_scale", "BF16", 2, [16, 1]), (".weight_shape", "I64", 8, [2])),
+        "int8": quant_seed(16, 64, ct("int-quantized", num_bits=8, type="int", symmetric=False),
+                           (".weight", "I8", 1, [16, 64]), (".weight_scale", "F32", 4, [16, 1]),
+                           (".weight_zero_point", "I8", 1, [16, 1]), pad, (".input_scale", "F32", 4, [1])),
+        "fp8": quant_seed(16, 64, {"quant_method": "fp8", "weight_block_size": [12, 20]},
+                          (".weight", "F8_E4M3", 1, [16, 64]), (".weight_scale_inv", "F32", 4, [2, 4])),
+        "nvfp4": quant_seed(16, 64, ct("nvfp4-pack-quantized", num_bits=4, type="float", group_size=16),
+                            (".weight_packed", "U8", 1, [16, 32]), (".weight_scale", "F8_E4M3", 1, [16, 4]),
+                            pad, (".weight_global_scale", "F32", 4, [1]), (".input_scale", "F32", 4, [])),
+        "mxfp4": quant_seed(16, 64, {"quant_method": "mxfp4"}, ("_blocks", "U8", 1, [2, 16, 2, 16]),
+                            ("_scales", "U8", 1, [2, 16, 2])),
+        "bnb4": quant_seed(16, 64, {"quant_method": "bitsandbytes"}, *state, (".weight", "U8", 1, [512, 1]),
+                           (".weight.absmax", "U8", 1, [16]), (".weight.quant_map", "F32", 4, [16]),
+                           (".weight.nested_absmax", "F32", 4, [1]), (".weight.nested_quant_map", "F32", 4, [256])),
+        "bnb8": quant_seed(16, 64, {"quant_method": "bitsandbytes"}, (".weight", "I8", 1, [16, 64]),
+                           (".SCB", "F32", 4, [16]), (".weight_format", "U8", 1, [])),
+        "refused": quant_seed(16, 64, {"quant_method": "gptq", "bits": 4, "dynamic": {"(?!x)": {}}}),
+    }
+
+
+SEEDS = {"gguf": gguf_seeds, "pth": pth_seeds, "pth_torch": pth_torch_seeds, "quant": quant_seeds}
 
 
 def main():
-    for target in sys.argv[1:] or ["gguf", "pth"]:
+    for target in sys.argv[1:] or ["gguf", "pth", "quant"]:
         folder = os.path.join(CORPUS, target.removesuffix("_torch"))
         os.makedirs(folder, exist_ok=True)
         for name, raw in SEEDS[target]().items():
