@@ -1,6 +1,9 @@
 """Reference perplexities for `pagoda eval ppl`: writes tests/golden/ppl.json.
 
 Sliding windows as in the guide "Perplexity of fixed-length models" of transformers, in float64.
+The ids are those of tokenizer.json as it stands: LlamaTokenizer of transformers 5 builds a pipeline
+of its own and leaves out the unknown characters of this text (3 of 501466 tokens, 0.12 % of the
+perplexity of tinystories-656k).
 Needs torch, transformers. Usage, from the project's root:
 
     python tests/golden/make_ppl.py [FOLDER OF DATA, ../shared/data]
@@ -43,7 +46,8 @@ def main(data):
         text = f.read()
     out = []
     for name, path in MODELS.items():
-        tokenizer = transformers.AutoTokenizer.from_pretrained(f"{data}/{path}")
+        tokenizer = transformers.PreTrainedTokenizerFast(
+            tokenizer_file=f"{data}/{path}/tokenizer.json")
         model = transformers.AutoModelForCausalLM.from_pretrained(f"{data}/{path}").double().eval()
         every = tokenizer(text)["input_ids"]
         for tokens, context, stride in CASES:
