@@ -321,6 +321,16 @@ bool quant_module_serves(const checkpoint *c, const char *name) {
     return serves;
 }
 
+const char *quant_module_instead(const checkpoint *c, const char *name) {
+    static const char *const suffixes[] = {".qweight", ".weight_packed", "_blocks"};
+    char *module = module_of(name);
+    const st_tensor *st = NULL;
+    for (size_t i = 0; i < ARRAY_LEN(suffixes) && !st; i++)
+        st = module_find(c, module, suffixes[i]);
+    mem_free(module);
+    return st ? st->name : NULL;
+}
+
 static status bind_module(module_binder *b, bind_fn bind, bool floats, row_source **ret) {
     const arch_tensor *t = b->t;
     quant_module *m = mem_calloc(1, sizeof *m);

@@ -94,6 +94,9 @@ NODISCARD status quant_module_bind(checkpoint *c, const arch_tensor *t, bool flo
                                    row_source **ret, const st_tensor **ret_first, error *err);
 /* Would a tensor of that name be served by a quantised module? */
 bool quant_module_serves(const checkpoint *c, const char *name);
+/* For the error of a missing plain tensor: the tensor that is there in its place if the module is
+ * quantised in a way that no config tells of; NULL otherwise. Borrowed from c. */
+const char *quant_module_instead(const checkpoint *c, const char *name);
 /* May an unused tensor be passed over: scales of a quantised KV cache, biases of zeros that GPTQ's
  * tools write beside every module. */
 bool quant_module_spare(checkpoint *c, const st_tensor *st);

@@ -18,12 +18,28 @@ static int32_t group_of(const quant_scheme *s, int32_t k) {
     return s->group > 0 ? s->group : k;
 }
 
-/* Codes of a row: its line of words, number by number. */
+/* A line of words that hold whole numbers, word by word. */
+static void whole_words(const packed_numbers *w, int64_t item, int32_t k, uint8_t *codes) {
+    const char *p = w->p + item * w->item_step;
+    int per_word = 32 / w->bits;
+    uint32_t mask = (1u << w->bits) - 1;
+    for (int32_t i = 0; i < k; p += w->word_step) {
+        uint32_t word;
+        memcpy(&word, p, sizeof word);
+        for (int j = 0; j < per_word && i < k; j++, word >>= w->bits)
+            codes[i++] = (uint8_t)(word & mask);
+    }
+}
+
+/* Codes of a row: its line of words. */
 static void row_codes(const quant_module *m, int64_t row0, int32_t n, uint8_t *codes) {
     const packed_numbers *w = &m->code_words;
     for (int32_t r = 0; r < n; r++) {
         uint8_t *to = codes + (size_t)r * (size_t)m->k;
-        for (int32_t i = 0; i < m->k; i++) to[i] = packed_at(w, row0 + r, i);
+        if (32 % w->bits == 0 || !w->dense)
+            whole_words(w, row0 + r, m->k, to);
+        else
+            for (int32_t i = 0; i < m->k; i++) to[i] = packed_at(w, row0 + r, i);
     }
 }
 
@@ -66,10 +82,17 @@ static int64_t awq_place(int64_t col) {
 }
 
 static void awq_codes(const quant_module *m, int64_t row0, int32_t n, uint8_t *codes) {
-    for (int32_t i = 0; i < m->k; i++)
-        for (int32_t r = 0; r < n; r++)
-            codes[(size_t)r * (size_t)m->k + (size_t)i] =
-                packed_at(&m->code_words, i, awq_place(row0 + r));
+    const packed_numbers *w = &m->code_words;
+    for (int32_t r = 0; r < n; r++) {
+        int64_t place = awq_place(row0 + r);
+        const char *p = w->p + place / 8 * 4;
+        uint8_t *to = codes + (size_t)r * (size_t)m->k;
+        for (int32_t i = 0; i < m->k; i++, p += w->item_step) {
+            uint32_t word;
+            memcpy(&word, p, sizeof word);
+            to[i] = (uint8_t)(word >> place % 8 * 4 & 15);
+        }
+    }
 }
 
 static uint8_t awq_zero(const quant_module *m, int64_t row, int64_t group) {

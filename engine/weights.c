@@ -77,6 +77,12 @@ static status bind_tensor(weights *w, checkpoint *c, const arch_tensor *t, weigh
     TRY(bind_module(w, c, t, ret, used, &is_module, err));
     if (is_module) return OK;
     const st_tensor *s = checkpoint_find(c, t->name);
+    const char *instead = s ? NULL : quant_module_instead(c, t->name);
+    if (instead)
+        return error_set(err, ERR_FORMAT, "%s: tensor \"%s\" is missing; \"%s\" is there, but %s",
+                         c->files[0], t->name, instead,
+                         c->quant ? "the quantization_config is of another method"
+                                  : "no quantization_config says how it is stored");
     if (!s)
         return error_set(err, ERR_FORMAT, "%s: tensor \"%s\" is missing (family %s)", c->files[0],
                          t->name, w->a->family);
