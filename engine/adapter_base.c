@@ -124,11 +124,13 @@ static status check_placed(const adapter_pair *p, const uint8_t *placed, error *
     return OK;
 }
 
-/* Modules that the config's list names and the base has, but the file has not. */
+/* Modules that the config's list names and the base has, but the file has not. Experts are left
+ * out: the library that trained the adapter may hold them in one tensor, which is no module. */
 static status check_complete(const adapter_pair *p, error *err) {
     for (int32_t i = 0; i < p->w->a->n_tensors; i++) {
         const arch_tensor *t = &p->w->a->tensors[i];
-        if (slot_infos[t->slot].kind != SLOT_MATRIX || p->of_tensor[i] >= 0 || t->slot == W_HEAD)
+        if (slot_infos[t->slot].kind != SLOT_MATRIX || p->of_tensor[i] >= 0 || t->slot == W_HEAD ||
+            t->slot == W_EXPERT_UP || t->slot == W_EXPERT_DOWN)
             continue;
         char module[512];
         snprintf(module, sizeof module, STR_FMT, STR_ARG(module_name(t, ".weight")));

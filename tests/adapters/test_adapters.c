@@ -229,14 +229,15 @@ static int by_name(const void *a, const void *b) {
     return strcmp(((const trial *)a)->name, ((const trial *)b)->name);
 }
 
-static void check_base(const char *dir, const char *isa) {
+/* The base of `dir` with the adapters under `from`. */
+static void check_base(const char *dir, const char *from, const char *isa) {
     engine *e = NULL;
     error err;
     trial *t = mem_calloc(MAX_ADAPTERS, sizeof *t);
     status st = open_base(dir, isa, NULL, &e, &err);
     EXPECT(st == OK, "%s: %s", dir, err.text);
-    int32_t n = st == OK ? load_all(e, dir, t) : 0;
-    EXPECT(n > 0, "%s: no adapters", dir);
+    int32_t n = st == OK ? load_all(e, from, t) : 0;
+    EXPECT(n > 0, "%s: no adapters", from);
     qsort(t, (size_t)n, sizeof *t, by_name);
     for (int32_t i = 0; i < n; i++) check_alone(e, &t[i]);
     if (n) check_mixed(e, t, n);
@@ -260,16 +261,29 @@ static void check_base(const char *dir, const char *isa) {
 }
 
 int main(int argc, char **argv) {
-    static const char *const bases[] = {"llama", "qwen2", "tied", "gpt2", "gpt_neox", "phi3"};
+    static const char *const bases[] = {"llama",
+                                        "qwen2",
+                                        "tied",
+                                        "gpt2",
+                                        "gpt_neox",
+                                        "phi3",
+                                        "remote/chatglm-6b",
+                                        "remote/chatglm2",
+                                        "remote/internlm2",
+                                        "remote/baichuan-7b",
+                                        "remote/qwen1",
+                                        "remote/moss"};
     table = argc > 1 && strcmp(argv[1], "--table") == 0;
     if (table)
         printf(
             "| adapter | kind | rank or tokens | worst error | merged |\n|---|---|---|---|---|\n");
     for (size_t i = 0; i < ARRAY_LEN(bases); i++) {
-        char *dir = path_join(ROOT, bases[i]);
-        check_base(dir, NULL);
-        if (!table) check_base(dir, "ref");
-        mem_free(dir);
+        char dir[128], from[128];
+        bool own = strncmp(bases[i], "remote/", 7) != 0;
+        snprintf(from, sizeof from, ROOT "/%s", bases[i]);
+        snprintf(dir, sizeof dir, "%s/%s", own ? ROOT : "tests/archs", bases[i] + (own ? 0 : 7));
+        check_base(dir, from, NULL);
+        if (!table) check_base(dir, from, "ref");
     }
     return n_failed ? 1 : 0;
 }
