@@ -181,6 +181,7 @@ static status read_fp8(const reader *r) {
     quant_rule *all = add_rule(r->c);
     all->all = true;
     all->scheme = s;
+    r->c->kv_scales = js_get(r->q, "kv_cache_scheme") != NULL;
     TRY(read_plain(r, "ignored_layers"));
     return read_plain(r, "modules_to_not_convert");
 }

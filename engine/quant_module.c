@@ -403,7 +403,8 @@ static bool all_zero(checkpoint *c, const st_tensor *st) {
 }
 
 bool quant_module_spare(checkpoint *c, const st_tensor *st) {
-    static const char *const scales[] = {".k_scale", ".v_scale", ".q_scale", ".output_scale"};
+    static const char *const scales[] = {".k_scale", ".v_scale", ".q_scale", ".kv_scale",
+                                         ".output_scale"};
     str name = str_z(st->name);
     if (!c->quant) return false;
     for (size_t i = 0; i < ARRAY_LEN(scales) && c->quant->kv_scales; i++)

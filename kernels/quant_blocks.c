@@ -64,27 +64,36 @@ static void q8_k(const uint8_t *b, float *v) { /* f32 d, values, sums */
     signed_bytes(dtype_to_f32(DT_F32, b), b + 4, 256, v);
 }
 
-/* Types of 256: two halves of 128, in each four layers of two bits over the same 32 bytes. */
-static int two_bits(const uint8_t *qs, int e) {
-    return qs[32 * (e / 128) + e % 32] >> 2 * (e % 128 / 32) & 3;
+/* Types of 256: two halves of 128, in each four layers of two bits over the same 32 bytes. Sixteen
+ * elements share a scale: run i of 16 is in half i/8, layer i%8/2. */
+static const uint8_t *run_bytes(const uint8_t *qs, int i) {
+    return qs + 32 * (i / 8) + 16 * (i % 2);
+}
+
+static int run_shift(int i) {
+    return 2 * (i % 8 / 2);
 }
 
 static void q2_k(const uint8_t *b, float *v) {
     float d = half_at(b + 80), min = half_at(b + 82);
-    for (int e = 0; e < 256; e++) {
-        int s = b[e / 16];
-        v[e] = d * (float)(s & 15) * (float)two_bits(b + 16, e) - min * (float)(s >> 4);
+    for (int i = 0; i < 16; i++, v += 16) {
+        const uint8_t *qs = run_bytes(b + 16, i);
+        float ds = d * (float)(b[i] & 15), dm = min * (float)(b[i] >> 4);
+        int shift = run_shift(i);
+        for (int l = 0; l < 16; l++) v[l] = ds * (float)(qs[l] >> shift & 3) - dm;
     }
 }
 
 static void q3_k(const uint8_t *b, float *v) {
     const uint8_t *s = b + 96;
     float d = half_at(b + 108);
-    for (int e = 0; e < 256; e++) {
-        int j = e / 16, low = j < 8 ? s[j] & 15 : s[j - 8] >> 4;
-        int scale = (low | (s[8 + j % 4] >> 2 * (j / 4) & 3) << 4) - 32;
-        int q = two_bits(b + 32, e) - (b[e % 32] >> e / 32 & 1 ? 0 : 4);
-        v[e] = d * (float)scale * (float)q;
+    for (int i = 0; i < 16; i++, v += 16) {
+        const uint8_t *qs = run_bytes(b + 32, i), *high = b + 16 * (i % 2);
+        int low = i < 8 ? s[i] & 15 : s[i - 8] >> 4;
+        int scale = (low | (s[8 + i % 4] >> 2 * (i / 4) & 3) << 4) - 32, shift = run_shift(i);
+        float ds = d * (float)scale;
+        for (int l = 0; l < 16; l++)
+            v[l] = ds * (float)((qs[l] >> shift & 3) + 4 * (high[l] >> i / 2 & 1) - 4);
     }
 }
 
@@ -124,11 +133,15 @@ static void q5_k(const uint8_t *b, float *v) {
 
 static void q6_k(const uint8_t *b, float *v) {
     float d = half_at(b + 208);
-    for (int e = 0; e < 256; e++) {
-        int h = e / 128, t = e % 128 / 32, l = e % 32;
-        int q = b[64 * h + 32 * (t & 1) + l] >> 4 * (t >> 1) & 15;
-        q |= (b[128 + 32 * h + l] >> 2 * t & 3) << 4;
-        v[e] = d * (float)(int8_t)b[192 + e / 16] * (float)(q - 32);
+    for (int i = 0; i < 16; i++, v += 16) {
+        int h = i / 8, t = i % 8 / 2, shift = run_shift(i);
+        const uint8_t *low = b + 64 * h + 32 * (t & 1) + 16 * (i % 2);
+        const uint8_t *high = run_bytes(b + 128, i);
+        float ds = d * (float)(int8_t)b[192 + i];
+        for (int l = 0; l < 16; l++) {
+            int q = (low[l] >> 4 * (t >> 1) & 15) | (high[l] >> shift & 3) << 4;
+            v[l] = ds * (float)(q - 32);
+        }
     }
 }
 
@@ -171,7 +184,9 @@ static void tq1_0(const uint8_t *b, float *v) { /* 32 and 16 bytes of five, 4 by
 
 static void tq2_0(const uint8_t *b, float *v) {
     float d = half_at(b + 64);
-    for (int e = 0; e < 256; e++) v[e] = d * (float)(two_bits(b, e) - 1);
+    for (int i = 0; i < 16; i++, v += 16)
+        for (int l = 0; l < 16; l++)
+            v[l] = d * (float)((run_bytes(b, i)[l] >> run_shift(i) & 3) - 1);
 }
 
 static const float e2m1_values[16] = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
