@@ -148,6 +148,12 @@ static void put_meta(meta *m, const convert_plan *p) {
     put_experts(m, a);
 }
 
+/* llama3's scaling is written as factors of the frequencies. */
+static bool stores_factors(const convert_plan *p) {
+    const rope_spec *r = p->e->a->n_ropes ? &p->e->a->ropes[0] : NULL;
+    return r && (r->scaling == SCALE_LLAMA3 || r->weight_factors);
+}
+
 /* What the file will be read as. */
 static status read_back(const meta *m, const convert_plan *p, json_t **ret, error *err) {
     strbuf head = {0};
@@ -160,11 +166,8 @@ static status read_back(const meta *m, const convert_plan *p, json_t **ret, erro
     }
     strbuf_done(&head);
     if (st != OK) return st;
-    const rope_spec *r = p->e->a->n_ropes ? &p->e->a->ropes[0] : NULL;
-    bool factors = r && (r->scaling == SCALE_LLAMA3 || r->weight_factors);
     json_object_set_new(*ret, "vocab_size", json_integer(p->e->a->vocab));
     json_object_set_new(*ret, "tie_word_embeddings", json_boolean(p->e->a->tied));
-    json_object_set_new(*ret, "rope_factors", json_boolean(factors));
     return OK;
 }
 
@@ -200,14 +203,24 @@ static const char *difference(const arch *a, const arch *b) {
     return NULL;
 }
 
-static bool has_bias(void *ctx, const char *name) {
+/* What a family asks about the file that is to be written: projections apart, and what the model
+ * itself has. */
+static bool will_have(void *ctx, const char *name) {
+    const convert_plan *p = ctx;
+    const arch_layer *l = &p->e->a->layers[0];
+    str s = str_z(name);
+    if (str_eqz(s, "rope_freqs.weight")) return stores_factors(p);
+    if (str_ends(s, STR(".attn_qkv.weight"))) return false;
+    if (str_ends(s, STR(".attn_q_norm.weight"))) return l->attn.qk_norm != QK_NONE;
+    if (str_ends(s, STR(".attn_norm_2.weight"))) return l->parallel && !l->shared_norm;
+    if (str_ends(s, STR(".ffn_norm.weight"))) return !l->shared_norm;
     return true;
 }
 
 static status resolve_target(convert_plan *p, const meta *m, const family *f, error *err) {
     json_t *config = NULL;
     TRY(read_back(m, p, &config, err));
-    status st = arch_resolve(f, config, p->o->out, (tensor_names){has_bias, NULL}, &p->to, err);
+    status st = arch_resolve(f, config, p->o->out, (tensor_names){will_have, p}, &p->to, err);
     json_decref(config);
     if (st != OK) return st;
     const char *what = difference(p->e->a, p->to);
