@@ -9,6 +9,7 @@
 status model_open(const char *dir, const char *want, const char *isa, engine **ret, error *err) {
     engine_options o = {.model_dir = dir,
                         .dtype = want,
+                        .kv_dtype = strcmp(want, "f32") == 0 ? "f32" : "auto",
                         .isa = isa,
                         .n_threads = 2,
                         .max_seqs = 80,

@@ -75,6 +75,8 @@ typedef struct pair {
     gguf_writer quant, plain;
     size_t next; /* type of the next matrix */
     bool mixed;
+    gguf_writer first; /* of two parts: quant is the second from the feed-forward on */
+    bool split;
 } pair;
 
 static void put_matrix(pair *p, const char *name, int64_t stack, int64_t rows, int64_t cols) {
@@ -118,6 +120,12 @@ static void put_keys(gguf_writer *w, bool experts) {
         gguf_write_int(w, dims[i].key, GGUF_U32, dims[i].x);
 }
 
+static void put_part(gguf_writer *w, uint64_t no) {
+    gguf_write_int(w, "split.no", GGUF_U16, no);
+    gguf_write_int(w, "split.count", GGUF_U16, 2);
+    gguf_write_int(w, "split.tensors.count", GGUF_I32, 12);
+}
+
 static void put_model(pair *p, bool experts) {
     int64_t x = experts ? EXPERTS : 0;
     put_keys(&p->quant, experts);
@@ -131,48 +139,75 @@ static void put_model(pair *p, bool experts) {
     put_matrix(p, "blk.0.attn_v.weight", 0, HIDDEN / 2, HIDDEN);
     put_matrix(p, "blk.0.attn_output.weight", 0, HIDDEN, HIDDEN);
     if (experts) put_router(p);
+    if (p->split) {
+        put_part(&p->quant, 0);
+        p->first = p->quant;
+        p->quant = (gguf_writer){0};
+        put_part(&p->quant, 1);
+    }
     put_matrix(p, experts ? "blk.0.ffn_gate_exps.weight" : "blk.0.ffn_gate.weight", x, FFN, HIDDEN);
     put_matrix(p, experts ? "blk.0.ffn_up_exps.weight" : "blk.0.ffn_up.weight", x, FFN, HIDDEN);
     put_matrix(p, experts ? "blk.0.ffn_down_exps.weight" : "blk.0.ffn_down.weight", x, HIDDEN, FFN);
     put_matrix(p, "output.weight", 0, VOCAB, HIDDEN);
 }
 
-static float *logits_of(gguf_writer *w, const char *dir, const char *name) {
-    static const int32_t ids[5] = {1, 39, 0, 17, 8};
+static void write_file(const char *dir, const char *name, gguf_writer *w) {
     char *path = path_join(dir, name);
     strbuf file = {0};
+    error err;
+    gguf_write_end(w, &file);
+    CHECK(file_write_atomic(path, strbuf_str(&file), &err) == OK);
+    strbuf_done(&file);
+    mem_free(path);
+}
+
+static void remove_file(const char *dir, const char *name) {
+    char *path = path_join(dir, name);
+    unlink(path);
+    mem_free(path);
+}
+
+static float *logits_of(const char *dir, const char *name) {
+    static const int32_t ids[5] = {1, 39, 0, 17, 8};
+    char *path = path_join(dir, name);
     engine *e = NULL;
     error err = {0};
     float *x = mem_calloc(5 * VOCAB, sizeof *x);
-    gguf_write_end(w, &file);
-    status st = file_write_atomic(path, strbuf_str(&file), &err);
     engine_options o = {.model_dir = path, .kv_dtype = "f32", .n_threads = 2, .kv_bytes = 1 << 20};
-    if (st == OK) st = engine_open(&o, &e, &err);
+    status st = engine_open(&o, &e, &err);
     if (st == OK) st = engine_logits(e, ids, 5, true, 0, x, &err);
     if (st != OK) {
         n_failed++;
         fprintf(stderr, "%s: %s\n", name, err.text);
     }
     engine_free(e);
-    strbuf_done(&file);
-    unlink(path);
     mem_free(path);
     return x;
+}
+
+static void compare(const char *dir, pair *p, const char *what, const char *kind) {
+    static const char one[] = "quant-00001-of-00002.gguf", two[] = "quant-00002-of-00002.gguf";
+    const char *quant = p->split ? two : "quant.gguf";
+    write_file(dir, quant, &p->quant);
+    if (p->split) write_file(dir, one, &p->first);
+    write_file(dir, "f32.gguf", &p->plain);
+    float *got = logits_of(dir, quant), *want = logits_of(dir, "f32.gguf");
+    double r = relative_error(got, want, 5 * VOCAB), size = 0;
+    for (int i = 0; i < 5 * VOCAB; i++) size += (double)want[i] * want[i];
+    bool ok = r <= LIMIT && size > 0;
+    printf("%-8s %-7s %s: logits %.1e\n", what, kind, ok ? "ok" : "FAILED", r);
+    n_failed += !ok;
+    remove_file(dir, quant);
+    remove_file(dir, one);
+    remove_file(dir, "f32.gguf");
+    mem_free(got);
+    mem_free(want);
 }
 
 static void check(const char *dir, size_t first, bool mixed, bool experts) {
     pair p = {.next = first, .mixed = mixed};
     put_model(&p, experts);
-    float *got = logits_of(&p.quant, dir, "quant.gguf"),
-          *want = logits_of(&p.plain, dir, "f32.gguf");
-    double r = relative_error(got, want, 5 * VOCAB), size = 0;
-    for (int i = 0; i < 5 * VOCAB; i++) size += (double)want[i] * want[i];
-    bool ok = r <= LIMIT && size > 0;
-    printf("%-8s %-7s %s: logits %.1e\n", mixed ? "mixed" : dtype_name(types[first].dt),
-           experts ? "experts" : "dense", ok ? "ok" : "FAILED", r);
-    n_failed += !ok;
-    mem_free(got);
-    mem_free(want);
+    compare(dir, &p, mixed ? "mixed" : dtype_name(types[first].dt), experts ? "experts" : "dense");
 }
 
 int main(void) {
@@ -180,6 +215,9 @@ int main(void) {
     CHECK(mkdtemp(dir));
     for (size_t i = 0; i < ARRAY_LEN(types); i++) check(dir, i, false, false);
     for (size_t i = 0; i < ARRAY_LEN(types); i += 4) check(dir, i, true, i % 8 == 0);
+    pair p = {.mixed = true, .split = true};
+    put_model(&p, false);
+    compare(dir, &p, "mixed", "split");
     rmdir(dir);
     return n_failed ? 1 : 0;
 }
