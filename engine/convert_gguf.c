@@ -161,7 +161,7 @@ static status read_back(const meta *m, const convert_plan *p, json_t **ret, erro
     gguf_header(&m->g, NULL, 0, &head);
     status st = gguf_parse((const uint8_t *)head.p, head.n, p->o->out, &g, err);
     if (st == OK) {
-        st = gguf_config(&g, p->o->out, ret, err);
+        st = gguf_config(&g, 1, p->o->out, ret, err);
         gguf_close(&g);
     }
     strbuf_done(&head);

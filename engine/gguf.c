@@ -72,37 +72,32 @@ static status check_part(const gguf *g, const char *path, int32_t no, int32_t co
                      (long long)has_no + 1, (long long)has, no + 1, count);
 }
 
-/* Part `no` (0-based); the first one gives the config and stays open in *ret_first. */
-static status add_part(checkpoint *c, char *path, int32_t no, int32_t count, gguf *ret_first,
+/* Part `no` (0-based) into *ret, which stays open. */
+static status add_part(checkpoint *c, char *path, int32_t no, int32_t count, gguf *ret,
                        error *err) {
     int32_t file = checkpoint_add_path(c, path);
-    gguf g = {0};
-    TRY(gguf_open(path, &g, err));
-    status st = check_part(&g, path, no, count, err);
-    if (st == OK) st = add_tensors(c, &g, file, err);
-    if (st == OK && no == 0) st = gguf_config(&g, path, &c->config, err);
-    if (st == OK && no == 0)
-        *ret_first = g;
-    else
-        gguf_close(&g);
-    return st;
+    TRY(gguf_open(path, ret, err));
+    TRY(check_part(ret, path, no, count, err));
+    return add_tensors(c, ret, file, err);
 }
 
 status gguf_add_model(checkpoint *c, const char *path, error *err) {
     str stem = str_z(path);
     int32_t no = 1, count = 1;
-    gguf first = {0};
     status st = OK;
     bool split = gguf_split_name(stem, &stem, &no, &count);
     if (count > LIMIT_SHARDS)
         return error_set(err, ERR_FORMAT, "%s: more than %d parts", path, LIMIT_SHARDS);
+    gguf *parts = mem_calloc((size_t)count, sizeof *parts);
     for (int32_t i = 0; i < count && st == OK; i++) {
         strbuf part = {0};
         strbuf_add(&part, stem);
         if (split) strbuf_addf(&part, "-%05d-of-%05d.gguf", i + 1, count);
-        st = add_part(c, strbuf_take(&part), i, count, &first, err);
+        st = add_part(c, strbuf_take(&part), i, count, &parts[i], err);
     }
-    if (st == OK) st = check_total(c, &first, count, err);
-    gguf_close(&first);
+    if (st == OK) st = check_total(c, &parts[0], count, err);
+    if (st == OK) st = gguf_config(parts, count, c->files[0], &c->config, err);
+    for (int32_t i = 0; i < count; i++) gguf_close(&parts[i]);
+    mem_free(parts);
     return st;
 }

@@ -14,8 +14,10 @@
  * (NAME-00002-of-00005.gguf): all parts are read, from the same directory. */
 NODISCARD status gguf_add_model(checkpoint *c, const char *path, error *err);
 
-/* The config of one header; g must be the first part of a model. The caller owns *ret. */
-NODISCARD status gguf_config(const gguf *g, const char *path, json_t **ret, error *err);
+/* The config of a model's parts: keys are those of the first, tensors may be in any. `path` is for
+ * errors; the caller owns *ret. */
+NODISCARD status gguf_config(const gguf *parts, int32_t n_parts, const char *path, json_t **ret,
+                             error *err);
 
 /* "NAME-00002-of-00005.gguf": the stem "NAME", 2 (1-based) and 5; false for other names. */
 bool gguf_split_name(str path, str *ret_stem, int32_t *ret_no, int32_t *ret_count);

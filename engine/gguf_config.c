@@ -58,7 +58,8 @@ static const struct {
 #define ROPE_FACTORS_MAX 4096
 
 typedef struct reader {
-    const gguf *g;
+    const gguf *g; /* [n_parts]; keys are those of the first */
+    int32_t n_parts;
     const char *path;
     str arch;
     json_t *out;
@@ -126,18 +127,24 @@ static int64_t whole(const reader *r, const char *key, int64_t fallback) {
     return v && !v->is_array && gguf_i64(v, 0, &x) ? x : fallback;
 }
 
-static bool has_tensor(const reader *r, const char *name) {
-    return gguf_find_tensor(r->g, name) != NULL;
+static const gguf_tensor *find_tensor(const reader *r, const char *name, const gguf **ret_part) {
+    for (int32_t i = 0; i < r->n_parts; i++) {
+        const gguf_tensor *t = gguf_find_tensor(&r->g[i], name);
+        if (ret_part) *ret_part = &r->g[i];
+        if (t) return t;
+    }
+    return NULL;
 }
 
 /* A tensor of F32 as a list of numbers, NULL when it is absent. */
 static json_t *tensor_list(const reader *r, const char *name) {
-    const gguf_tensor *t = gguf_find_tensor(r->g, name);
+    const gguf *part = NULL;
+    const gguf_tensor *t = find_tensor(r, name, &part);
     if (!t || t->type != 0 || t->n_dims != 1 || t->ne[0] > ROPE_FACTORS_MAX) return NULL;
     json_t *list = json_array();
     for (int64_t i = 0; i < t->ne[0]; i++) {
         float x;
-        memcpy(&x, r->g->bytes + t->off + 4 * (uint64_t)i, 4);
+        memcpy(&x, part->bytes + t->off + 4 * (uint64_t)i, 4);
         json_array_append_new(list, json_real(isfinite(x) ? (double)x : 0));
     }
     return list;
@@ -172,7 +179,7 @@ static status set_rope_scaling(reader *r) {
     str type = {0};
     double factor = real(r, "rope.scaling.factor", real(r, "rope.scale_linear", 0));
     int64_t orig = whole(r, "rope.scaling.original_context_length", 0);
-    bool lists = has_tensor(r, "rope_factors_long.weight");
+    bool lists = find_tensor(r, "rope_factors_long.weight", NULL) != NULL;
     if (gguf_next(&it, &type) && str_eqz(type, "none")) type = (str){0};
     if (lists) type = STR("longrope");
     if (!type.n && factor > 0 && factor != 1) type = STR("linear");
@@ -206,7 +213,7 @@ static void set_latent(reader *r) {
 
 /* Some converters leave the width of a head to those who read the output projection. */
 static void set_head_dim(reader *r) {
-    const gguf_tensor *t = gguf_find_tensor(r->g, "blk.0.attn_output.weight");
+    const gguf_tensor *t = find_tensor(r, "blk.0.attn_output.weight", NULL);
     int64_t heads = json_integer_value(js_get(r->out, "num_attention_heads"));
     if (js_get(r->out, "head_dim") || find(r, "attention.kv_lora_rank") || !t || heads < 1) return;
     json_object_set_new(r->out, "head_dim", json_integer(t->ne[0] / heads));
@@ -247,12 +254,12 @@ static void set_ids(reader *r) {
 
 /* Rows of the embedding are the vocabulary, whatever the metadata says. */
 static void set_tables(reader *r) {
-    const gguf_tensor *t = gguf_find_tensor(r->g, "token_embd.weight");
+    const gguf_tensor *t = find_tensor(r, "token_embd.weight", NULL);
     int64_t types = gguf_get_int(r->g, "tokenizer.ggml.token_type_count", 0);
     if (t) json_object_set_new(r->out, "vocab_size", json_integer(t->ne[1]));
     if (types) json_object_set_new(r->out, "type_vocab_size", json_integer(types));
     json_object_set_new(r->out, "tie_word_embeddings",
-                        json_boolean(!has_tensor(r, "output.weight")));
+                        json_boolean(!find_tensor(r, "output.weight", NULL)));
 }
 
 static void set_experts(reader *r) {
@@ -289,9 +296,13 @@ static status fill(reader *r) {
     return OK;
 }
 
-status gguf_config(const gguf *g, const char *path, json_t **ret, error *err) {
-    str type = gguf_get_str(g, "general.type");
-    reader r = {.g = g, .path = path, .arch = gguf_get_str(g, "general.architecture"), .err = err};
+status gguf_config(const gguf *parts, int32_t n_parts, const char *path, json_t **ret, error *err) {
+    str type = gguf_get_str(parts, "general.type");
+    reader r = {.g = parts,
+                .n_parts = n_parts,
+                .path = path,
+                .arch = gguf_get_str(parts, "general.architecture"),
+                .err = err};
     if (type.n && !str_eqz(type, "model"))
         return error_set(err, ERR_UNSUPPORTED, "%s: general.type \"" STR_FMT "\" is no model", path,
                          STR_ARG(type));

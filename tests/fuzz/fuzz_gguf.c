@@ -23,7 +23,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     }
     for (size_t i = 0; i < g.n_tensors; i++)
         if (g.tensors[i].bytes) sum += data[g.tensors[i].off + g.tensors[i].bytes - 1];
-    if (gguf_config(&g, "fuzz.gguf", &config, &err) == OK) sum += json_object_size(config);
+    if (gguf_config(&g, 1, "fuzz.gguf", &config, &err) == OK) sum += json_object_size(config);
     json_decref(config);
     gguf_close(&g);
     return sum == UINT64_MAX;

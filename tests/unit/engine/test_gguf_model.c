@@ -59,7 +59,7 @@ static json_t *config_of(gguf_writer *w) {
     error err;
     gguf_write_end(w, &b);
     ck_assert_msg(gguf_parse((const uint8_t *)b.p, b.n, "x", &g, &err) == OK, "%s", err.text);
-    ck_assert_msg(gguf_config(&g, "x", &config, &err) == OK, "%s", err.text);
+    ck_assert_msg(gguf_config(&g, 1, "x", &config, &err) == OK, "%s", err.text);
     gguf_close(&g);
     strbuf_done(&b);
     return config;
@@ -72,7 +72,7 @@ static void config_refuses(gguf_writer *w, status want, const char *a, const cha
     error err;
     gguf_write_end(w, &b);
     ck_assert_msg(gguf_parse((const uint8_t *)b.p, b.n, "x", &g, &err) == OK, "%s", err.text);
-    ck_assert_int_eq(gguf_config(&g, "x", &config, &err), want);
+    ck_assert_int_eq(gguf_config(&g, 1, "x", &config, &err), want);
     ck_assert_msg(strstr(err.text, a) && strstr(err.text, c), "%s", err.text);
     gguf_close(&g);
     strbuf_done(&b);
