@@ -421,6 +421,44 @@ static status bind_with(maker *m, const char *config, error *err) {
     return st;
 }
 
+START_TEST(views_pick_rows_of_the_module) {
+    static uint8_t bytes[1024];
+    float all[32 * 64], some[10 * 64], turned[64 * 10];
+    for (size_t i = 0; i < sizeof bytes; i++) bytes[i] = (uint8_t)(i * 37 ^ i >> 5);
+    uint16_t scales[64];
+    for (int i = 0; i < 64; i++) scales[i] = f32_to_f16((float)(i + 1) / 64);
+    maker m = {0};
+    add(&m, "x.qweight", "I32", "8,32", bytes, 1024);
+    add(&m, "x.qzeros", "I32", "2,4", bytes, 32);
+    add(&m, "x.scales", "F16", "2,32", scales, 128);
+    checkpoint c = maker_open(&m, "{\"quant_method\":\"gptq\",\"bits\":4,\"group_size\":32}");
+    arch_tensor whole = place("x.weight", 32, 64), cut = whole, across = whole;
+    cut.rows = across.cols = 10;
+    cut.view = across.view = (row_view){3, 5, 14}; /* rows 3 .. 7 and 17 .. 21 */
+    across.rows = 64;
+    across.transpose_view = true;
+    const arch_tensor *tensors[3] = {&whole, &cut, &across};
+    float *out[3] = {all, some, turned};
+    for (int i = 0; i < 3; i++) {
+        row_source *s;
+        const st_tensor *first;
+        error err;
+        ck_assert_msg(quant_module_bind(&c, tensors[i], true, NULL, &s, &first, &err) == OK, "%s",
+                      err.text);
+        s->read(s, 0, 7, out[i]);
+        s->read(s, 7, s->rows - 7, out[i] + 7 * s->cols);
+        row_source_free(s);
+    }
+    for (int r = 0; r < 10; r++)
+        for (int k = 0; k < 64; k++) {
+            float want = all[(3 + r / 5 * 14 + r % 5) * 64 + k];
+            ck_assert(some[r * 64 + k] == want && turned[k * 10 + r] == want);
+        }
+    ck_assert(memcmp(all, all + 64, 256) != 0);
+    maker_close(&m, &c);
+}
+END_TEST
+
 START_TEST(orders_and_lists_are_held_against_tensors) {
     static char zeros[256];
     error err;
@@ -450,6 +488,7 @@ int main(void) {
     tcase_add_test(tc, patterns_match_as_python_does);
     tcase_add_test(tc, configs_are_refused_by_key);
     tcase_add_test(tc, damaged_modules_are_refused_by_tensor);
+    tcase_add_test(tc, views_pick_rows_of_the_module);
     tcase_add_test(tc, orders_and_lists_are_held_against_tensors);
     suite_add_tcase(s, tc);
     SRunner *r = srunner_create(s);
