@@ -191,16 +191,13 @@ static status bnb_read_state(module_binder *b, const quant_module *m, bnb_layout
     if (l->block < 1 || l->block > INT32_MAX || l->nested < 1)
         return module_error(b, suffix, "its block sizes are %lld and %lld", (long long)l->block,
                             (long long)l->nested);
-    if (m->k % l->block)
-        return module_error(b, suffix, "blocks of %lld weights do not divide the rows of %d",
-                            (long long)l->block, m->k);
     return OK;
 }
 
 /* Scales of the blocks: as they are, or bytes that a table and one scale for `nested` of them
  * make. */
 static status bnb_scales(module_binder *b, quant_module *m, const bnb_layout *l) {
-    int64_t count = (int64_t)m->n * (m->k / l->block), table_dims[1] = {256};
+    int64_t count = ((int64_t)m->n * m->k + l->block - 1) / l->block, table_dims[1] = {256};
     int64_t dims[1] = {count}, nested_dims[1] = {(count + l->nested - 1) / l->nested};
     uint64_t f32 = TYPE_MASK(DT_F32);
     module_tensor absmax, table, nested;
@@ -214,6 +211,17 @@ static status bnb_scales(module_binder *b, quant_module *m, const bnb_layout *l)
     m->nested_block = l->nested;
     m->nested_offset = l->offset;
     return OK;
+}
+
+/* Blocks run through all weights: where they do not divide the rows, a row has groups as large as
+ * both sides allow. */
+static int32_t common_divisor(int32_t a, int32_t b) {
+    while (b) {
+        int32_t rest = a % b;
+        a = b;
+        b = rest;
+    }
+    return a;
 }
 
 status quant_bind_bnb4(module_binder *b, quant_module *m) {
@@ -235,13 +243,12 @@ status quant_bind_bnb4(module_binder *b, quant_module *m) {
     memcpy(m->table, values.p, sizeof m->table);
     TRY(bnb_scales(b, m, &l));
     m->dt = DT_TABLE4;
-    m->spec.group = (int32_t)l.block;
+    m->spec.group = common_divisor(m->k, (int32_t)l.block);
     m->spec.scale_dt = DT_F32;
     m->bytes = weight.p;
     m->codes = high_first;
     m->scale_div = 1;
-    m->scale_row = m->k / l.block;
-    m->scale_step = 1;
+    m->scale_flat = l.block;
     return OK;
 }
 

@@ -168,6 +168,7 @@ static int64_t picked(row_view v, int64_t r) {
 static void read_scale(const quant_module *m, int64_t row, int64_t g, void *out) {
     size_t bytes = dtype_bytes(m->spec.scale_dt);
     int64_t at = row / m->scale_div * m->scale_row + g * m->scale_step;
+    if (m->scale_flat) at = (row * m->k + g * m->spec.group) / m->scale_flat;
     if (!m->nested) {
         memcpy(out, m->scales + at * (int64_t)bytes, bytes);
         return;

@@ -39,7 +39,8 @@ struct quant_module {
     const char *scales;            /* of spec.scale_dt: */
     int64_t scale_div;             /* rows of one scale */
     int64_t scale_row, scale_step; /* elements from a row of scales to the next, group to group */
-    int32_t *order;                /* [K] or NULL; owned */
+    int64_t scale_flat; /* not 0: weights of one scale, counted through all rows instead */
+    int32_t *order;     /* [K] or NULL; owned */
     float table[16];
     /* Scales that are bytes themselves (bitsandbytes' double quantisation): table[byte] * nested
      * scale of nested_block of them + offset. nested NULL: scales are as they lie. */

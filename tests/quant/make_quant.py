@@ -294,6 +294,7 @@ CASES = {
     "fp8-tensor": (fp8_tensor, dict(quant_method="fp8", activation_scheme="static",
                                     modules_to_not_convert=["lm_head", "model.layers.0.self_attn.v_proj"])),
     "bnb-nf4": (bnb4("nf4", False), dict(BNB, load_in_4bit=True, bnb_4bit_quant_type="nf4")),
+    "bnb-nf4-across": (bnb4("nf4", True), dict(BNB, load_in_4bit=True, bnb_4bit_quant_type="nf4")),
     "bnb-nf4-double": (bnb4("nf4", True), dict(BNB, load_in_4bit=True, bnb_4bit_use_double_quant=True)),
     "bnb-fp4": (bnb4("fp4", False), dict(BNB, load_in_4bit=True, bnb_4bit_quant_type="fp4")),
     "bnb-int8": (bnb8, dict(BNB, load_in_8bit=True)),
@@ -301,7 +302,7 @@ CASES = {
 PLAIN = {"awq-g32": "down_proj", "ct-w8": "o_proj", "gptq-b2-dynamic": "o_proj", "fp8-tensor": "v_proj"}
 OTHER = {"gptq-b2-dynamic": (("down_proj", "up_proj"), gptq(8, 32, True, g_idx=False))}
 BESIDE = {"gptq-b8-beside": "quantize_config.json"}
-FFN_OF = {"bnb-nf4": 128, "bnb-nf4-double": 128, "bnb-fp4": 128}
+FFN_OF = {"bnb-nf4": 128, "bnb-nf4-across": 100, "bnb-nf4-double": 128, "bnb-fp4": 128}
 
 
 class Rounding(torch.nn.Linear):
