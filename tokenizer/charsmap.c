@@ -126,6 +126,8 @@ void charsmap_graphemes(const charsmap *m, str in, strbuf *out, vec_i32 *changes
             uint32_t cp = 0xFFFD;
             size_t k = end < in.n ? utf8_get(in.p + end, in.n - end, &cp) : 0;
             if (end >= in.n) break;
+            /* printable ASCII always ends one before more of it */
+            if (prev >= 0x20 && prev < 0x7F && cp >= 0x20 && cp < 0x7F) break;
             if (prev >= 0 && utf8proc_grapheme_break_stateful(prev, (utf8proc_int32_t)cp, &state))
                 break;
             prev = (utf8proc_int32_t)cp;

@@ -73,15 +73,10 @@ static void put_added(encoder *e, int32_t id, str text, uint32_t from, uint32_t 
     put_span(e, from, to);
 }
 
-/* One word, whose origins are at o when offsets are asked for. */
-static void encode_word(encoder *e, str word, const origin *o) {
-    const model *m = &e->t->model;
-    if (!e->spans) {
-        m->encode(m->self, word, e->ids);
-        return;
-    }
+/* One word with its offsets; o: the origins of its bytes. */
+static void place_word(encoder *e, str word, const origin *o) {
     e->word_spans.n = 0;
-    m->spans(m->self, word, e->ids, &e->word_spans);
+    e->t->model.spans(e->t->model.self, word, e->ids, &e->word_spans);
     for (size_t i = 0; i < e->word_spans.n; i++) {
         span s = e->word_spans.p[i];
         size_t last = MIN((size_t)s.off + MAX(s.len, 1u), word.n);
@@ -91,20 +86,22 @@ static void encode_word(encoder *e, str word, const origin *o) {
 }
 
 static void encode_words(encoder *e, str text, bool is_first, const origin *o) {
+    const tokenizer *t = e->t;
     str words_text = text;
-    const span_vec *words;
+    span whole = {0, (uint32_t)text.n};
+    span_vec one = {.p = &whole, .n = 1};
+    const span_vec *words = &one;
     if (!text.n) return;
-    if (!e->t->pre) {
-        encode_word(e, text, o);
-        return;
-    }
     e->pre.trace.in = o;
-    pretok_run(e->t->pre, &e->pre, text, is_first, &words_text, &words);
-    o = e->pre.trace.in;
-    for (size_t i = 0; i < words->n && !over(e); i++) {
-        span w = words->p[i];
-        encode_word(e, str_n(words_text.p + w.off, w.len), o ? o + w.off : NULL);
-    }
+    if (t->pre) pretok_run(t->pre, &e->pre, text, is_first, &words_text, &words);
+    const char *p = words_text.p;
+    if (e->spans)
+        for (size_t i = 0; i < words->n && !over(e); i++)
+            place_word(e, str_n(p + words->p[i].off, words->p[i].len),
+                       e->pre.trace.in + words->p[i].off);
+    else
+        for (size_t i = 0; i < words->n && !over(e); i++)
+            t->model.encode(t->model.self, str_n(p + words->p[i].off, words->p[i].len), e->ids);
 }
 
 static const origin *trace_section(encoder *e, str text, size_t base) {

@@ -109,12 +109,13 @@ static void add_lower(strbuf *out, uint32_t cp) {
                                    : (uint32_t)utf8proc_tolower((utf8proc_int32_t)cp));
 }
 
-static void each_char(trace *t, str in, strbuf *out, void (*add)(strbuf *, uint32_t)) {
+static inline void each_char(trace *t, str in, strbuf *out, void (*add)(strbuf *, uint32_t)) {
+    const bool traced = t->on;
     for (size_t i = 0; i < in.n;) {
         uint32_t cp;
         size_t k = utf8_get(in.p + i, in.n - i, &cp);
         add(out, k ? cp : 0xFFFD);
-        trace_put(t, out, i);
+        if (traced) trace_put(t, out, i);
         i += k ? k : 1;
     }
 }
@@ -159,6 +160,7 @@ static bool is_chinese(uint32_t cp) {
 }
 
 static void bert_clean(const step *s, trace *t, str in, strbuf *out) {
+    const bool traced = t->on;
     for (size_t i = 0; i < in.n;) {
         uint32_t cp;
         size_t k = utf8_get(in.p + i, in.n - i, &cp), at = i;
@@ -172,7 +174,7 @@ static void bert_clean(const step *s, trace *t, str in, strbuf *out) {
         if (wide) strbuf_addc(out, ' ');
         strbuf_addcp(out, cp);
         if (wide) strbuf_addc(out, ' ');
-        trace_put(t, out, at);
+        if (traced) trace_put(t, out, at);
     }
 }
 
@@ -191,11 +193,31 @@ static str turn(trace *t, origins *old, const strbuf *text) {
     return strbuf_str(text);
 }
 
+/* All of it for ASCII in one go; false (nothing written) if there is anything else. */
+static bool bert_ascii(const step *s, str in, strbuf *out) {
+    strbuf_reserve(out, in.n + 1);
+    char *p = out->p + out->n;
+    for (size_t i = 0; i < in.n; i++) {
+        unsigned char c = (unsigned char)in.p[i];
+        if (c >= 128) return false;
+        unsigned class = uclass_ascii[c];
+        bool line = c == '\t' || c == '\n' || c == '\r';
+        if (s->clean && (c == 0 || (!line && class & UC_CTRL))) continue;
+        if (s->clean && (line || class & UC_SPACE)) c = ' ';
+        if (s->lowercase && c >= 'A' && c <= 'Z') c += 32;
+        *p++ = (char)c;
+    }
+    *p = 0;
+    out->n = (size_t)(p - out->p);
+    return true;
+}
+
 static void run_bert(const step *s, normal_work *w, str in, strbuf *out) {
     static const step nfd = {.form = UNORM_NFD};
     strbuf a = {0}, b = {0}, c = {0};
     trace *t = &w->trace;
     origins old = {0};
+    if (!t->on && bert_ascii(s, in, out)) return;
     bert_clean(s, t, in, &a);
     str text = strbuf_str(&a);
     if (s->strip_accents) {

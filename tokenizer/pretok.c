@@ -213,13 +213,16 @@ static void cut(const step *st, pretok_work *w, str text, span s, bool bytes, sp
 
 /* t, which begins at byte `base` of the text at hand. */
 static void add_replaced(trace *tr, strbuf *out, str t, size_t base, const char *rep) {
+    const bool traced = tr->on;
     size_t from = 0;
     for (size_t i = 0; i < t.n; i++) {
         if (t.p[i] != ' ') continue;
         strbuf_add(out, str_cut(t, from, i));
-        trace_copy(tr, base + from, i - from);
         strbuf_addz(out, rep);
-        trace_put(tr, out, base + i);
+        if (traced) {
+            trace_copy(tr, base + from, i - from);
+            trace_put(tr, out, base + i);
+        }
         from = i + 1;
     }
     strbuf_add(out, str_cut(t, from, t.n));
