@@ -141,8 +141,31 @@ static bool is_joined(const bpe *b, uint32_t left, uint32_t right) {
     return b->joined[i >> 6] >> (i & 63) & 1;
 }
 
+static bool is_byte_id(const bpe *b, int32_t id) {
+    for (int i = 0; i < 256; i++)
+        if (b->byte_id[i] == id) return true;
+    return false;
+}
+
+/* An unknown character vanishes, or its bytes take part in merges. */
+static bool needs_care(const bpe *b) {
+    int32_t low = INT32_MAX, high = -1;
+    bool merged = b->unk < 0;
+    for (int i = 0; i < 256; i++) {
+        if (b->byte_id[i] >= 0) low = MIN(low, b->byte_id[i]);
+        high = MAX(high, b->byte_id[i]);
+    }
+    for (uint32_t i = 0; i < b->pair_slots && b->byte_fallback && !merged; i++) {
+        int32_t l = b->pairs[i].left, r = b->pairs[i].right;
+        merged = l >= 0 && ((l >= low && l <= high && is_byte_id(b, l)) ||
+                            (r >= low && r <= high && is_byte_id(b, r)));
+    }
+    return merged;
+}
+
 void bpe_set_breaks(bpe *b, const vocab *v) {
     if (b->prefix.n || b->suffix.n || b->bytes) return;
+    b->careful = needs_care(b);
     b->joined = mem_calloc(((size_t)1 << BPE_JOINED_BITS) / 64, sizeof *b->joined);
     for (int32_t id = 0; id < v->n; id++) {
         str s = vocab_piece(v, id);
@@ -219,7 +242,9 @@ static inline __attribute__((always_inline)) void symbols_of_chars(const bpe *b,
         if (id < 0) {
             size_t n = out->n;
             add_unknown(b, ch, out, &unk_pending);
-            if (len) measure_unknown(b, out->p + n, out->n - n, unk_pending, k, &run, len);
+            if (len)
+                measure_unknown(b, out->n > n ? &out->p[n] : NULL, out->n - n, unk_pending, k, &run,
+                                len);
             continue;
         }
         if (unk_pending) {
@@ -448,15 +473,16 @@ static void encode_cached(const bpe *b, str word, vec_i32 *ids) {
     wordcache_put(b->cache, &k, ids->p + from, ids->n - from);
 }
 
-/* End of the part of a word that starts at `at`. A part may end before a character that is a symbol
- * and never stands behind the one before it in a piece: no merge reaches across. (Not before other
- * characters: neighbouring unknown ones may have to be fused.) */
+/* End of the part of a word that starts at `at`. A part may end between two characters that are
+ * symbols and stand so in no piece: no merge reaches across. (Not beside other characters: they may
+ * vanish, become bytes that merge, or have to be fused.) */
 static size_t part_end(const bpe *b, str word, size_t at) {
     uint32_t cp, left;
     at += char_len(b, word, at, &left);
     for (; at < word.n; left = cp) {
         size_t k = char_len(b, word, at, &cp);
-        if (!is_joined(b, left, cp) && bpe_char_id(b, cp) >= 0) break;
+        bool apart = !is_joined(b, left, cp) && bpe_char_id(b, cp) >= 0;
+        if (apart && (!b->careful || bpe_char_id(b, left) >= 0)) break;
         at += k;
     }
     return at;

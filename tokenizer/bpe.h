@@ -31,6 +31,7 @@ typedef struct bpe_char {
 typedef struct bpe {
     bool bytes; /* a word is bytes, each a symbol; otherwise UTF-8 characters */
     bool fuse_unk, ignore_merges, byte_fallback;
+    bool careful;         /* unknown characters may bring their neighbours together */
     int32_t n_ids;        /* ids at or above are private */
     int32_t unk;          /* -1: characters that are not there vanish */
     int32_t byte_id[256]; /* bytes: the symbol; characters: "<0x00>"..., -1: none */

@@ -132,6 +132,7 @@ static status read_spm(reading *r, spm_algorithm algorithm, error *err) {
     if (chars && chars->is_array && (chars->kind == GGUF_U8 || chars->kind == GGUF_I8))
         TRY(charsmap_new(str_n((const char *)chars->p, chars->n), &s->map, err));
     TRY(put_spm(r, s, err));
+    if (!s->types.n) return error_set(err, ERR_FORMAT, KEY "tokens: all are empty");
     TRY(spm_finish(s, r->t, STR(""), err));
     /* for the decoder they are text */
     for (int32_t id = 0; id < r->t->pieces.n; id++)

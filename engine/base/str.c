@@ -19,6 +19,7 @@ bool str_ends(str s, str x) {
 ptrdiff_t str_find(str s, str needle, size_t from) {
     if (from > s.n) return -1;
     if (needle.n == 0) return (ptrdiff_t)from;
+    if (needle.n > s.n - from) return -1; /* and so never NULL to memmem */
     const char *hit = memmem(s.p + from, s.n - from, needle.p, needle.n);
     return hit ? hit - s.p : -1;
 }

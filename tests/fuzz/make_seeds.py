@@ -1,9 +1,10 @@
-"""Writes seeds of the targets that read weight files: tests/fuzz/make_seeds.py [TARGET...]
+"""Writes seeds of the targets that read weight and vocabulary files: tests/fuzz/make_seeds.py [TARGET...]
 
 Needs Python 3 alone; the target pth_torch, which writes real files of torch.save into pth's corpus,
 needs PyPI's torch. A seed is a small whole file or one with one damage; the fuzzer finds the rest.
 tests/unit/engine/test_pth.c reads those of pth by name.
 """
+import base64
 import io
 import json
 import os
@@ -62,6 +63,75 @@ def gguf_seeds():
             "twice": gguf([], tables + tables), "many": gguf([], [], n_tensors=1 << 60),
             "pattern": gguf(dims[:2] + [("llama.attention.sliding_window_pattern", "u32", 2)], []),
             "old": gguf([], [], version=1), "cut": gguf(every, tables)[:-20]}
+
+
+def gguf_vocab_seeds():
+    def key(name):
+        return "tokenizer.ggml." + name
+
+    def vocabulary(model, tokens, types, *more):
+        return gguf([(key("model"), "str", model), (key("tokens"), "str[]", tokens),
+                     (key("token_type"), "i32[]", types), *more],
+                    [("t", [8], 0, b"the page  <s> abc".ljust(32))])
+    spm = ["<unk>", "<s>", "</s>", "<0x0A>", "\u2581", "t", "h", "e", "th", "the", "\u2581the", "[P]"]
+    scores = (key("scores"), "f32[]", [-float(i) for i in range(len(spm))])
+    spm_types = [2, 3, 3, 6] + [1] * 7 + [5]
+    bpe = ["t", "h", "e", "\u0120", "th", "the", "<s>", "\u0120the"]
+    merges = (key("merges"), "str[]", ["t h", "th e", "\u0120 the"])
+    bert = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "\u2581the", "\u2581p", "age", "\u2581a"]
+    ends = [(key("bos_token_id"), "u32", 1), (key("eos_token_id"), "u32", 2)]
+    blob = (key("precompiled_charsmap"), "u8[]", [4, 0, 0, 0, 0, 2, 0, 0, 97, 0])
+    return {
+        "llama": vocabulary("llama", spm, spm_types, scores, *ends),
+        "llama_plain": vocabulary("llama", spm, spm_types, scores,
+                                  (key("add_space_prefix"), "bool", 0)),
+        "t5": vocabulary("t5", spm, spm_types, scores, blob, *ends),
+        "gpt2": vocabulary("gpt2", bpe, [1] * 6 + [3, 1], merges, (key("pre"), "str", "llama-bpe"),
+                           (key("add_bos_token"), "bool", 1), (key("bos_token_id"), "u32", 6)),
+        "gpt2_default": vocabulary("gpt2", bpe, [1] * 6 + [4, 1], merges),
+        "gpt2_falcon": vocabulary("gpt2", bpe, [1] * 8, merges, (key("pre"), "str", "falcon")),
+        "bert": vocabulary("bert", bert, [3] * 4 + [1] * 4, (key("unknown_token_id"), "u32", 1)),
+        "rwkv": vocabulary("rwkv", bpe, [1] * 8),
+        "unknown_pre": vocabulary("gpt2", bpe, [1] * 8, merges, (key("pre"), "str", "nobody")),
+        "lengths": vocabulary("llama", spm, [1], scores),
+        "no_scores": vocabulary("llama", spm, spm_types),
+        "bad_merge": vocabulary("gpt2", bpe, [1] * 8, (key("merges"), "str[]", ["t x", "th"])),
+        "no_tokens": gguf([(key("model"), "str", "llama")], []),
+        "empty": vocabulary("llama", ["", ""], [1, 1]),
+    }
+
+
+def tekken_seeds():
+    entries = [{"rank": b, "token_bytes": base64.b64encode(bytes([b])).decode(), "token_str": None}
+               for b in range(256)]
+    entries += [{"rank": 256, "token_bytes": "dGg=", "token_str": "th"},
+                {"rank": 257, "token_bytes": "dGhl", "token_str": "the"}]
+
+    def content(vocab=entries, special=None, **config):
+        config = {"pattern": "\\p{L}+|\\s+|[^\\p{L}\\s]+", "default_vocab_size": 262,
+                  "default_num_special_tokens": 4, **config}
+        if special is None:
+            special = [{"rank": i, "token_str": s} for i, s in enumerate(["<unk>", "<s>", "</s>"])]
+        text = json.dumps({"config": config, "vocab": vocab, "special_tokens": special})
+        return (text + "\n====the <s> page<SPECIAL_3>").encode()
+    return {"plain": content(), "implied": content(special=[], default_num_special_tokens=30,
+                                                   default_vocab_size=288),
+            "sizes": content(default_vocab_size=-1), "many": content(default_vocab_size=1 << 40),
+            "pattern": content(pattern="("), "nul": content(pattern="a\0b"),
+            "rank": content(special=[{"rank": 9, "token_str": "x"}]),
+            "bytes": content(vocab=[{"rank": 0, "token_bytes": "*"}]), "few": content(vocab=[])}
+
+
+def word_lists_seeds():
+    rwkv = "1 'a' 1\n2 b'\\xff' 1\n3 ' the' 4\n4 '\\u4f60' 3\n5 '\\'' 1\n6 \"'\" 1\n7 '\\n' 1\n"
+    return {
+        "rwkv": (rwkv + "====a the\n\u4f60'").encode(), "rwkv_length": b"1 'ab' 1\n",
+        "rwkv_escape": b"1 '\\x4' 1\n2 '\\UFFFFFFFF' 1\n", "rwkv_open": b"1 'ab 3\n1 b'' 0",
+        "bert": b"[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\nthe\n##s\r\np\n##age\n====the pages [MASK]",
+        "gpt2": b'{"t": 0, "h": 1, "e": 2, "th": 3, "the": 4, "<|endoftext|>": 5}\n----\n'
+                b"#version: 0.2\nt h\nth e\n====the the<|endoftext|>",
+        "gpt2_merge": b'{"t": 0}\n----\nt t\n',
+    }
 
 
 # Pickles, opcode by opcode, so that hostile ones need no Python that would write them.
@@ -285,11 +355,13 @@ def quant_seeds():
     }
 
 
-SEEDS = {"gguf": gguf_seeds, "pth": pth_seeds, "pth_torch": pth_torch_seeds, "quant": quant_seeds}
+SEEDS = {"gguf": gguf_seeds, "pth": pth_seeds, "pth_torch": pth_torch_seeds, "quant": quant_seeds,
+         "gguf_vocab": gguf_vocab_seeds, "tekken": tekken_seeds,
+         "word_lists": word_lists_seeds}
 
 
 def main():
-    for target in sys.argv[1:] or ["gguf", "pth", "quant"]:
+    for target in sys.argv[1:] or [name for name in SEEDS if name != "pth_torch"]:
         folder = os.path.join(CORPUS, target.removesuffix("_torch"))
         os.makedirs(folder, exist_ok=True)
         for name, raw in SEEDS[target]().items():
