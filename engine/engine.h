@@ -11,12 +11,12 @@
 #include "kernels/dtype.h"
 
 typedef struct engine_options {
-    const char *model_dir;      /* a directory, or a GGUF file */
-    const char *register_path;  /* NULL or a directory with more family files (NAME.json) */
-    const char *dtype;          /* "auto" (the checkpoint's), "f32", "bf16", "f16" */
-    const char *kv_dtype;       /* "auto" (f32 with f32 weights, else bf16), "f32", "bf16" */
-    const char *isa;            /* NULL: best */
-    int n_threads;              /* 0: one per usable CPU */
+    const char *model_dir;     /* a directory, or a GGUF file */
+    const char *register_path; /* NULL or a directory with more family files (NAME.json) */
+    const char *dtype;         /* "auto" (the checkpoint's), "f32", "bf16", "f16" */
+    const char *kv_dtype; /* "auto" (f32 with f32 or quantised f16 weights, else bf16), f32, bf16 */
+    const char *isa;      /* NULL: best */
+    int n_threads;        /* 0: one per usable CPU */
     int32_t max_model_len;      /* 0: the model's, reduced to what fits */
     int32_t max_seqs;           /* most sequences in a step */
     int32_t max_batched_tokens; /* most tokens in a step; at least max_model_len where the model
