@@ -339,8 +339,8 @@ def perplexity_equals_the_reference():
     with open("tests/golden/ppl.json", encoding="utf-8") as f:
         cases = json.load(f)["cases"]
     for c in cases:
-        if SLOW > 1 and c["tokens"] > 1000:
-            continue
+        if c["tokens"] > (1000 if SLOW > 1 else 10**9 if os.environ.get("PAGODA_LONG") else 25000):
+            continue  # the whole text takes a minute
         out = run("eval", "ppl", "--model", need(DATA + c["model"]), "--file",
                   need(DATA + c["text"]), "--limit", str(c["tokens"]), "--context",
                   str(c["context"]), "--stride", str(c["stride"]), "--json")[0]

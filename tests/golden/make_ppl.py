@@ -18,8 +18,8 @@ import transformers
 MODELS = {"tinystories-656k-hf": "models/tinystories-656k-hf",
           "stories260K-hf-f32": "models/derived/stories260K-hf-f32"}
 TEXT = "corpora/text/tinyshakespeare.txt"
-# tokens of the text, context, stride
-CASES = [(20000, 512, 256), (6000, 512, 512), (3000, 128, 100), (700, 512, 512), (300, 512, 64)]
+# tokens of the text (the last: all of it), context, stride
+CASES = [(20000, 512, 256), (6000, 512, 512), (3000, 128, 100), (700, 512, 512), (300, 512, 64), (10**9, 512, 512)]
 
 
 def perplexity(model, ids, context, stride):
@@ -52,7 +52,7 @@ def main(data):
         every = tokenizer(text)["input_ids"]
         for tokens, context, stride in CASES:
             value, n = perplexity(model, every[:tokens], context, stride)
-            out.append({"model": path, "text": TEXT, "tokens": tokens, "context": context,
+            out.append({"model": path, "text": TEXT, "tokens": min(tokens, len(every)), "context": context,
                         "stride": stride, "first_ids": every[:8], "weight": n,
                         "perplexity": value})
             print(name, out[-1], flush=True)
