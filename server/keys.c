@@ -148,12 +148,15 @@ static status add_object(keys *ks, const json_t *o, error *err) {
         return error_set(err, ERR_INVALID, "\"weight\" must be over 0 and at most 1000");
     if (!(rpm >= 0 && tpm >= 0 && slots >= 0 && rpm <= 1e12 && tpm <= 1e12 && slots <= 1e6))
         return error_set(err, ERR_INVALID, "limits must not be negative");
+    const json_t *admin = js_get(o, "admin");
+    if (admin && !json_is_boolean(admin))
+        return error_set(err, ERR_INVALID, "\"admin\" must be true or false");
     key *k = key_add(ks, hash, js_get_str(o, "name"));
     k->weight = (float)weight;
     k->requests = (bucket){rpm, rpm, 0};
     k->tokens = (bucket){tpm, tpm, 0};
     k->max_in_flight = (int)slots;
-    k->admin = js_get_bool(o, "admin", false);
+    k->admin = json_is_true(admin);
     return read_models(k, o, err);
 }
 

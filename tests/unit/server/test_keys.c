@@ -50,12 +50,29 @@ START_TEST(json_entries) {
     ck_assert_str_eq(key_name(who), "a");
     ck_assert(key_weight(who) == 2.5f);
     ck_assert(key_allows(who, STR("demo")) && !key_allows(who, STR("other")));
+    ck_assert(!key_is_admin(who));
     uint64_t salt[2], other[2];
     key_salt(who, salt);
     ck_assert(check(k, "Bearer abc", &who) == OK);
     ck_assert_str_eq(key_name(who), "key-2");
     key_salt(who, other);
     ck_assert(salt[0] != other[0] && salt[1] != other[1]);
+    keys_release(k);
+}
+END_TEST
+
+START_TEST(who_may_change_the_server) {
+    static const char *const plain[] = {"sk-plain"};
+    keys *k = NULL;
+    key *who = NULL;
+    error e;
+    ck_assert(load("[{\"key\":\"a\",\"admin\":true},{\"key\":\"b\",\"admin\":false}]", &k, &e) ==
+              OK);
+    ck_assert(check(k, "Bearer a", &who) == OK && key_is_admin(who));
+    ck_assert(check(k, "Bearer b", &who) == OK && !key_is_admin(who));
+    keys_release(k);
+    ck_assert(keys_load(plain, 1, NULL, &k, &e) == OK);
+    ck_assert(check(k, "Bearer sk-plain", &who) == OK && key_is_admin(who));
     keys_release(k);
 }
 END_TEST
@@ -68,6 +85,7 @@ START_TEST(bad_files) {
         {"[{\"key\":\"a\",\"rpm\":-1}]", "negative"},
         {"[{\"sha256\":\"zz\"}]", "sha256"},
         {"[{\"key\":\"a\",\"models\":\"demo\"}]", "models"},
+        {"[{\"key\":\"a\",\"admin\":1}]", "admin"},
         {"[3]", "object"},
         {"[", "JSON"},
         {"# nothing\n", "no key"},
@@ -149,6 +167,7 @@ int main(void) {
     TCase *t = tcase_create("all");
     tcase_add_test(t, lines);
     tcase_add_test(t, json_entries);
+    tcase_add_test(t, who_may_change_the_server);
     tcase_add_test(t, bad_files);
     tcase_add_test(t, limits);
     tcase_add_test(t, reload_keeps_plain_keys_and_counts);
