@@ -7,6 +7,7 @@
 #include "engine/base/mem.h"
 #include "kernels/backend.h"
 #include "server/cmd.h"
+#include "tokenizer/chat_builtin.h"
 #include "server/cmd_lora.h"
 
 engine_options cmd_engine_options(const conf *c) {
@@ -44,7 +45,10 @@ const char *cmd_tokenizer(const conf *c) {
 
 const char *cmd_chat_template(const conf *c, char *buf, size_t n) {
     if (c->chat_template || !c->prompt_template) return c->chat_template;
+    chat_format f;
     snprintf(buf, n, "xtuner/%.64s", c->prompt_template);
+    if (chat_format_find(buf, NULL, &f, NULL) != OK) return c->prompt_template;
+    chat_format_done(&f);
     return buf;
 }
 

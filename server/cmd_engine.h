@@ -10,7 +10,8 @@ engine_options cmd_engine_options(const conf *c);
 /* Where the tokenizer is: --tokenizer, else the model. One that only another program's file names
  * gives way to the model directory's own. */
 const char *cmd_tokenizer(const conf *c);
-/* --chat-template, or XTuner's of --prompt-template written into buf; NULL: neither. */
+/* --chat-template, or --prompt-template (XTuner's of that name, written into buf, else the format
+ * of that name); NULL: neither. */
 const char *cmd_chat_template(const conf *c, char *buf, size_t n);
 /* --print-kernels: which kernel serves which op; the exit status. */
 int cmd_print_kernels(const conf *c);

@@ -462,6 +462,18 @@ def predict_prints_what_mindformers_prints():
 
 
 @case
+def predict_answers_with_an_adapter():
+    model = need(DATA + "models/tinystories-656k-hf")
+    lora = need(DATA + "adapters/derived-tinystories-656k/lora-a-r4")
+    args = ["predict", "--load_checkpoint", model, "--predict_data", "Once upon a time",
+            "--temperature", "0", "--max-new-tokens", "16"]
+    base = json.loads(run(*args)[0])["text_generation_text"]
+    named = json.loads(run(*args, "--lora", f"a={lora}", "--adapter_id", "a")[0])
+    always = json.loads(run(*args, "--adapter", lora)[0])
+    assert named == always and named["text_generation_text"] != base, (base, named, always)
+
+
+@case
 def names_of_lmdeploy_are_taken():
     with serving("--session_len", "100", "--max_batch_size", "2", "--cache_max_entry_count", "0.01",
                  "--enable_prefix_caching", "--max-prefill-token-num", "64", "--quant-policy", "0",
@@ -492,8 +504,12 @@ def chat_takes_the_flags_of_xtuner():
                "--stop-words", "</s>", "--torch-dtype", "fp32",
                text="hello\nRESET\nhello\nEXIT\nnever said\n")[0]
     assert "forgotten" in talk, talk
+    values = [{"messages": [{"role": "user", "content": "Q"}], "add_generation_prompt": True}]
+    for name, text in (("vicuna", "USER: Q ASSISTANT:"), ("glm4", "[gMASK]<sop><|user|>\nQ<|")):
+        got = lines("render", "--prompt-template", name, values=values)[0]
+        assert got.startswith(text), got
     for args, text in [(["--bits", "4"], "quantised checkpoint"),
-                       (["--prompt-template", "no-such"], "xtuner/no-such"),
+                       (["--prompt-template", "no-such"], "no-such"),
                        (["--system-template", "no-such"], "alpaca"),
                        (["--with-plugins", "solve"], "plug-ins")]:
         p = subprocess.run([PAGODA, "chat", DEMO, *args], input="hi\n", capture_output=True,
