@@ -132,7 +132,9 @@ static status resolve(engine *e, const engine_options *o, error *err) {
     if (st == OK) {
         fill_info(e);
         fill_chat_format(&e->info, f);
-        st = pooling_read(o->model_dir, js_get_str(f->root, "pooling"), &e->info, err);
+        str pooling = js_get_str(e->ckpt.config, "pooling");
+        if (!pooling.n) pooling = js_get_str(f->root, "pooling");
+        st = pooling_read(o->model_dir, pooling, &e->info, err);
     }
     if (st == OK) {
         st = read_special_ids(&e->info, o->model_dir, config, err);

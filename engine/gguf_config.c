@@ -49,7 +49,6 @@ static const struct {
     {"expert_weights_scale", "routed_scaling_factor"},
     {"expert_weights_norm", "norm_topk_prob"},
     {"leading_dense_block_count", "first_k_dense_replace"},
-    {"pooling_type", "pooling_type"},
     {"rope.dimension_count", "rope_dim"},
     {"rope.freq_base", "rope_theta"},
     {"rope.freq_base_swa", "rope_local_base_freq"},
@@ -255,18 +254,25 @@ static void set_ids(reader *r) {
 /* Rows of the embedding are the vocabulary, whatever the metadata says. */
 static void set_tables(reader *r) {
     const gguf_tensor *t = find_tensor(r, "token_embd.weight", NULL);
-    int64_t types = gguf_get_int(r->g, "tokenizer.ggml.token_type_count", 0);
+    const gguf_tensor *types = find_tensor(r, "token_types.weight", NULL);
     if (t) json_object_set_new(r->out, "vocab_size", json_integer(t->ne[1]));
-    if (types) json_object_set_new(r->out, "type_vocab_size", json_integer(types));
+    if (types) json_object_set_new(r->out, "type_vocab_size", json_integer(types->ne[1]));
     json_object_set_new(r->out, "tie_word_embeddings",
                         json_boolean(!find_tensor(r, "output.weight", NULL)));
 }
 
-static void set_experts(reader *r) {
+static const char *word_of(const reader *r, const char *key, const char *const *words, int64_t n) {
+    int64_t kind = whole(r, key, 0);
+    return kind > 0 && kind < n ? words[kind] : NULL;
+}
+
+static void set_words(reader *r) {
     static const char *const scores[] = {NULL, "softmax", "sigmoid", "softmax_topk"};
-    int64_t kind = whole(r, "expert_gating_func", 0);
-    if (kind > 0 && kind < (int64_t)ARRAY_LEN(scores))
-        json_object_set_new(r->out, "scoring_func", json_string(scores[kind]));
+    static const char *const pools[] = {NULL, "mean", "first", "last"};
+    const char *score = word_of(r, "expert_gating_func", scores, ARRAY_LEN(scores));
+    const char *pool = word_of(r, "pooling_type", pools, ARRAY_LEN(pools));
+    if (score) json_object_set_new(r->out, "scoring_func", json_string(score));
+    if (pool) json_object_set_new(r->out, "pooling", json_string(pool));
 }
 
 /* Layers of the file that only predict further tokens are none of the model. */
@@ -289,7 +295,7 @@ static status fill(reader *r) {
     TRY(set_rope_scaling(r));
     set_latent(r);
     set_head_dim(r);
-    set_experts(r);
+    set_words(r);
     TRY(set_windows(r));
     set_ids(r);
     set_tables(r);

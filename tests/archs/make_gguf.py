@@ -28,7 +28,7 @@ NAMES = ["llama-bias", "llama-rope-llama3", "llama-rope-yarn-v5", "llama-head-di
          "xverse", "qwen1", "qwen2-tied", "qwen3-v5", "qwen3-moe", "gemma", "phi3", "phi3-longrope", "phi4-mini",
          "stablelm", "cohere", "cohere-qk-norm", "cohere2", "olmo", "olmo2", "neox", "gpt2", "bloom", "falcon-40b",
          "internlm2", "internlm3", "minicpm-untied", "deepseek-moe", "deepseek-v2", "deepseek-v3", "chatglm2",
-         "glm4-9b", "glm4", "glm4-moe-air", "gpt-oss"]
+         "glm4-9b", "glm4", "glm4-moe-air", "gpt-oss", "bert"]
 
 SMALL = dict(families.LLAMA, hidden_size=32)
 GEMMA = dict(families.COMMON, hidden_size=64, num_attention_heads=2, num_key_value_heads=1, intermediate_size=40,
@@ -76,7 +76,9 @@ def make(name):
     folder = HERE / f"gguf-{name}"
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    (folder / "golden.json").write_text(json.dumps({"golden": name}) + "\n")
+    for golden in ("golden.json", "hidden.json"):
+        if (HERE / name / golden).exists():
+            (folder / golden).write_text(json.dumps({"golden": name}) + "\n")
     convert(HERE / name, folder / "model.gguf")
     return folder
 

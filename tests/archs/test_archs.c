@@ -132,14 +132,15 @@ static const char *reference_of(const json_t *golden) {
     return r.n ? r.p : "transformers";
 }
 
-/* golden.json of a folder, or of the one that it names: the same weights in another container. */
-static status read_golden(const char *dir, json_t **ret, error *err) {
-    char *path = path_join(dir, "golden.json"), other[256];
+/* golden.json or hidden.json of a folder, or of the one that it names: the same weights in another
+ * container. */
+static status read_golden(const char *dir, const char *file, json_t **ret, error *err) {
+    char *path = path_join(dir, file), other[256];
     status st = js_parse_file(path, (size_t)64 << 20, ret, err);
     mem_free(path);
     str same = st == OK ? js_get_str(*ret, "golden") : (str){0};
     if (!same.n) return st;
-    snprintf(other, sizeof other, ROOT "/" STR_FMT "/golden.json", STR_ARG(same));
+    snprintf(other, sizeof other, ROOT "/" STR_FMT "/%s", STR_ARG(same), file);
     json_decref(*ret);
     *ret = NULL;
     return js_parse_file(other, (size_t)64 << 20, ret, err);
@@ -151,7 +152,7 @@ static void check_model(const char *name, const char *isa) {
     engine *e = NULL;
     error err;
     result worst = {0};
-    status st = read_golden(dir, &golden, &err);
+    status st = read_golden(dir, "golden.json", &golden, &err);
     if (st == OK) st = model_open(dir, "f32", isa, &e, &err);
     EXPECT(st == OK, "%s: %s", name, err.text);
     const json_t *cases = js_get(golden, "cases");
@@ -175,7 +176,7 @@ static void check_as_served(const char *name) {
     engine *e = NULL;
     error err;
     int32_t n, m;
-    status st = read_golden(dir, &golden, &err);
+    status st = read_golden(dir, "golden.json", &golden, &err);
     if (st == OK) st = model_open(dir, "auto", NULL, &e, &err);
     EXPECT(st == OK, "%s: %s", name, err.text);
     const json_t *c = json_array_get(js_get(golden, "cases"), 0);
@@ -221,11 +222,11 @@ static void check_hidden_case(engine *e, const char *name, const json_t *c) {
 }
 
 static void check_hidden(const char *name) {
-    char *dir = path_join(ROOT, name), *path = path_join(dir, "hidden.json");
+    char *dir = path_join(ROOT, name);
     json_t *golden = NULL;
     engine *e = NULL;
     error err;
-    status st = js_parse_file(path, (size_t)1 << 20, &golden, &err);
+    status st = read_golden(dir, "hidden.json", &golden, &err);
     if (st == OK) st = model_open(dir, "f32", NULL, &e, &err);
     EXPECT(st == OK, "%s: %s", name, err.text);
     const json_t *cases = js_get(golden, "cases");
@@ -233,7 +234,6 @@ static void check_hidden(const char *name) {
         check_hidden_case(e, name, json_array_get(cases, i));
     engine_free(e);
     json_decref(golden);
-    mem_free(path);
     mem_free(dir);
 }
 

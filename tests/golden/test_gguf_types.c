@@ -106,6 +106,29 @@ static void put_router(pair *p) {
     gguf_write_tensor(&p->plain, "blk.0.ffn_gate_inp.weight", 0, 2, ne, raw);
 }
 
+typedef enum net { DENSE, STACKED, APART, FUSED } net; /* how a file keeps its experts */
+
+static void put_net(pair *p, net kind) {
+    int64_t x = kind == DENSE ? 0 : EXPERTS;
+    bool stacked = kind == STACKED;
+    char name[64];
+    for (int e = 0; kind == APART && e < EXPERTS; e++)
+        for (int k = 0; k < 3; k++) {
+            static const char *const parts[] = {"gate", "up", "down"};
+            snprintf(name, sizeof name, "blk.0.ffn_%s.%d.weight", parts[k], e);
+            put_matrix(p, name, 0, k < 2 ? FFN : HIDDEN, k < 2 ? HIDDEN : FFN);
+        }
+    if (kind == APART) return;
+    if (kind == FUSED)
+        put_matrix(p, "blk.0.ffn_gate_up_exps.weight", x, 2 * FFN, HIDDEN);
+    else {
+        put_matrix(p, stacked ? "blk.0.ffn_gate_exps.weight" : "blk.0.ffn_gate.weight", x, FFN,
+                   HIDDEN);
+        put_matrix(p, stacked ? "blk.0.ffn_up_exps.weight" : "blk.0.ffn_up.weight", x, FFN, HIDDEN);
+    }
+    put_matrix(p, x ? "blk.0.ffn_down_exps.weight" : "blk.0.ffn_down.weight", x, HIDDEN, FFN);
+}
+
 static void put_keys(gguf_writer *w, bool experts) {
     static const struct {
         const char *key;
@@ -126,8 +149,8 @@ static void put_part(gguf_writer *w, uint64_t no) {
     gguf_write_int(w, "split.tensors.count", GGUF_I32, 12);
 }
 
-static void put_model(pair *p, bool experts) {
-    int64_t x = experts ? EXPERTS : 0;
+static void put_model(pair *p, net kind) {
+    bool experts = kind != DENSE;
     put_keys(&p->quant, experts);
     put_keys(&p->plain, experts);
     put_matrix(p, "token_embd.weight", 0, VOCAB, HIDDEN);
@@ -145,9 +168,7 @@ static void put_model(pair *p, bool experts) {
         p->quant = (gguf_writer){0};
         put_part(&p->quant, 1);
     }
-    put_matrix(p, experts ? "blk.0.ffn_gate_exps.weight" : "blk.0.ffn_gate.weight", x, FFN, HIDDEN);
-    put_matrix(p, experts ? "blk.0.ffn_up_exps.weight" : "blk.0.ffn_up.weight", x, FFN, HIDDEN);
-    put_matrix(p, experts ? "blk.0.ffn_down_exps.weight" : "blk.0.ffn_down.weight", x, HIDDEN, FFN);
+    put_net(p, kind);
     put_matrix(p, "output.weight", 0, VOCAB, HIDDEN);
 }
 
@@ -204,19 +225,20 @@ static void compare(const char *dir, pair *p, const char *what, const char *kind
     mem_free(want);
 }
 
-static void check(const char *dir, size_t first, bool mixed, bool experts) {
+static void check(const char *dir, size_t first, bool mixed, net kind) {
+    static const char *const kinds[] = {"dense", "stacked", "apart", "fused"};
     pair p = {.next = first, .mixed = mixed};
-    put_model(&p, experts);
-    compare(dir, &p, mixed ? "mixed" : dtype_name(types[first].dt), experts ? "experts" : "dense");
+    put_model(&p, kind);
+    compare(dir, &p, mixed ? "mixed" : dtype_name(types[first].dt), kinds[kind]);
 }
 
 int main(void) {
     char dir[] = "/tmp/pagoda-test-XXXXXX";
     CHECK(mkdtemp(dir));
-    for (size_t i = 0; i < ARRAY_LEN(types); i++) check(dir, i, false, false);
-    for (size_t i = 0; i < ARRAY_LEN(types); i += 4) check(dir, i, true, i % 8 == 0);
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) check(dir, i, false, DENSE);
+    for (size_t i = 0; i < ARRAY_LEN(types); i += 4) check(dir, i, true, (net)(i / 4));
     pair p = {.mixed = true, .split = true};
-    put_model(&p, false);
+    put_model(&p, DENSE);
     compare(dir, &p, "mixed", "split");
     rmdir(dir);
     return n_failed ? 1 : 0;

@@ -125,6 +125,7 @@ START_TEST(dims_and_ids) {
     gguf_write_int(&w, "llama.expert_weights_norm", GGUF_BOOL, 1);
     gguf_write_int(&w, "llama.expert_gating_func", GGUF_U32, 2);
     gguf_write_int(&w, "llama.nextn_predict_layers", GGUF_U32, 1);
+    gguf_write_int(&w, "llama.pooling_type", GGUF_U32, 2);
     gguf_write_int(&w, "tokenizer.ggml.bos_token_id", GGUF_U32, 1);
     gguf_write_int(&w, "tokenizer.ggml.eos_token_id", GGUF_U32, 2);
     gguf_write_int(&w, "tokenizer.ggml.eot_token_id", GGUF_U32, 3);
@@ -138,6 +139,7 @@ START_TEST(dims_and_ids) {
     ck_assert(fabs(js_get_real(c, "rms_norm_eps", 0) - 1e-5) < 1e-11);
     ck_assert(js_get_bool(c, "norm_topk_prob", false));
     ck_assert_str_eq(js_get_str(c, "scoring_func").p, "sigmoid");
+    ck_assert_str_eq(js_get_str(c, "pooling").p, "first");
     ck_assert_int_eq(js_get_int(c, "vocab_size", 0), 4);
     ck_assert(js_get_bool(c, "tie_word_embeddings", false));
     ck_assert_int_eq(js_get_int(c, "bos_token_id", 0), 1);
