@@ -6,6 +6,7 @@
 #include <dirent.h>
 #include <fcntl.h>
 #include <stdio.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 #include "engine/base/file.h"
@@ -252,6 +253,11 @@ status checkpoint_map(checkpoint *c, int32_t file, const char **ret, error *err)
     if (!c->maps[file].p) TRY(file_map_open(c->files[file], &c->maps[file], err));
     *ret = (const char *)c->maps[file].p;
     return OK;
+}
+
+void checkpoint_rest(const checkpoint *c) {
+    for (int32_t i = 0; c->maps && i < c->n_files; i++)
+        if (c->maps[i].p) madvise((void *)c->maps[i].p, c->maps[i].n, MADV_DONTNEED);
 }
 
 void checkpoint_done(checkpoint *c) {

@@ -49,6 +49,9 @@ const st_tensor *checkpoint_find(const checkpoint *c, const char *name); /* NULL
 /* The bytes of a file, mapped read-only until checkpoint_done. */
 NODISCARD status checkpoint_map(checkpoint *c, int32_t file, const char **ret, error *err);
 
+/* Loading is over: the mapped pages may leave memory. They come back when they are read. */
+void checkpoint_rest(const checkpoint *c);
+
 /* Does the model describe itself (a GGUF file, or a directory whose weights are one)? Then its
  * config is checkpoint.config and not a config.json. */
 bool checkpoint_has_config(const char *model);

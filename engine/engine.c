@@ -276,6 +276,7 @@ static status open_all(engine *e, const engine_options *o, error *err) {
     TRY(allocate(e, err));
     loader_options l = {.n_threads = e->b->n_threads, .progress = o->progress, .ctx = o->ctx};
     TRY(loader_run(&e->w, &e->ckpt, &l, err));
+    checkpoint_rest(&e->ckpt);
     take_rope_factors(e);
     if (o->merge_lora) TRY(adapter_merge(o->merge_lora, &e->w, &e->ckpt, err));
     e->loaded = true;

@@ -11,10 +11,19 @@
 
 #define COPY_BYTES_MAX ((size_t)256 << 20)
 
-/* Weights, and what the engine writes itself, are not copied. */
+/* Weights, what the engine writes itself, and what told how weights were quantised are not copied.
+ */
 static bool is_companion(const char *name) {
-    static const char *const not [] = {".safetensors", ".bin",     ".gguf",       ".pt",
-                                       ".pth",         ".msgpack", ".index.json", ".h5"};
+    static const char *const not [] = {".safetensors",
+                                       ".bin",
+                                       ".gguf",
+                                       ".pt",
+                                       ".pth",
+                                       ".msgpack",
+                                       ".index.json",
+                                       ".h5",
+                                       "quantize_config.json",
+                                       "quant_config.json"};
     str s = str_z(name);
     if (name[0] == '.' || strcmp(name, "config.json") == 0) return false;
     for (size_t i = 0; i < ARRAY_LEN(not ); i++)
