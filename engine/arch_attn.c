@@ -24,6 +24,7 @@ static status add_head_norms(arch_builder *b, const json_t *ref, const char *pat
     bool has = false;
     if (!strstr(js_str(ref).p ? js_str(ref).p : "", "{h}"))
         return arch_add_norm(b, ref, path, slot, heads * width, &has, err);
+    TRY(arch_check_items(b, heads, "normed heads", err));
     for (int32_t h = 0; h < heads; h++) {
         b->e.head = h;
         arch_place at = {.slot = slot, .row0 = h * width, .rows = width};
@@ -137,6 +138,7 @@ static status resolve_mla(arch_builder *b, error *err) {
     TRY(add_projection(b, "attn.k_rope", "kv_a", W_KV_A, a->latent, a->rope_width, a->hidden, err));
     TRY(arch_add_norm(b, arch_node(&b->e, "attn.kv_a_norm"), "attn.kv_a_norm", W_KV_A_NORM,
                       a->latent, &has, err));
+    TRY(arch_check_items(b, a->n_heads, "heads", err));
     for (int32_t h = 0; h < a->n_heads; h++) {
         arch_place k = {W_K_UP, h, a->n_heads, 0, a->latent, a->nope_width, XFORM_NONE, true};
         arch_place v = {W_V_UP, h, a->n_heads, 0, a->v_width, a->latent, XFORM_NONE, false};

@@ -7,6 +7,7 @@
 #include "engine/arch_eval.h"
 
 #define ARCH_WIDTH_MAX (1 << 24)
+#define ARCH_ITEMS_MAX (1 << 18) /* experts or heads with tensors of their own, over all layers */
 
 typedef struct arch_builder {
     arch_eval e;
@@ -40,6 +41,8 @@ NODISCARD status arch_add_bias(arch_builder *b, const json_t *rule, const char *
 NODISCARD status arch_add_norm(arch_builder *b, const json_t *ref, const char *path,
                                weight_slot slot, int32_t width, bool *ret_has, error *err);
 
+/* Are n items (experts, heads) in each layer few enough? */
+NODISCARD status arch_check_items(arch_builder *b, int32_t n, const char *what, error *err);
 /* A word that must be one of a list: its index. The error names what is known. */
 NODISCARD status arch_choice(arch_builder *b, const json_t *node, const char *path,
                              const char *fallback, const char *const *words, int n, int *ret,

@@ -111,6 +111,7 @@ static status resolve_moe(arch_builder *b, const json_t *m, arch_mlp *l, error *
     TRY(arch_flag(b, js_get(m, "gated"), "mlp[].gated", true, &l->gated, err));
     TRY(resolve_routing(b, m, l, err));
     TRY(resolve_router(b, m, l, err));
+    TRY(arch_check_items(b, l->n_experts, "experts", err));
     for (int32_t x = 0; x < l->n_experts; x++) {
         net n = {W_EXPERT_GATE, W_EXPERT_UP, W_EXPERT_DOWN, x, l->n_experts, l->ffn, l->gated};
         b->e.expert = x;

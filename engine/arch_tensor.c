@@ -155,6 +155,12 @@ static arch_tensor place_tensor(arch_builder *b, const source *s, const arch_pla
     return t;
 }
 
+status arch_check_items(arch_builder *b, int32_t n, const char *what, error *err) {
+    if ((int64_t)n * b->a->n_layers <= ARCH_ITEMS_MAX) return OK;
+    return error_set(err, ERR_FORMAT, "%s: %d %s in %d layers are over %d in all", b->e.config_path,
+                     n, what, b->a->n_layers, ARCH_ITEMS_MAX);
+}
+
 status arch_add_tensor(arch_builder *b, const json_t *ref, const char *path, arch_place at,
                        bool *ret_has, error *err) {
     source s;

@@ -308,6 +308,11 @@ START_TEST(bad_configs_name_the_key) {
         {"{\"model_type\":\"mistral\"," DIMS ",\"sliding_window\":-4}", "window -4"},
         {"{\"model_type\":\"mistral\"," DIMS ",\"layer_types\":[\"full_attention\"]}",
          "layer_types has 1 entries"},
+        {"{\"architectures\":[\"MixtralForCausalLM\"],\"hidden_size\":64,\"num_hidden_layers\":"
+         "1000,"
+         "\"num_attention_heads\":4,\"num_key_value_heads\":4,\"intermediate_size\":64,"
+         "\"vocab_size\":100,\"num_local_experts\":4000}",
+         "4000 experts in 1000 layers"},
     };
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         arch *a = NULL;
