@@ -43,7 +43,8 @@
 #define LIMIT_CONFIG_BYTES       ((size_t)4 << 20)
 #define LIMIT_TOKENIZER_BYTES    ((size_t)256 << 20)
 #define LIMIT_SAFETENSORS_HEADER ((size_t)100 << 20)
-#define LIMIT_PICKLE_BYTES       ((size_t)64 << 20)
+#define LIMIT_PICKLE_BYTES       ((size_t)32 << 20)
+#define LIMIT_GGUF_KEYS          65536
 #define LIMIT_TENSORS            1000000
 #define LIMIT_TENSOR_DIMS        8
 #define LIMIT_VOCAB              (4 << 20)

@@ -13,7 +13,7 @@
 #include "engine/zip.h"
 
 /* Memory for a pickle's values: many times what models need. */
-#define VALUES_MAX ((size_t)2 << 30)
+#define VALUES_MAX ((size_t)256 << 20)
 
 /* The first pickle of the older layout: protocol 2 and the number 0x1950a86a20f9469cfc6c. */
 static const uint8_t legacy_magic[] = {0x80, 2,    0x8a, 10,   0x6c, 0xfc, 0x9c, 0x46,

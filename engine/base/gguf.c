@@ -123,7 +123,7 @@ static bool same_number(const gguf_value *u, const gguf_value *v) {
 
 static status read_values(cursor *c, gguf *g, uint64_t n) {
     str before = {0};
-    if (n > left(c) / 13) /* a length, a type, one byte */
+    if (n > left(c) / 13 || n > LIMIT_GGUF_KEYS) /* a length, a type, one byte */
         return error_set(c->err, ERR_FORMAT, "%s: %llu keys do not fit a file of %zu bytes",
                          c->path, (unsigned long long)n, (size_t)(c->end - c->start));
     g->values = mem_calloc((size_t)n + 1, sizeof *g->values);
