@@ -27,6 +27,7 @@ typedef enum stage_kind {
     STAGE_METASPACE,
     STAGE_WORDPIECE,
     STAGE_BPE,
+    STAGE_CTC,
     STAGE_SPM,
 } stage_kind;
 
@@ -292,6 +293,24 @@ static void bpe(decode_stream *s, int i, str t) {
     strbuf_add(&st->held, t);
 }
 
+/* Of equal tokens in a row one counts; the one before is held. */
+static void ctc(decode_stream *s, int i, str t) {
+    const stage *g = &s->d->stages[i];
+    stage_state *st = &s->st[i];
+    if (st->n_tokens++ && str_eq(t, strbuf_str(&st->held))) return;
+    strbuf_clear(&st->held);
+    strbuf_add(&st->held, t);
+    strbuf *b = &s->tmp[i];
+    strbuf_clear(b);
+    strbuf_add(b, t);
+    replace_text(b, text_of(g), STR(""));
+    if (g->cleanup) {
+        wordpiece_cleanup(b);
+        replace_text(b, str_n(g->with, g->with_n), STR(" "));
+    }
+    if (b->n) push(s, i + 1, strbuf_str(b), SPM_NORMAL);
+}
+
 static void byte_level(decode_stream *s, int i, str t) {
     strbuf_clear(&s->tmp[i]);
     if (bytechars_decode(t, &s->tmp[i])) t = strbuf_str(&s->tmp[i]);
@@ -347,6 +366,7 @@ static void run_stage(decode_stream *s, int i, str t, spm_type type) {
     case STAGE_METASPACE: metaspace(s, i, t); break;
     case STAGE_WORDPIECE: wordpiece(s, i, t); break;
     case STAGE_BPE: bpe(s, i, t); break;
+    case STAGE_CTC: ctc(s, i, t); break;
     case STAGE_SPM: spm(s, i, t, type); break;
     }
 }
@@ -431,6 +451,7 @@ void decoder_token_bytes(const decoder *d, str token, spm_type type, strbuf *out
         if (g->kind == STAGE_SPM) replace_text(&b, STR("\u2581"), STR(" "));
         if (g->kind == STAGE_METASPACE) replace_text(&b, text_of(g), STR(" "));
         if (g->kind == STAGE_BPE && g->text_n) replace_text(&b, text_of(g), STR(" "));
+        if (g->kind == STAGE_CTC) replace_text(&b, str_n(g->with, g->with_n), STR(" "));
         if (g->kind == STAGE_REPLACE && !g->fused) {
             decode_stream s = {.d = d};
             strbuf r = {0};
@@ -514,6 +535,17 @@ static status parse_bpe(stage *g, const json_t *j, error *err) {
     return OK;
 }
 
+static status parse_ctc(stage *g, const json_t *j, error *err) {
+    str pad = js_get_str(j, "pad_token"), delimiter = js_get_str(j, "word_delimiter_token");
+    g->kind = STAGE_CTC;
+    g->cleanup = js_get_bool(j, "cleanup", true);
+    if ((pad.p && !pad.n) || (delimiter.p && !delimiter.n))
+        return error_set(err, ERR_FORMAT, "decoder: CTC's tokens are empty");
+    set_text(g, pad.p ? pad : STR("<pad>"));
+    set_with(g, delimiter.p ? delimiter : STR("|"));
+    return OK;
+}
+
 static status parse_byte_level(stage *g, const json_t *j, error *err) {
     g->kind = STAGE_BYTE_LEVEL;
     return OK;
@@ -540,6 +572,7 @@ static status parse(decoder *d, const json_t *j, int depth, error *err) {
         {"Metaspace", parse_metaspace},
         {"WordPiece", parse_wordpiece},
         {"BPEDecoder", parse_bpe},
+        {"CTC", parse_ctc},
     };
     str type = js_get_str(j, "type");
     if (str_eqz(type, "Sequence") && depth < 8) {

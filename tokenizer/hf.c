@@ -120,6 +120,13 @@ static status read_model(str raw, tokenizer *t, error *err) {
         wordpiece_make(unk, prefix, max_chars, t);
         return OK;
     }
+    if (str_eqz(p.type, "\"WordLevel\"")) {
+        int32_t unk;
+        TRY(hf_vocab(p.vocab, &t->pieces, err));
+        TRY(token_id(p.unk_token, "model.unk_token", &t->pieces, &unk, err));
+        wordlevel_make(unk, t);
+        return OK;
+    }
     return error_set(err, ERR_UNSUPPORTED, "model.type " STR_FMT " is not supported",
                      STR_ARG(p.type.p ? p.type : STR("(none)")));
 }

@@ -11,6 +11,7 @@
 #include "engine/base/json.h"
 #include "engine/base/mem.h"
 #include "engine/base/utf8.h"
+#include "tokenizer/bytechars.h"
 #include "tokenizer/charsmap.h"
 #include "tokenizer/marks.h"
 #include "tokenizer/uclass.h"
@@ -238,6 +239,13 @@ static void run_bert(const step *s, normal_work *w, str in, strbuf *out) {
     vec_done(&old);
 }
 
+static void run_byte_level(const step *s, normal_work *w, str in, strbuf *out) {
+    for (size_t i = 0; i < in.n; i++) {
+        bytechars_encode(str_cut(in, i, i + 1), out);
+        trace_put(&w->trace, out, i);
+    }
+}
+
 #define BLANK_MAX 80
 
 /* The longest blanks first, as the reference replaces them: of 81 spaces 80 and one. */
@@ -350,6 +358,10 @@ static status parse_charsmap(step *s, const json_t *j, error *err) {
     return charsmap_from_base64(b64, &s->map, err);
 }
 
+static status parse_byte_level(step *s, const json_t *j, error *err) {
+    s->run = run_byte_level;
+    return OK;
+}
 static status parse_lowercase(step *s, const json_t *j, error *err) {
     s->run = run_lowercase;
     return OK;
@@ -380,6 +392,7 @@ static status parse(normalizer *n, const json_t *j, int depth, error *err) {
         {"StripAccents", parse_strip_accents},
         {"BertNormalizer", parse_bert},
         {"Precompiled", parse_charsmap},
+        {"ByteLevel", parse_byte_level},
     };
     str type = js_get_str(j, "type");
     if (str_eqz(type, "Sequence") && depth < 8) {

@@ -25,6 +25,7 @@ typedef enum step_kind {
     STEP_DIGIT_RUNS,
     STEP_BERT,        /* white space removed, punctuation isolated */
     STEP_WORDS,       /* \w+|[^\w\s]+ */
+    STEP_LENGTH,      /* runs of `length` characters */
     STEP_SPACE_FRONT, /* ByteLevel's add_prefix_space */
     STEP_BYTES,       /* from here on words are bytes */
     STEP_METASPACE,
@@ -35,7 +36,7 @@ typedef struct step {
     behavior behavior;
     bool invert, split;
     unsigned test;
-    uint32_t cp;
+    uint32_t cp, length;
     prepend prepend;
     char rep[5]; /* Metaspace's replacement, UTF-8 */
     matcher *m;
@@ -189,6 +190,19 @@ static void cut_runs(int (*kind_of)(unsigned), str t, size_t base, bool bytes, s
     if (kind) emit(out, base + from, base + t.n);
 }
 
+static void cut_length(uint32_t length, str t, size_t base, bool bytes, span_vec *out) {
+    uint32_t cp, n = 0;
+    size_t from = 0;
+    for (size_t at = 0; at < t.n;) {
+        at = next_char(t, at, bytes, &cp);
+        if (++n < length) continue;
+        emit(out, base + from, base + at);
+        from = at;
+        n = 0;
+    }
+    emit(out, base + from, base + t.n);
+}
+
 static void cut(const step *st, pretok_work *w, str text, span s, bool bytes, span_vec *out) {
     cutter c = {.behavior = st->behavior, .invert = st->invert, .out = out};
     str t = str_n(text.p + s.off, s.len);
@@ -201,6 +215,7 @@ static void cut(const step *st, pretok_work *w, str text, span s, bool bytes, sp
         break;
     case STEP_CHAR:
     case STEP_CHAR_EQ: cut_chars(st, t, s.off, bytes, &c); break;
+    case STEP_LENGTH: cut_length(st->length, t, s.off, bytes, out); break;
     case STEP_DIGIT_RUNS: cut_runs(kind_digits, t, s.off, bytes, out); break;
     case STEP_BERT: cut_runs(kind_bert, t, s.off, bytes, out); break;
     case STEP_WORDS: cut_runs(kind_words, t, s.off, bytes, out); break;
@@ -431,6 +446,14 @@ static status parse_digits(pretok *p, const json_t *j, error *err) {
     return add(p, (step){.kind = STEP_CHAR, .test = UC_NUM, .behavior = ISOLATED}, err);
 }
 
+static status parse_length(pretok *p, const json_t *j, error *err) {
+    int64_t n = js_get_int(j, "length", 5);
+    if (n < 1 || n > UINT32_MAX)
+        return error_set(err, ERR_FORMAT, "pre_tokenizer: FixedLength.length is %lld",
+                         (long long)n);
+    return add(p, (step){.kind = STEP_LENGTH, .length = (uint32_t)n}, err);
+}
+
 static status parse_bert(pretok *p, const json_t *j, error *err) {
     return add(p, (step){.kind = STEP_BERT}, err);
 }
@@ -461,7 +484,7 @@ static status parse(pretok *p, const json_t *j, int depth, error *err) {
         {"Metaspace", parse_metaspace},          {"Digits", parse_digits},
         {"Punctuation", parse_punctuation},      {"BertPreTokenizer", parse_bert},
         {"Whitespace", parse_whitespace},        {"WhitespaceSplit", parse_whitespace_split},
-        {"CharDelimiterSplit", parse_delimiter},
+        {"CharDelimiterSplit", parse_delimiter}, {"FixedLength", parse_length},
     };
     str type = js_get_str(j, "type");
     if (str_eqz(type, "Sequence")) return parse_sequence(p, j, depth, err);

@@ -8,4 +8,7 @@
  * {NULL,0}). A word of more than max_chars characters is unknown. */
 void wordpiece_make(int32_t unk, str prefix, int64_t max_chars, tokenizer *t);
 
+/* The same for WordLevel (wordlevel.c): what is no token is unknown, or nothing when unk is -1. */
+void wordlevel_make(int32_t unk, tokenizer *t);
+
 #endif

@@ -2,9 +2,10 @@
 """Make tests/tokenizer/fixtures: small tokenizers that between them use every part of tokenizer.json
 that we read, and cases.json with what the reference library gives for generated texts.
 
-Needs the PyPI package tokenizers (made with 0.21.4). Run from the project's root:
+Needs the PyPI package tokenizers (made with 0.21.4; what newer() makes with 0.23.3). Run from the
+project's root:
 
-    tests/tokenizer/make_fixtures.py
+    tests/tokenizer/make_fixtures.py [--newer]
 """
 import json
 import os
@@ -145,6 +146,33 @@ def splits(k):
     return t
 
 
+def word_level():
+    t = Tokenizer(models.WordLevel(unk_token="<unk>"))
+    t.normalizer = normalizers.Lowercase()
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Whitespace(),
+                                               pre_tokenizers.FixedLength(4)])
+    t.decoder = decoders.CTC(pad_token="<pad>", word_delimiter_token="|", cleanup=True)
+    t.train_from_iterator(CORPUS, trainers.WordLevelTrainer(
+        vocab_size=200, special_tokens=["<unk>", "<pad>", "|"], show_progress=False))
+    return t
+
+
+def byte_level_normal():
+    t = Tokenizer(models.BPE())
+    t.normalizer = normalizers.Sequence([normalizers.NFC(), normalizers.ByteLevel()])
+    t.pre_tokenizer = pre_tokenizers.FixedLength(7)
+    t.decoder = decoders.ByteLevel()
+    t.train_from_iterator(CORPUS, trainers.BpeTrainer(
+        vocab_size=300, initial_alphabet=pre_tokenizers.ByteLevel.alphabet(), show_progress=False))
+    return t
+
+
+def newer():
+    """What the library learned later: made with 0.23.3, appended to cases.jsonl."""
+    yield "word_level", word_level()
+    yield "byte_level_normal", byte_level_normal()
+
+
 def make_all():
     yield "byte_level", byte_level()
     yield "spm_like", spm_like()
@@ -176,8 +204,14 @@ def cases(name, t, r):
 def main():
     r = random.Random(20261120)
     os.makedirs(OUT, exist_ok=True)
-    with open(os.path.join(OUT, "cases.jsonl"), "w", encoding="utf-8") as f:
-        for name, t in make_all():
+    path, made = os.path.join(OUT, "cases.jsonl"), newer() if "--newer" in sys.argv else make_all()
+    made, kept = list(made), []
+    if "--newer" in sys.argv:
+        with open(path, encoding="utf-8") as f:
+            kept = [c for c in f if json.loads(c)["file"] not in dict(made)]
+    with open(path, "w", encoding="utf-8") as f:
+        f.writelines(kept)
+        for name, t in made:
             with open(os.path.join(OUT, name + ".json"), "w", encoding="utf-8") as g:
                 json.dump(json.loads(t.to_str()), g, ensure_ascii=False, separators=(",", ":"))
                 g.write("\n")

@@ -18,7 +18,7 @@
 static const char *const files[] = {
     DIR "byte_level.json",       DIR "spm_like.json",      DIR "metaspace_first.json",
     DIR "word_piece_lower.json", DIR "unigram_bytes.json", DIR "clip_like.json",
-    DIR "splits_1.json",         DIR "splits_3.json",
+    DIR "splits_1.json",         DIR "splits_3.json",      DIR "byte_level_normal.json",
 };
 
 static void fill(strbuf *b, int kind) {
@@ -30,6 +30,25 @@ static void fill(strbuf *b, int kind) {
     }
     for (uint64_t i = 0; b->n < BYTES; i++)
         strbuf_addc(b, (char)(rng_uniform(1, i, (uint32_t)kind) * 256));
+}
+
+/* The same ids with offsets, which lie in the text. */
+static void check_spans(const tokenizer *t, str text, const vec_i32 *ids) {
+    vec_i32 again = {0};
+    token_spans spans = {0};
+    error err;
+    ck_assert(tokenizer_encode_spans(t, text, ENCODE_SPECIAL, 0, &again, &spans, &err) == OK);
+    ck_assert(again.n == ids->n && spans.n == ids->n);
+    for (size_t i = 0; i < ids->n; i++)
+        ck_assert(again.p[i] == ids->p[i] && spans.p[i].from <= spans.p[i].to &&
+                  spans.p[i].to <= text.n);
+    again.n = spans.n = 0;
+    if (ids->n > 100) {
+        ck_assert(tokenizer_encode_spans(t, text, 0, 50, &again, &spans, &err) == ERR_TOO_LARGE);
+        ck_assert(!again.n && !spans.n);
+    }
+    vec_done(&again);
+    vec_done(&spans);
 }
 
 static void run(const tokenizer *t, str text) {
@@ -46,6 +65,7 @@ static void run(const tokenizer *t, str text) {
     detok_free(d);
     ck_assert(str_eq(strbuf_str(&whole), strbuf_str(&pieces)));
     ck_assert(utf8_valid(whole.p ? whole.p : "", whole.n));
+    check_spans(t, text, &ids);
     double s = (double)(clock() - from) / CLOCKS_PER_SEC;
     ck_assert_msg(s < CPU_S_MAX, "%zu bytes took %.1f s of CPU", text.n, s);
     vec_done(&ids);
