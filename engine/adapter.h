@@ -69,4 +69,9 @@ int32_t adapter_modules_max(const arch *a);
  * prompts have no place there: ERR_UNSUPPORTED. */
 NODISCARD status adapter_merge(const char *dir, weights *w, checkpoint *base, error *err);
 
+/* Before the base is planned, for an adapter that will be merged: where it brings an embedding and
+ * head with more rows than the base's, they replace the base's in its table, and config's
+ * vocab_size becomes theirs. Otherwise nothing changes. */
+NODISCARD status adapter_graft(const char *dir, checkpoint *base, json_t *config, error *err);
+
 #endif

@@ -40,11 +40,12 @@ static str module_name(const arch_tensor *t, const char *suffix) {
 
 static status fail_shape(const adapter_pair *p, const arch_tensor *t, const adapter_delta *d,
                          error *err) {
+    bool grown = (t->slot == W_EMBED || t->slot == W_HEAD) && d->rows > t->src_rows;
     return error_set(
         err, ERR_FORMAT,
-        "%s: module %s is of a weight [%d, %d], the base's tensor \"%s\" is [%lld, %d]",
+        "%s: module %s is of a weight [%d, %d], the base's tensor \"%s\" is [%lld, %d]%s",
         p->source.files.files[0], d->name, d->rows, d->cols, t->name, (long long)t->src_rows,
-        t->cols);
+        t->cols, grown ? "; a larger vocabulary needs --merge-lora" : "");
 }
 
 static status check_fit(adapter_pair *p, const arch_tensor *t, adapter_delta *d, error *err) {

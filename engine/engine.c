@@ -128,6 +128,7 @@ static status resolve(engine *e, const engine_options *o, error *err) {
     if (st == OK) st = quant_config_read(o->model_dir, path, config, &quant, err);
     if (st == OK) st = open_weights(e, o, &names, err);
     e->ckpt.quant = quant;
+    if (st == OK && o->merge_lora) st = adapter_graft(o->merge_lora, &e->ckpt, config, err);
     if (st == OK) st = arch_resolve(f, config, path, names, &e->a, err);
     if (st == OK) {
         fill_info(e);

@@ -76,6 +76,9 @@ ADAPTERS = {
         "ia3-bias": IA3Config(target_modules=["q_proj", "k_proj", "down_proj"], feedforward_modules=["down_proj"], **LLM),
         "prefix": PrefixTuningConfig(num_virtual_tokens=17, **LLM),
     },
+    "larger": {
+        "grown": LoraConfig(r=4, lora_alpha=8, target_modules=QV, modules_to_save=["embed_tokens", "lm_head"], **LLM),
+    },
     "tied": {
         "embed": LoraConfig(r=4, lora_alpha=8, target_modules=["embed_tokens", "v_proj"], **LLM),
     },
@@ -194,10 +197,17 @@ def write_json(path, v):
     path.write_text(json.dumps(v, separators=(",", ":")) + "\n")
 
 
+def load_base(base_dir, folder):
+    model = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32, attn_implementation="eager").eval()
+    if folder.name == "grown":  # more tokens than the base has
+        model.resize_token_embeddings(VOCAB + 6)
+    return model
+
+
 def make_adapter(base_dir, folder, config, seed):
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    base = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32, attn_implementation="eager").eval()
+    base = load_base(base_dir, folder)
     if isinstance(config, str):
         write_glm(folder, config, base.config, seed)
         return Glm(base, folder).eval()
@@ -214,7 +224,7 @@ def make_adapter(base_dir, folder, config, seed):
         if isinstance(saved.get(key), list):
             saved[key].sort()
     write_json(folder / "adapter_config.json", saved)
-    base = AutoModelForCausalLM.from_pretrained(base_dir, dtype=torch.float32, attn_implementation="eager").eval()
+    base = load_base(base_dir, folder)
     return PeftModel.from_pretrained(base, folder).eval()
 
 
@@ -256,17 +266,19 @@ def make_base(name):
 def main():
     logging.set_verbosity_error()
     torch.set_num_threads(1)
-    for base in sys.argv[1:] or BASES:
-        base_dir = make_base(base)
+    for base in sys.argv[1:] or ADAPTERS:
+        base_dir = make_base(base if base in BASES else "llama")  # larger: llama with more tokens
+        folder = HERE / base
+        folder.mkdir(exist_ok=True)
         for name, config in ADAPTERS[base].items():
             for seed in range(1, 50):
-                model = make_adapter(base_dir, base_dir / name, config, seed)
+                model = make_adapter(base_dir, folder / name, config, seed)
                 g = golden(model, seed)
                 if g:
                     break
             else:
                 sys.exit(f"{base}/{name}: no seed without near ties")
-            write_json(base_dir / name / "golden.json", {"seed": seed, **g})
+            write_json(folder / name / "golden.json", {"seed": seed, **g})
             print(f"{base}/{name}: seed {seed}", flush=True)
 
 

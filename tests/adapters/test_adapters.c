@@ -260,6 +260,31 @@ static void check_base(const char *dir, const char *from, const char *isa) {
     mem_free(t);
 }
 
+/* More tokens than the base has: merged only. */
+static void check_grown(void) {
+    trial t = {.name = ROOT "/larger/grown"};
+    engine *e = NULL;
+    error err;
+    status st = open_base(ROOT "/llama", NULL, NULL, &e, &err);
+    adapter_host host = engine_adapters(e);
+    EXPECT(st == OK, "%s", err.text);
+    EXPECT(host.load(host.self, t.name, &t.info, &err) == ERR_FORMAT, "loaded?");
+    EXPECT(strstr(err.text, "--merge-lora"), "%s", err.text);
+    engine_free(e);
+    st = js_parse_file(ROOT "/larger/grown/golden.json", (size_t)1 << 20, &t.golden, &err);
+    if (st == OK) st = open_base(ROOT "/llama", NULL, t.name, &e, &err);
+    EXPECT(st == OK, "%s", err.text);
+    if (st != OK) return;
+    EXPECT(engine_info(e)->vocab == 70, "vocabulary %d", engine_info(e)->vocab);
+    t.prompt = read_ids(js_get(t.golden, "prompt"), &t.n_prompt);
+    double worst = compare_rows(e, &t);
+    EXPECT(worst <= LIMIT, "%s: relative error %g", t.name, worst);
+    if (!table) printf("%-36s best merged %.1e\n", t.name, worst);
+    mem_free(t.prompt);
+    json_decref(t.golden);
+    engine_free(e);
+}
+
 int main(int argc, char **argv) {
     static const char *const bases[] = {"llama",
                                         "qwen2",
@@ -285,5 +310,6 @@ int main(int argc, char **argv) {
         check_base(dir, from, NULL);
         if (!table) check_base(dir, from, "ref");
     }
+    check_grown();
     return n_failed ? 1 : 0;
 }

@@ -5,7 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "engine/adapter_config.h"
+#include "engine/adapter_delta.h"
+#include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "engine/engine.h"
 #include "tests/golden/tiny_model.h"
@@ -296,6 +297,43 @@ START_TEST(places_are_bounded) {
 }
 END_TEST
 
+#define REAL "../shared/data/adapters/"
+
+/* Published adapters, where they are there: every module's tensors agree with the config. */
+START_TEST(published_ones_are_read) {
+    static const char *const dirs[] = {
+        "gemma3-270m-svg-lora/adapter", "gemma3-270m-svg-lora/adapter_seed123",
+        "gemma3-270m-svg-lora/adapter_curriculum_stage1", "derived-tinystories-656k/lora-b-r8-all"};
+    error err;
+    if (!dir_exists(REAL)) {
+        printf("SKIP: no " REAL "\n");
+        return;
+    }
+    for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {
+        adapter_source s;
+        char dir[200];
+        snprintf(dir, sizeof dir, REAL "%s", dirs[i]);
+        ck_assert_msg(adapter_source_open(dir, &s, &err) == OK, "%s", err.text);
+        ck_assert_int_gt(s.n_modules, 0);
+        for (int32_t m = 0; m < s.n_modules; m++) {
+            adapter_delta d;
+            ck_assert_msg(adapter_delta_read(&s, &s.modules[m], &d, &err) == OK, "%s", err.text);
+            ck_assert(d.rank > 0 && d.s[0] > 0);
+            adapter_delta_done(&d);
+        }
+        adapter_source_done(&s);
+    }
+    adapter_source s;
+    adapter_config c;
+    ck_assert_int_eq(adapter_source_open(REAL "peft-gpt2-lora", &s, &err), ERR_UNSUPPORTED);
+    ck_assert_msg(strstr(err.text, "task_type: \"SEQ_CLS\""), "%s", err.text);
+    const char *llama = REAL "llama31-8b-lora-config-only/adapter_config.json";
+    ck_assert_msg(adapter_config_read(llama, &c, &err) == OK, "%s", err.text);
+    ck_assert_int_eq(c.r, 64);
+    adapter_config_done(&c);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("adapter");
     TCase *with = tcase_create("engine"), *alone = tcase_create("config");
@@ -307,6 +345,7 @@ int main(void) {
     tcase_add_test(with, places_are_bounded);
     tcase_add_test(alone, configs_are_judged);
     tcase_add_test(alone, scales);
+    tcase_add_test(alone, published_ones_are_read);
     tcase_add_test(alone, patterns_beyond_us_are_refused);
     suite_add_tcase(s, with);
     suite_add_tcase(s, alone);
