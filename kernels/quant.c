@@ -62,23 +62,40 @@ void quant_pack_rows(dtype dt, const quant_spec *q, int32_t k, const quant_rows 
     }
 }
 
+typedef uint8_t bytes16 __attribute__((vector_size(16)));
+
+static void unpack_nibbles(const uint8_t *p, int32_t n, uint8_t *ret) {
+    int32_t i = 0;
+    for (; i + 32 <= n; i += 32, p += 16) {
+        bytes16 b, low, high, first, second;
+        memcpy(&b, p, sizeof b);
+        low = b & 15;
+        high = b >> 4;
+        first = __builtin_shufflevector(low, high, 0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22,
+                                        7, 23);
+        second = __builtin_shufflevector(low, high, 8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29,
+                                         14, 30, 15, 31);
+        memcpy(ret + i, &first, sizeof first);
+        memcpy(ret + i + 16, &second, sizeof second);
+    }
+    for (; i < n; i++) ret[i] = p[i % 32 / 2] >> 4 * (i % 2) & 15;
+}
+
 /* n codes from code k0, which begins a byte. */
 static void unpack_codes(int bits, const uint8_t *row, int32_t k0, int32_t n, uint8_t *ret) {
     const uint8_t *p = row + (size_t)k0 * (size_t)bits / 8;
     if (bits == 8) {
         memcpy(ret, p, (size_t)n);
     } else if (bits == 4) {
-        for (int32_t i = 0; i + 1 < n; i += 2) {
-            ret[i] = p[i / 2] & 15;
-            ret[i + 1] = p[i / 2] >> 4;
-        }
-        if (n % 2) ret[n - 1] = p[n / 2] & 15;
+        unpack_nibbles(p, n, ret);
     } else if (bits == 2) {
         for (int32_t i = 0; i < n; i++) ret[i] = p[i / 4] >> i % 4 * 2 & 3;
     } else {
         for (int32_t i = 0; i < n; i += 8, p += 3) { /* eight codes in three bytes */
             uint32_t all = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16;
-            for (int32_t j = i; j < MIN(i + 8, n); j++, all >>= 3) ret[j] = all & 7;
+            uint8_t eight[8];
+            for (int j = 0; j < 8; j++) eight[j] = all >> 3 * j & 7;
+            memcpy(ret + i, eight, (size_t)MIN(8, n - i));
         }
     }
 }
@@ -109,8 +126,8 @@ static int zero_at(const row_view *r, int32_t g) {
 }
 
 /* n values of one group. */
-static void group_f32(const float *table, float scale, int zero, const uint8_t *codes, int32_t n,
-                      float *ret) {
+static void group_f32(const float *restrict table, float scale, int zero,
+                      const uint8_t *restrict codes, int32_t n, float *restrict ret) {
     if (table)
         for (int32_t i = 0; i < n; i++) ret[i] = table[codes[i]] * scale;
     else

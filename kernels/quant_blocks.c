@@ -10,7 +10,7 @@ static float half_at(const uint8_t *b) {
     return f16_to_f32((uint16_t)(b[0] | b[1] << 8));
 }
 
-static void q4_0(const uint8_t *b, float *v) {
+static void q4_0(const uint8_t *restrict b, float *restrict v) {
     float d = half_at(b);
     for (int i = 0; i < 16; i++) {
         v[i] = d * (float)((b[2 + i] & 15) - 8);
@@ -18,7 +18,7 @@ static void q4_0(const uint8_t *b, float *v) {
     }
 }
 
-static void q4_1(const uint8_t *b, float *v) {
+static void q4_1(const uint8_t *restrict b, float *restrict v) {
     float d = half_at(b), m = half_at(b + 2);
     for (int i = 0; i < 16; i++) {
         v[i] = d * (float)(b[4 + i] & 15) + m;
@@ -34,33 +34,33 @@ static void five_bits(const uint8_t *qh, const uint8_t *qs, uint8_t *q) {
     }
 }
 
-static void q5_0(const uint8_t *b, float *v) {
+static void q5_0(const uint8_t *restrict b, float *restrict v) {
     uint8_t q[32];
     float d = half_at(b);
     five_bits(b + 2, b + 6, q);
     for (int i = 0; i < 32; i++) v[i] = d * (float)(q[i] - 16);
 }
 
-static void q5_1(const uint8_t *b, float *v) {
+static void q5_1(const uint8_t *restrict b, float *restrict v) {
     uint8_t q[32];
     float d = half_at(b), m = half_at(b + 2);
     five_bits(b + 4, b + 8, q);
     for (int i = 0; i < 32; i++) v[i] = d * (float)q[i] + m;
 }
 
-static void signed_bytes(float d, const uint8_t *q, int n, float *v) {
+static void signed_bytes(float d, const uint8_t *restrict q, int n, float *restrict v) {
     for (int i = 0; i < n; i++) v[i] = d * (float)(int8_t)q[i];
 }
 
-static void q8_0(const uint8_t *b, float *v) {
+static void q8_0(const uint8_t *restrict b, float *restrict v) {
     signed_bytes(half_at(b), b + 2, 32, v);
 }
 
-static void q8_1(const uint8_t *b, float *v) { /* d, d * sum, values */
+static void q8_1(const uint8_t *restrict b, float *restrict v) { /* d, d * sum, values */
     signed_bytes(half_at(b), b + 4, 32, v);
 }
 
-static void q8_k(const uint8_t *b, float *v) { /* f32 d, values, sums */
+static void q8_k(const uint8_t *restrict b, float *restrict v) { /* f32 d, values, sums */
     signed_bytes(dtype_to_f32(DT_F32, b), b + 4, 256, v);
 }
 
@@ -74,7 +74,7 @@ static int run_shift(int i) {
     return 2 * (i % 8 / 2);
 }
 
-static void q2_k(const uint8_t *b, float *v) {
+static void q2_k(const uint8_t *restrict b, float *restrict v) {
     float d = half_at(b + 80), min = half_at(b + 82);
     for (int i = 0; i < 16; i++, v += 16) {
         const uint8_t *qs = run_bytes(b + 16, i);
@@ -84,7 +84,7 @@ static void q2_k(const uint8_t *b, float *v) {
     }
 }
 
-static void q3_k(const uint8_t *b, float *v) {
+static void q3_k(const uint8_t *restrict b, float *restrict v) {
     const uint8_t *s = b + 96;
     float d = half_at(b + 108);
     for (int i = 0; i < 16; i++, v += 16) {
@@ -109,7 +109,8 @@ static void scale_min(const uint8_t *s, int j, int *ret_scale, int *ret_min) {
 }
 
 /* q4_K, and with the fifth bits at qh, q5_K. */
-static void q45_k(const uint8_t *b, const uint8_t *qh, const uint8_t *qs, float *v) {
+static void q45_k(const uint8_t *b, const uint8_t *qh, const uint8_t *restrict qs,
+                  float *restrict v) {
     float d = half_at(b), min = half_at(b + 2);
     for (int sub = 0; sub < 8; sub++) {
         int scale, m;
@@ -123,15 +124,15 @@ static void q45_k(const uint8_t *b, const uint8_t *qh, const uint8_t *qs, float 
     }
 }
 
-static void q4_k(const uint8_t *b, float *v) {
+static void q4_k(const uint8_t *restrict b, float *restrict v) {
     q45_k(b, NULL, b + 16, v);
 }
 
-static void q5_k(const uint8_t *b, float *v) {
+static void q5_k(const uint8_t *restrict b, float *restrict v) {
     q45_k(b, b + 16, b + 48, v);
 }
 
-static void q6_k(const uint8_t *b, float *v) {
+static void q6_k(const uint8_t *restrict b, float *restrict v) {
     float d = half_at(b + 208);
     for (int i = 0; i < 16; i++, v += 16) {
         int h = i / 8, t = i % 8 / 2, shift = run_shift(i);
@@ -148,18 +149,18 @@ static void q6_k(const uint8_t *b, float *v) {
 static const int8_t iq4_values[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                                       1,    13,   25,  38,  53,  69,  89,  113};
 
-static void iq4_half(float d, const uint8_t *qs, float *v) {
+static void iq4_half(float d, const uint8_t *restrict qs, float *restrict v) {
     for (int i = 0; i < 16; i++) {
         v[i] = d * (float)iq4_values[qs[i] & 15];
         v[i + 16] = d * (float)iq4_values[qs[i] >> 4];
     }
 }
 
-static void iq4_nl(const uint8_t *b, float *v) {
+static void iq4_nl(const uint8_t *restrict b, float *restrict v) {
     iq4_half(half_at(b), b + 2, v);
 }
 
-static void iq4_xs(const uint8_t *b, float *v) {
+static void iq4_xs(const uint8_t *restrict b, float *restrict v) {
     float d = half_at(b);
     int high = b[2] | b[3] << 8;
     for (int i = 0; i < 8; i++) {
@@ -175,14 +176,15 @@ static float trit(uint8_t byte, int n) {
     return (float)(rest * 3 >> 8) - 1;
 }
 
-static void tq1_0(const uint8_t *b, float *v) { /* 32 and 16 bytes of five, 4 bytes of four */
+static void tq1_0(const uint8_t *restrict b,
+                  float *restrict v) { /* 32 and 16 bytes of five, 4 bytes of four */
     float d = half_at(b + 52);
     for (int i = 0; i < 160; i++) v[i] = d * trit(b[i % 32], i / 32);
     for (int i = 0; i < 80; i++) v[160 + i] = d * trit(b[32 + i % 16], i / 16);
     for (int i = 0; i < 16; i++) v[240 + i] = d * trit(b[48 + i % 4], i / 4);
 }
 
-static void tq2_0(const uint8_t *b, float *v) {
+static void tq2_0(const uint8_t *restrict b, float *restrict v) {
     float d = half_at(b + 64);
     for (int i = 0; i < 16; i++, v += 16)
         for (int l = 0; l < 16; l++)
@@ -192,7 +194,7 @@ static void tq2_0(const uint8_t *b, float *v) {
 static const float e2m1_values[16] = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
                                       -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
 
-static void mxfp4(const uint8_t *b, float *v) {
+static void mxfp4(const uint8_t *restrict b, float *restrict v) {
     float d = f8_e8m0_to_f32(b[0]);
     for (int i = 0; i < 16; i++) {
         v[i] = d * e2m1_values[b[1 + i] & 15];
@@ -201,7 +203,7 @@ static void mxfp4(const uint8_t *b, float *v) {
 }
 
 /* Four scales without a sign bit (E4M3 whose NaN counts as zero), then 8 bytes for each 16. */
-static void nvfp4(const uint8_t *b, float *v) {
+static void nvfp4(const uint8_t *restrict b, float *restrict v) {
     for (int s = 0; s < 4; s++) {
         uint8_t x = b[s] & 0x7F;
         float d = x == 0x7F ? 0 : f8_e4m3_values[x];
@@ -212,7 +214,7 @@ static void nvfp4(const uint8_t *b, float *v) {
     }
 }
 
-typedef void (*block_fn)(const uint8_t *block, float *values);
+typedef void (*block_fn)(const uint8_t *restrict block, float *restrict values);
 
 static const block_fn blocks[DT_COUNT] = {
     [DT_Q4_0] = q4_0,     [DT_Q4_1] = q4_1,     [DT_Q5_0] = q5_0,   [DT_Q5_1] = q5_1,

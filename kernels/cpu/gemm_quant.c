@@ -25,6 +25,23 @@ static size_t strip_bytes(const gemm_row *row) {
     return (size_t)row->pack_rows * QUANT_STRIP * sizeof(float);
 }
 
+/* Four columns of four rows, by shuffles: a plain loop would move one float at a time. */
+typedef float four __attribute__((vector_size(16)));
+
+static void transpose4(const float *src, float *to) {
+    four r[4], low[2], high[2];
+    for (int i = 0; i < 4; i++) memcpy(&r[i], src + i * QUANT_STRIP, sizeof r[i]);
+    for (int i = 0; i < 2; i++) {
+        low[i] = __builtin_shufflevector(r[i], r[i + 2], 0, 4, 1, 5);
+        high[i] = __builtin_shufflevector(r[i], r[i + 2], 2, 6, 3, 7);
+    }
+    four out[4] = {__builtin_shufflevector(low[0], low[1], 0, 4, 1, 5),
+                   __builtin_shufflevector(low[0], low[1], 2, 6, 3, 7),
+                   __builtin_shufflevector(high[0], high[1], 0, 4, 1, 5),
+                   __builtin_shufflevector(high[0], high[1], 2, 6, 3, 7)};
+    for (int i = 0; i < 4; i++) memcpy(to + i * PANEL_COLS, &out[i], sizeof out[i]);
+}
+
 /* Columns [k0, k0+n) of the panel's rows, strips [rows][QUANT_STRIP] -> panel. Rows past the last
  * are zeros in panels; a row-major layout is not read past its last row. */
 static void put_strip(const gemm_row *row, int32_t k, int32_t n_rows, int32_t k0, int32_t n,
@@ -35,7 +52,10 @@ static void put_strip(const gemm_row *row, int32_t k, int32_t n_rows, int32_t k0
         return;
     }
     float *to = panel + (int64_t)k0 * PANEL_COLS;
-    for (int32_t i = 0; i < n; i++, to += PANEL_COLS)
+    int32_t i = 0;
+    for (; i + 4 <= n; i += 4, to += 4 * PANEL_COLS)
+        for (int32_t r = 0; r < PANEL_COLS; r += 4) transpose4(strip + r * QUANT_STRIP + i, to + r);
+    for (; i < n; i++, to += PANEL_COLS)
         for (int32_t r = 0; r < PANEL_COLS; r++) to[r] = strip[r * QUANT_STRIP + i];
 }
 
