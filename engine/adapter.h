@@ -73,5 +73,7 @@ NODISCARD status adapter_merge(const char *dir, weights *w, checkpoint *base, er
  * head with more rows than the base's, they replace the base's in its table, and config's
  * vocab_size becomes theirs. Otherwise nothing changes. */
 NODISCARD status adapter_graft(const char *dir, checkpoint *base, json_t *config, error *err);
+/* The number that such a config says, where it says one. */
+void adapter_set_vocab(json_t *config, int64_t n);
 
 #endif

@@ -24,7 +24,7 @@ static void replace(checkpoint *c, st_tensor *to, const st_tensor *from, int32_t
     to->file = file;
 }
 
-static void set_vocab(json_t *config, int64_t n) {
+void adapter_set_vocab(json_t *config, int64_t n) {
     for (size_t i = 0; i < ARRAY_LEN(vocab_keys); i++)
         if (js_get(config, vocab_keys[i]))
             json_object_set_new(config, vocab_keys[i], json_integer(n));
@@ -45,7 +45,7 @@ static status graft(const adapter_source *s, checkpoint *c, json_t *config, erro
         grown = w->dims[0];
         replace(c, base, w, file);
     }
-    if (grown) set_vocab(config, grown);
+    if (grown) adapter_set_vocab(config, grown);
     return OK;
 }
 

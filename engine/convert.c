@@ -7,6 +7,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "engine/adapter.h"
 #include "engine/base/file.h"
 #include "engine/base/map.h"
 #include "engine/base/mem.h"
@@ -180,6 +181,7 @@ static status open_source(convert_plan *p, error *err) {
     engine_options eo = {.model_dir = p->o->model,
                          .register_path = p->o->register_path,
                          .n_threads = 1,
+                         .merge_lora = p->o->adapter, /* planned with its vocabulary */
                          .plan_only = true};
     TRY(engine_open(&eo, &p->e, err));
     if (p->e->ckpt.config) {
@@ -190,6 +192,7 @@ static status open_source(convert_plan *p, error *err) {
         mem_free(path);
         TRY(st);
     }
+    if (p->o->adapter) adapter_set_vocab(p->config, engine_info(p->e)->vocab);
     TRY(family_match(&p->e->families, p->config, p->o->model, &p->f, err));
     TRY(slot_reader_open(&p->e->w, &p->e->ckpt, &p->r, err));
     return p->o->adapter ? open_adapter(p, err) : OK;

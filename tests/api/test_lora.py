@@ -7,6 +7,7 @@ goldens too.
 import json
 import os
 import shutil
+import subprocess
 import sys
 import tempfile
 import threading
@@ -286,6 +287,26 @@ def merged():
         error(ask(s, "dora", [5]), 404)
 
 
+def pagoda(*args, text=""):
+    r = subprocess.run([os.environ.get("PAGODA", "build/pagoda"), *args], input=text, capture_output=True, text=True)
+    assert r.returncode == 0, r.stderr
+    return r.stdout
+
+
+def written():
+    """`pagoda convert --lora` writes what base and adapter compute together, a larger vocabulary too."""
+    with Base() as b:
+        for adapter in ("llama/dora", "llama/ia3", "larger/grown"):
+            out, g = os.path.join(b.dir, "out-" + adapter.replace("/", "-")), f"{ROOT}/{adapter}/golden.json"
+            with open(g) as f:
+                g = json.load(f)
+            pagoda("convert", b.path, "--lora", f"{ROOT}/{adapter}", "--out", out)
+            got = json.loads(pagoda("logits", out, "--all", text=json.dumps(g["prompt"]) + "\n"))["logits"]
+            for row, want in zip(g["rows"], g["logits"]):
+                assert len(got[row]) == len(want)
+                assert max(abs(x - y) for x, y in zip(got[row], want)) < 1e-4 * max(map(abs, want)), adapter
+
+
 def shared_goldens():
     models = [("lora-a-r4", 0), ("lora-b-r8-all", 0)]
     if not os.path.isdir(DATA + "/adapters/derived-tinystories-656k"):
@@ -302,4 +323,4 @@ def shared_goldens():
 
 if __name__ == "__main__":
     sys.exit(run([listed, goldens, echo, caches, updates_are_off, updates, refusals, while_running, rights, metrics, merged,
-              shared_goldens]))
+              written, shared_goldens]))
