@@ -101,12 +101,20 @@ static void fill_weights(char *pool, dtype dt) {
 
 static void bench_gemm_shape(bench *b, dtype dt, int32_t n, int32_t k) {
     static const int32_t rows[] = {1, 4, 8, 16, 32, 64, 512};
+    static const quant_spec spec = {.group = 128, .scale_dt = DT_F16, .scale_mul = 1};
     backend *be = &b->c->base;
-    size_t bytes = ALIGN_UP(be->v->wmat_bytes(be, n, k, dt), 64);
+    bool quant = dtype_is_quant(dt);
+    size_t need = quant ? be->v->quant_bytes(be, n, k, dt, &spec) : be->v->wmat_bytes(be, n, k, dt);
+    size_t bytes = ALIGN_UP(need, 64);
     gemm_bench g = {.b = be, .n_copies = (int)(POOL_BYTES / bytes)};
     g.w = mem_calloc((size_t)g.n_copies, sizeof *g.w);
-    for (int i = 0; i < g.n_copies; i++)
-        be->v->wmat_init(be, &g.w[i], n, k, dt, b->pool + (size_t)i * bytes);
+    for (int i = 0; i < g.n_copies; i++) {
+        char *data = b->pool + (size_t)i * bytes;
+        if (quant)
+            be->v->quant_init(be, &g.w[i], n, k, dt, &spec, data);
+        else
+            be->v->wmat_init(be, &g.w[i], n, k, dt, data);
+    }
     float *a = mem_alloc(512 * (size_t)k * 4), *out = mem_alloc(512 * (size_t)n * 4);
     for (size_t i = 0; i < 512 * (size_t)k; i++) a[i] = (float)((i * 7919) % 2048) / 1024 - 1;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
@@ -114,7 +122,8 @@ static void bench_gemm_shape(bench *b, dtype dt, int32_t n, int32_t k) {
         bench_line l = {.bytes = (double)bytes, .flops = 2.0 * rows[i] * n * k, .run = gemm_rep};
         l.bf16 = dt == DT_BF16;
         l.ctx = &g;
-        snprintf(l.name, sizeof l.name, "gemm %s m=%d n=%d k=%d", dtype_name(dt), rows[i], n, k);
+        snprintf(l.name, sizeof l.name, "%sgemm %s m=%d n=%d k=%d", quant ? "quant " : "",
+                 dtype_name(dt), rows[i], n, k);
         line_run(b, &l);
     }
     mem_free(a), mem_free(out), mem_free(g.w);
@@ -129,6 +138,15 @@ static void bench_gemm(bench *b) {
         bench_gemm_shape(b, types[t], 9728, 896); /* gate and up */
         bench_gemm_shape(b, types[t], 896, 4864); /* down */
     }
+}
+
+/* One shape of quantised storage each; the values do not matter to the time. */
+static void bench_quant(bench *b) {
+    static const dtype types[] = {DT_INT4, DT_INT8, DT_INT3, DT_E2M1, DT_F8_E4M3,
+                                  DT_Q4_0, DT_Q8_0, DT_Q4_K, DT_Q6_K};
+    if (b->op && !strstr(b->op, "quant")) return;
+    memset(b->pool, 0x21, POOL_BYTES);
+    for (size_t t = 0; t < ARRAY_LEN(types); t++) bench_gemm_shape(b, types[t], 4864, 1024);
 }
 
 /* ---- attention: K in the lower half of the pool, V in the upper ---- */
@@ -366,6 +384,7 @@ status bench_kernels(const bench_options *o, FILE *out, error *err) {
                 be->n_threads == 1 ? ", CPU time" : "", "line", "median us", "best us", "GB/s",
                 "GFLOP/s", "%", "best %", "of limit", "GB/s", "GFLOP/s");
         bench_gemm(b);
+        bench_quant(b);
         bench_attention(b);
         bench_latent(b);
         bench_experts(b);
