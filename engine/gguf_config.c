@@ -87,6 +87,7 @@ static json_t *element(const gguf_value *v, uint64_t i) {
 
 /* One value for all layers. */
 static status shared_value(const reader *r, const char *key, const gguf_value *v, json_t **ret) {
+    if (v->n > LIMIT_LAYERS) return bad(r, key, "has more values than a model has layers");
     json_t *first = v->n ? element(v, 0) : NULL;
     if (!first) return bad(r, key, "holds no finite number");
     for (uint64_t i = 1; i < v->n; i++) {
