@@ -12,6 +12,7 @@
 #include "tokenizer/bytechars.h"
 #include "tokenizer/patterns.h"
 #include "tokenizer/uclass.h"
+#include "tokenizer/uscript.h"
 
 #define PRETOK_STEPS_MAX 32
 
@@ -25,6 +26,7 @@ typedef enum step_kind {
     STEP_DIGIT_RUNS,
     STEP_BERT,        /* white space removed, punctuation isolated */
     STEP_WORDS,       /* \w+|[^\w\s]+ */
+    STEP_SCRIPTS,     /* a word ends where another script begins */
     STEP_LENGTH,      /* runs of `length` characters */
     STEP_SPACE_FRONT, /* ByteLevel's add_prefix_space */
     STEP_BYTES,       /* from here on words are bytes */
@@ -190,6 +192,22 @@ static void cut_runs(int (*kind_of)(unsigned), str t, size_t base, bool bytes, s
     if (kind) emit(out, base + from, base + t.n);
 }
 
+/* What comes before the first character of a certain script is lost, as in the reference. */
+static void cut_scripts(str t, size_t base, bool bytes, span_vec *out) {
+    size_t from = t.n;
+    unsigned last = 0;
+    for (size_t at = 0, next; at < t.n; at = next) {
+        uint32_t cp;
+        next = next_char(t, at, bytes, &cp);
+        unsigned script = uscript(cp);
+        if (!script || script == last) continue;
+        if (last) emit(out, base + from, base + at);
+        from = at;
+        last = script;
+    }
+    emit(out, base + from, base + t.n);
+}
+
 static void cut_length(uint32_t length, str t, size_t base, bool bytes, span_vec *out) {
     uint32_t cp, n = 0;
     size_t from = 0;
@@ -215,6 +233,7 @@ static void cut(const step *st, pretok_work *w, str text, span s, bool bytes, sp
         break;
     case STEP_CHAR:
     case STEP_CHAR_EQ: cut_chars(st, t, s.off, bytes, &c); break;
+    case STEP_SCRIPTS: cut_scripts(t, s.off, bytes, out); break;
     case STEP_LENGTH: cut_length(st->length, t, s.off, bytes, out); break;
     case STEP_DIGIT_RUNS: cut_runs(kind_digits, t, s.off, bytes, out); break;
     case STEP_BERT: cut_runs(kind_bert, t, s.off, bytes, out); break;
@@ -457,6 +476,9 @@ static status parse_length(pretok *p, const json_t *j, error *err) {
 static status parse_bert(pretok *p, const json_t *j, error *err) {
     return add(p, (step){.kind = STEP_BERT}, err);
 }
+static status parse_scripts(pretok *p, const json_t *j, error *err) {
+    return add(p, (step){.kind = STEP_SCRIPTS}, err);
+}
 static status parse_whitespace(pretok *p, const json_t *j, error *err) {
     return add(p, (step){.kind = STEP_WORDS}, err);
 }
@@ -485,6 +507,7 @@ static status parse(pretok *p, const json_t *j, int depth, error *err) {
         {"Punctuation", parse_punctuation},      {"BertPreTokenizer", parse_bert},
         {"Whitespace", parse_whitespace},        {"WhitespaceSplit", parse_whitespace_split},
         {"CharDelimiterSplit", parse_delimiter}, {"FixedLength", parse_length},
+        {"UnicodeScripts", parse_scripts},
     };
     str type = js_get_str(j, "type");
     if (str_eqz(type, "Sequence")) return parse_sequence(p, j, depth, err);

@@ -167,10 +167,20 @@ def byte_level_normal():
     return t
 
 
+def scripts():
+    t = Tokenizer(models.BPE(unk_token="<unk>"))
+    t.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.UnicodeScripts(),
+                                               pre_tokenizers.Punctuation()])
+    t.train_from_iterator(CORPUS, trainers.BpeTrainer(
+        vocab_size=300, special_tokens=["<unk>"], show_progress=False))
+    return t
+
+
 def newer():
     """What the library learned later: made with 0.23.3, appended to cases.jsonl."""
     yield "word_level", word_level()
     yield "byte_level_normal", byte_level_normal()
+    yield "scripts", scripts()
 
 
 def make_all():
