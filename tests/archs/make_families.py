@@ -21,10 +21,8 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoConfig, AutoModel, AutoModelForCausalLM, AutoModelForMaskedLM
 from transformers.utils import logging
 
-from make_archs import (BOS, DISTINCT, DTYPE, EOS, HERE, LONG, MARGIN, SHORT, VOCAB, goldens_prompt, greedy, logits,
+from make_archs import (BOS, DISTINCT, DTYPE, EOS, HERE, KEPT, LONG, MARGIN, SHORT, VOCAB, goldens_prompt, greedy, logits,
                         logprobs, numbers, tokenizer, write, write_golden)
-
-KEPT = [0, 7]  # rows of the short prompt's logits that are stored beside the last
 
 COMMON = dict(vocab_size=VOCAB, bos_token_id=BOS, eos_token_id=EOS)
 LLAMA = dict(COMMON, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2,

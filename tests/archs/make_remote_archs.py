@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 import reference_remote as reference
-from make_archs import (BOS, DISTINCT, DTYPE, EOS, HERE, LONG, MARGIN, NEW, SHORT, VOCAB, goldens_prompt, logprobs,
+from make_archs import (BOS, DISTINCT, DTYPE, EOS, HERE, KEPT, LONG, MARGIN, NEW, SHORT, VOCAB, goldens_prompt, logprobs,
                         numbers, store, tokenizer, write, write_golden)
 
 FAMILY = {"chatglm_6b": "chatglm", "yi_first": "yi", "yi": "yi"}  # of functions or folders that are called otherwise
@@ -301,7 +301,7 @@ def goldens(run, family, c, seed):
         out = run(ids, n, n)
         case = {"name": name, "prompt": ids, "prompt_logprobs": logprobs(out, ids), "logits_last": numbers(out[-1])}
         if name == "short":
-            case["logits"] = [numbers(r) for r in out]
+            case["logits_at"], case["logits"] = KEPT, [numbers(out[i]) for i in KEPT]
         if is_dynamic(c):
             case["rope_total_len"] = n
             cases.append(case)
