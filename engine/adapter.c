@@ -83,14 +83,11 @@ static dtype storage_of(const binder *b, int32_t module) {
  * says, so such adapters can only be merged. */
 static status check_reach(const binder *b, const arch_tensor *t, const adapter_delta *d,
                           error *err) {
-    static const weight_slot apart[] = {W_K_UP, W_V_UP, W_EXPERT_UP, W_EXPERT_DOWN, W_POS_EMBED};
+    if (adapter_slot_is_product(t->slot) || t->slot == W_EMBED) return OK;
     static const weight_slot norms[] = {W_EMBED_NORM, W_ATTN_NORM,    W_ATTN_OUT_NORM,
                                         W_MLP_NORM,   W_MLP_OUT_NORM, W_FINAL_NORM};
-    bool ok = slot_infos[t->slot].kind != SLOT_VECTOR;
-    for (size_t i = 0; i < ARRAY_LEN(apart); i++) ok = ok && t->slot != apart[i];
     for (size_t i = 0; i < ARRAY_LEN(norms); i++)
-        ok = ok || t->slot == norms[i] || t->slot == norms[i] + 1;
-    if (ok) return OK;
+        if (t->slot == norms[i] || t->slot == norms[i] + 1) return OK;
     return error_set(err, ERR_UNSUPPORTED,
                      "%s: module %s changes \"%s\", which an adapter beside the base cannot; "
                      "--merge-lora can",

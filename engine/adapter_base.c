@@ -81,6 +81,27 @@ static int32_t module_of(const adapter_pair *p, const arch_tensor *t) {
                : -1;
 }
 
+bool adapter_slot_is_product(weight_slot slot) {
+    static const weight_slot products[] = {
+        W_PROJ_IN, W_QKV,    W_Q_A,       W_Q_B,         W_KV_A,        W_O,    W_UP,
+        W_DOWN,    W_ROUTER, W_SHARED_UP, W_SHARED_DOWN, W_SHARED_GATE, W_HEAD, W_PROJ_OUT};
+    for (size_t i = 0; i < ARRAY_LEN(products); i++)
+        if (slot == products[i]) return true;
+    return false;
+}
+
+/* Factors of rows would have to reach a bias that is kept with others of its kind. */
+static status place_item_bias(const adapter_pair *p, const arch_tensor *t, const adapter_delta *d,
+                              error *err) {
+    weight_slot next = (weight_slot)(t->slot == W_EXPERT_GATE ? W_EXPERT_UP_BIAS : t->slot + 1);
+    if (!d->bias && !d->b_bias && !weights_at(p->w, t->layer, next)) return OK;
+    return error_set(
+        err, ERR_UNSUPPORTED,
+        "%s: module %s changes the bias of \"%s\", one of several of its kind: that is "
+        "not supported",
+        p->source.files.files[0], d->name, t->name);
+}
+
 static status place_tensor(adapter_pair *p, int32_t i, uint8_t *placed, error *err) {
     const arch_tensor *t = &p->w->a->tensors[i];
     bool is_bias = str_ends(str_z(t->name), STR(".bias")) && t->cols == 0;
@@ -102,6 +123,7 @@ static status place_tensor(adapter_pair *p, int32_t i, uint8_t *placed, error *e
     }
     if (slot_infos[t->slot].kind != SLOT_MATRIX) return OK;
     if (d->bias || d->b_bias || d->c_scales_bias) {
+        if (!adapter_slot_is_product(t->slot)) return place_item_bias(p, t, d, err);
         if (d->rows != t->src_rows) return fail_shape(p, t, d, err);
         p->bias_of[i] = m;
         placed[m] |= 2;
@@ -131,7 +153,7 @@ static status check_complete(const adapter_pair *p, error *err) {
     for (int32_t i = 0; i < p->w->a->n_tensors; i++) {
         const arch_tensor *t = &p->w->a->tensors[i];
         if (slot_infos[t->slot].kind != SLOT_MATRIX || p->of_tensor[i] >= 0 || t->slot == W_HEAD ||
-            t->slot == W_EXPERT_UP || t->slot == W_EXPERT_DOWN)
+            !adapter_slot_is_product(t->slot))
             continue;
         char module[512];
         snprintf(module, sizeof module, STR_FMT, STR_ARG(module_name(t, ".weight")));

@@ -43,5 +43,8 @@ NODISCARD status adapter_norm_rows(adapter_pair *p, int32_t tensor, error *err);
 static inline int32_t adapter_first(const adapter_pair *p, int32_t layer, weight_slot slot) {
     int32_t row = layer < 0 ? p->w->a->n_layers : layer;
     return p->first[(size_t)row * W_SLOT_COUNT + slot];
-}
+} /* Is the slot a matrix that forward_linear multiplies by, with its bias in the slot after it? Not
+   * those that are kept item by item: experts, and the lifts of latent attention. */
+bool adapter_slot_is_product(weight_slot slot);
+
 #endif
