@@ -18,8 +18,9 @@ typedef struct convert_options {
     const char *out;           /* a directory, made if it is not there; or NAME.gguf */
     dtype dt;                  /* f32, f16, bf16; DT_COUNT: as stored, quantised weights as f16 */
     uint64_t shard_bytes;      /* most bytes of a safetensors file; 0: one file */
-    /* Add what a GGUF file says of the tokenizer; may be NULL. */
-    status (*add_tokenizer)(void *ctx, gguf_writer *g, error *err);
+    /* Add what a GGUF file says of the tokenizer, before anything is written; may be NULL. `rows`
+     * is the model's vocabulary: so many tokens there should be. */
+    status (*add_tokenizer)(void *ctx, int32_t rows, gguf_writer *g, error *err);
     void *ctx;
 } convert_options;
 

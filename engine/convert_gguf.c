@@ -266,7 +266,8 @@ status convert_to_gguf(convert_plan *p, error *err) {
     status st = resolve_target(p, &m, f, err);
     if (st == OK) st = convert_list(p, err);
     if (st == OK) set_types(p);
-    if (st == OK && p->o->add_tokenizer) st = p->o->add_tokenizer(p->o->ctx, &m.g, err);
+    if (st == OK && p->o->add_tokenizer)
+        st = p->o->add_tokenizer(p->o->ctx, p->e->a->vocab, &m.g, err);
     if (st == OK) st = gguf_write(p->o->out, &m.g, p->outs, p->n_outs, fill, p, err);
     gguf_writer_done(&m.g);
     return st;

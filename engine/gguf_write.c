@@ -74,6 +74,11 @@ void gguf_put_f32s(gguf_writer *g, const char *name, const float *list, uint64_t
     put(&g->kv, list, (size_t)n * sizeof *list);
 }
 
+void gguf_put_u8s(gguf_writer *g, const char *name, str bytes) {
+    array(g, name, GGUF_U8, bytes.n);
+    strbuf_add(&g->kv, bytes);
+}
+
 void gguf_put_bools(gguf_writer *g, const char *name, const bool *list, uint64_t n) {
     array(g, name, GGUF_BOOL, n);
     for (uint64_t i = 0; i < n; i++) strbuf_addc(&g->kv, list[i] ? 1 : 0);

@@ -20,6 +20,7 @@ void gguf_begin_strings(gguf_writer *g, const char *key, uint64_t n);
 void gguf_add_str(gguf_writer *g, str value);
 void gguf_put_i32s(gguf_writer *g, const char *key, const int32_t *list, uint64_t n);
 void gguf_put_f32s(gguf_writer *g, const char *key, const float *list, uint64_t n);
+void gguf_put_u8s(gguf_writer *g, const char *key, str bytes);
 void gguf_put_bools(gguf_writer *g, const char *key, const bool *list, uint64_t n);
 void gguf_writer_done(gguf_writer *g);
 

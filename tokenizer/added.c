@@ -39,6 +39,11 @@ bool added_set_empty(const added_set *s) {
     return s->tokens.n == 0;
 }
 
+const added_token *added_set_list(const added_set *s, size_t *ret_n) {
+    *ret_n = s->tokens.n;
+    return s->tokens.p;
+}
+
 static int32_t new_node(added_set *s, uint8_t byte, int32_t sibling) {
     vec_push(&s->nodes, ((trie_node){.token = -1, .child = -1, .sibling = sibling, .byte = byte}));
     return (int32_t)s->nodes.n - 1;

@@ -22,6 +22,8 @@ void added_set_free(added_set *s); /* takes NULL */
 /* Of equal patterns the first stays. Empty ones are left out. */
 void added_set_add(added_set *s, const added_token *t);
 bool added_set_empty(const added_set *s);
+/* All of them, in the order in which they came; borrowed. */
+const added_token *added_set_list(const added_set *s, size_t *ret_n);
 
 typedef struct added_part {
     int32_t id; /* -1: text between tokens */

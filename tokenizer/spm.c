@@ -248,7 +248,7 @@ static status make_bpe(spm *s, tokenizer *t, error *err) {
 
 static void make_unigram(spm *s, tokenizer *t) {
     unigram *u = s->unigram = unigram_new();
-    u->float_sums = true;
+    u->float_sums = !s->double_sums;
     u->types = s->types.p;
     u->unk = unknown_id(s);
     u->min = FLT_MAX;

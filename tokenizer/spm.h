@@ -13,6 +13,7 @@ typedef enum spm_algorithm { SPM_UNIGRAM = 1, SPM_BPE = 2 } spm_algorithm;
 
 typedef struct spm {
     bool dummy_prefix, remove_extra, escape, suffix, byte_fallback;
+    bool double_sums;  /* a Unigram adds as tokenizer.json's library does */
     bool unused_apart; /* UNUSED pieces take no part; otherwise a BPE with them is refused */
     uint64_t algorithm;
     charsmap *map;
