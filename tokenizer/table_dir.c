@@ -34,26 +34,37 @@ static status put_pieces(tok_table *t, int32_t n_rows, error *err) {
     return OK;
 }
 
+/* A flag of an added token that a table has no word for; NULL: none. `normalized` only matters
+ * where the normaliser changes the token. */
+static const char *lost_flag(const tok_table *t, const added_token *a) {
+    if (a->lstrip) return "lstrip";
+    if (a->rstrip) return "rstrip";
+    if (a->single_word) return "single_word";
+    return str_eq(a->pattern, tokenizer_piece(t->source, a->id)) ? NULL : "normalized";
+}
+
 static void put_added(tok_table *t) {
     const added_set *sets[] = {t->source->added, t->source->added_normalized};
+    const char *lost = NULL;
     int n_lost = 0;
-    str lost = {0};
+    str example = {0};
     for (size_t k = 0; k < ARRAY_LEN(sets); k++) {
         size_t n;
         const added_token *list = added_set_list(sets[k], &n);
         for (size_t i = 0; i < n; i++) {
             const added_token *a = &list[i];
             t->types[a->id] = tokenizer_is_special(t->source, a->id) ? SPM_CONTROL : SPM_USER;
-            if (!a->lstrip && !a->rstrip && !a->single_word) continue;
-            lost = tokenizer_piece(t->source, a->id);
+            const char *flag = lost_flag(t, a);
+            if (!flag) continue;
             n_lost++;
+            lost = flag;
+            example = tokenizer_piece(t->source, a->id);
         }
     }
     if (n_lost)
-        tok_table_note(t,
-                       "lstrip, rstrip or single_word of %d added tokens, such as \"" STR_FMT
-                       "\": GGUF has no word for them",
-                       n_lost, STR_ARG(str_cut(lost, 0, MIN(lost.n, (size_t)60))));
+        tok_table_note(
+            t, "flags of %d added tokens (%s of \"" STR_FMT "\"): GGUF has no word for them",
+            n_lost, lost, STR_ARG(str_cut(example, 0, MIN(example.n, (size_t)60))));
 }
 
 /* ---- ids ---- */

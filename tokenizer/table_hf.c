@@ -323,8 +323,8 @@ static json_t *post_processor(writing *w) {
 }
 
 static status put_tokenizer(const tok_table *t, strbuf *out, error *err) {
-    strbuf model = {0};
-    writing w = {.t = t, .out = &model};
+    strbuf made = {0};
+    writing w = {.t = t, .out = &made};
     status st = put_model(&w, err);
     w.out = out;
     if (st == OK) {
@@ -336,14 +336,14 @@ static status put_tokenizer(const tok_table *t, strbuf *out, error *err) {
         put_json(out, "post_processor", post);
         put_json(out, "decoder", w.decoder);
         strbuf_addz(out, ",\n  \"model\": ");
-        strbuf_add(out, strbuf_str(&model));
+        strbuf_add(out, strbuf_str(&made));
         strbuf_addz(out, "}\n}\n");
         json_decref(post);
     }
     json_decref(w.normalizer);
     json_decref(w.pre);
     json_decref(w.decoder);
-    strbuf_done(&model);
+    strbuf_done(&made);
     return st;
 }
 

@@ -16,7 +16,7 @@
 #define FIXTURES "tests/tokenizer/fixtures/"
 
 static const char *const texts[] = {
-    "../shared/data/tokenizers/ggml-vocab/ggml-vocab-gpt-2.gguf.inp", "tests/tokenizer/README.md",
+    "../shared/data/tokenizers/ggml-vocab/ggml-vocab-gpt-2.gguf.inp", "engine/README.md",
     "tokenizer/gguf_pre.c", "conf/demo-model/train/stories.py"};
 
 static int n_ok, n_failed, n_skipped;
