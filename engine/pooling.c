@@ -79,8 +79,11 @@ status pooling_read(const char *model_dir, str family_word, model_info *info, er
     info->pool_normalize = true;
     if (!dir_exists(model_dir)) return OK; /* one file */
     TRY(read_json(model_dir, "modules.json", &list, err));
+    if (!list) return OK;
     status st = OK;
-    if (json_is_array(list)) info->pool_normalize = false; /* unless a module says so */
+    if (!json_is_array(list))
+        st = error_set(err, ERR_FORMAT, "%s/modules.json: expected a list of modules", model_dir);
+    info->pool_normalize = false; /* unless a module says so */
     for (size_t i = 0; i < json_array_size(list) && st == OK; i++)
         st = read_module(model_dir, json_array_get(list, i), info, err);
     json_decref(list);

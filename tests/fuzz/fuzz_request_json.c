@@ -1,4 +1,4 @@
-/* A request body: JSON, then every field's parsing for both APIs, strict and not, then messages
+/* A request body: JSON, then every field's parsing for all APIs, strict and not, then messages
  * and prompts. The first byte chooses; the rest is the body. */
 #include <stdlib.h>
 #include <string.h>
@@ -6,6 +6,7 @@
 #include "conf/limits.h"
 #include "engine/base/json.h"
 #include "engine/base/mem.h"
+#include "server/embeddings.h"
 #include "server/messages.h"
 #include "server/params.h"
 #include "server/prompt.h"
@@ -24,19 +25,22 @@ static void params(const json_t *body, int bits) {
                      .chat = toy_chat(),
                      .defaults = d,
                      .max_model_len = 2048,
-                     .vocab = 512}};
-    api_kind kind = bits & 4 ? API_CHAT : API_COMPLETIONS;
+                     .vocab = 512,
+                     .hidden = 8}};
+    api_kind kind = bits & 8 ? API_EMBEDDINGS : bits & 4 ? API_CHAT : API_COMPLETIONS;
     arena *mem = arena_new(1 << 20);
     gen_params p;
     prompt *list;
     int32_t n;
     const char *code = NULL;
     error e;
-    if (params_parse(body, kind, &c, mem, &p, &e) == OK) {
-        status st = (kind == API_CHAT ? prompts_of_chat : prompts_of_text)(&m, body, &p, mem, &list,
-                                                                           &n, &e, &code);
+    status st = kind == API_EMBEDDINGS ? embeddings_params(body, &m, bits & 1, &p, &e)
+                                       : params_parse(body, kind, &c, mem, &p, &e);
+    if (st == OK) {
+        st = (kind == API_CHAT ? prompts_of_chat : prompts_of_text)(&m, body, &p, mem, &list, &n,
+                                                                    &e, &code);
         int32_t max;
-        for (int32_t i = 0; st == OK && i < n; i++)
+        for (int32_t i = 0; st == OK && i < n && kind != API_EMBEDDINGS; i++)
             if (prompt_max_tokens(&m, &p, list[i].n, &max, &e, &code) == OK &&
                 (max < 0 || list[i].n < 1 || (int64_t)list[i].n + max > 2048))
                 abort();
