@@ -28,7 +28,7 @@ NAMES = ["llama-bias", "llama-rope-llama3", "llama-rope-yarn-v5", "llama-head-di
          "xverse", "qwen1", "qwen2-tied", "qwen3-v5", "qwen3-moe", "gemma", "phi3", "phi3-longrope", "phi4-mini",
          "stablelm", "cohere", "cohere-qk-norm", "cohere2", "olmo", "olmo2", "neox", "gpt2", "bloom", "falcon-40b",
          "internlm2", "internlm3", "minicpm-untied", "deepseek-moe", "deepseek-v2", "deepseek-v3", "chatglm2",
-         "glm4-9b", "glm4", "glm4-moe-air", "gpt-oss", "bert"]
+         "glm4-9b", "glm4", "glm4-moe-air", "gpt-oss", "bert", "baichuan-7b"]
 
 SMALL = dict(families.LLAMA, hidden_size=32)
 GEMMA = dict(families.COMMON, hidden_size=64, num_attention_heads=2, num_key_value_heads=1, intermediate_size=40,
@@ -47,6 +47,10 @@ CASES = {
     "gguf-qwen2-moe": families.case("Qwen2MoeForCausalLM", "qwen2_moe", dict(
         SMALL, **families.MOE, num_experts=6, shared_expert_intermediate_size=40, norm_topk_prob=False,
         decoder_sparse_step=1, rms_norm_eps=1e-6, tie_word_embeddings=False)),
+    "gguf-minicpm3": families.case("MiniCPM3ForCausalLM", "minicpm3", dict(
+        families.CASES["minicpm3"]["config"], num_hidden_layers=2, hidden_size=64, scale_emb=12, scale_depth=1.4,
+        dim_model_base=256, max_position_embeddings=128, rope_scaling={
+            **families.LONGROPE, "factor": 1.0, "original_max_position_embeddings": 128}), embed=0.015, final=3, mix=2, distinct=7),
 }
 
 
@@ -54,6 +58,10 @@ def convert(folder, out):
     hparams = ModelBase.load_hparams(folder, False)
     model = get_model_class(get_model_architecture(hparams, ModelType.TEXT), mmproj=False)
     model.set_vocab = lambda self: None
+    if model.__name__ == "BaichuanModel":  # passes other tensors than W_pack on to itself, forever
+        own = model.modify_tensors
+        model.modify_tensors = lambda self, data, name, layer: (
+            own(self, data, name, layer) if "W_pack" in name else [(self.map_tensor_name(name), data)])
     exact = hparams.get("dtype", hparams.get("torch_dtype")) in (None, "float32")
     types = gguf.LlamaFileType
     with torch.inference_mode():
