@@ -10,6 +10,7 @@
 #include "engine/convert.h"
 #include "server/cmd.h"
 #include "server/cmd_convert_tok.h"
+#include "server/cmd_lora.h"
 
 #define COPY_BYTES_MAX ((size_t)256 << 20)
 
@@ -60,7 +61,7 @@ static status copy_companions(const char *from, const char *to, error *err) {
 static convert_options options_of(const conf *c) {
     convert_options o = {.model = c->model,
                          .register_path = c->register_path,
-                         .adapter = c->lora,
+                         .adapter = cmd_lora_dir(c),
                          .out = c->out,
                          .dt = DT_COUNT,
                          .shard_bytes = c->shard_size};

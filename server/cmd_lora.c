@@ -43,12 +43,16 @@ void cmd_lora_split(str value, char **ret_name, char **ret_dir) {
     *ret_name = fresh(n ? str_cut(value, 0, n) : path_base(*ret_dir));
 }
 
+const char *cmd_lora_dir(const conf *c) {
+    size_t n = c->lora ? name_length(str_z(c->lora)) : 0;
+    return c->lora ? c->lora + (n ? n + 1 : 0) : NULL;
+}
+
 void cmd_lora_options(const conf *c, engine_options *o) {
     bool merge = c->merge_lora && c->lora;
-    size_t n = c->lora ? name_length(str_z(c->lora)) : 0;
     o->lora_rank_max = (int32_t)c->max_lora_rank;
     o->adapters_max = (c->lora || c->lora_updates) && !merge ? (int32_t)c->max_loras : 0;
-    o->merge_lora = merge ? c->lora + (n ? n + 1 : 0) : NULL; /* the only one: it ends there */
+    o->merge_lora = merge ? cmd_lora_dir(c) : NULL;
 }
 
 status cmd_lora_load(const conf *c, adapters *list, error *err) {

@@ -300,7 +300,7 @@ def written():
             out, g = os.path.join(b.dir, "out-" + adapter.replace("/", "-")), f"{ROOT}/{adapter}/golden.json"
             with open(g) as f:
                 g = json.load(f)
-            pagoda("convert", b.path, "--lora", f"{ROOT}/{adapter}", "--out", out)
+            pagoda("convert", b.path, "--lora", f"x={ROOT}/{adapter}", "--out", out)
             got = json.loads(pagoda("logits", out, "--all", text=json.dumps(g["prompt"]) + "\n"))["logits"]
             for row, want in zip(g["rows"], g["logits"]):
                 assert len(got[row]) == len(want)
