@@ -480,6 +480,12 @@ static void encode_cached(const bpe *b, str word, vec_i32 *ids) {
     wordcache_put(b->cache, &k, ids->p + from, ids->n - from);
 }
 
+/* Not one of the private ids, which may turn out to be unknown. */
+static bool is_symbol(const bpe *b, uint32_t cp) {
+    int32_t id = bpe_char_id(b, cp);
+    return id >= 0 && id < b->n_ids;
+}
+
 /* End of the part of a word that starts at `at`. A part may end between two characters that are
  * symbols and stand so in no piece: no merge reaches across. (Not beside other characters: they may
  * vanish, become bytes that merge, or have to be fused.) */
@@ -488,8 +494,8 @@ static size_t part_end(const bpe *b, str word, size_t at) {
     at += char_len(b, word, at, &left);
     for (; at < word.n; left = cp) {
         size_t k = char_len(b, word, at, &cp);
-        bool apart = !is_joined(b, left, cp) && bpe_char_id(b, cp) >= 0;
-        if (apart && (!b->careful || bpe_char_id(b, left) >= 0)) break;
+        bool apart = !is_joined(b, left, cp) && is_symbol(b, cp);
+        if (apart && (!b->careful || is_symbol(b, left))) break;
         at += k;
     }
     return at;
@@ -516,20 +522,19 @@ static void resolve_measured(const bpe *b, vec_i32 *ids, size_t from, lengths *l
     for (size_t i = from; i < ids->n; i++) vec_push(&in, ids->p[i]);
     ids->n = from;
     for (size_t i = 0; i < in.n; i++) {
-        bool private = in.p[i] >= b->n_ids, unk_pending = false;
+        bool private = in.p[i] >= b->n_ids, unk = in.p[i] == b->unk;
         size_t before = ids->n;
         if (private) {
             char ch[4];
             size_t n = utf8_put(b->privates.p[in.p[i] - b->n_ids], ch);
-            add_unknown(b, str_n(ch, n), ids, &unk_pending);
-        } else
+            add_unknown(b, str_n(ch, n), ids, &unk);
+        } else if (!unk)
             vec_push(ids, in.p[i]);
-        bool fuse = unk_pending && b->fuse_unk && ids->n > from && ids->p[ids->n - 1] == b->unk;
-        if (fuse) {
+        if (unk && b->fuse_unk && ids->n > from && ids->p[ids->n - 1] == b->unk) {
             len->p[len->n - 1] += in_len.p[i];
             continue;
         }
-        if (unk_pending) vec_push(ids, b->unk);
+        if (unk) vec_push(ids, b->unk);
         fill_lengths(len, ids->n - from, ids->n - before > 1 ? 1 : in_len.p[i]);
     }
     vec_done(&in);
