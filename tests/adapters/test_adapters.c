@@ -8,6 +8,7 @@
 
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
+#include "tests/golden/expect.h"
 #include "tests/golden/model_run.h"
 
 #define ROOT         "tests/adapters"
@@ -16,18 +17,7 @@
 #define NEW          16
 #define MAX_ADAPTERS 32
 
-static int n_failed;
 static bool table;
-
-#define EXPECT(cond, ...)                                                                          \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            n_failed++;                                                                            \
-            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                             \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-        }                                                                                          \
-    } while (0)
 
 static const sample_params greedy = {
     .top_p = 1, .typical_p = 1, .repetition_penalty = 1, .n_logprobs = 3};

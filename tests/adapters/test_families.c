@@ -13,6 +13,7 @@
 #include "engine/base/rng.h"
 #include "engine/engine_internal.h"
 #include "engine/tensor_write.h"
+#include "tests/golden/expect.h"
 #include "tests/golden/model_run.h"
 
 #define ROOT  "tests/archs"
@@ -20,17 +21,7 @@
 #define RANK  2
 #define N_IDS 14
 
-static int n_failed, n_done;
-
-#define EXPECT(cond, ...)                                                                          \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            n_failed++;                                                                            \
-            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                             \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-        }                                                                                          \
-    } while (0)
+static int n_done;
 
 static status open_base(const char *dir, const char *merge, engine **ret, error *err) {
     engine_options o = {.model_dir = dir,

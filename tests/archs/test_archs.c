@@ -9,6 +9,7 @@
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "engine/engine_internal.h"
+#include "tests/golden/expect.h"
 #include "tests/golden/model_run.h"
 
 #define ROOT         "tests/archs"
@@ -16,18 +17,7 @@
 #define AUTO_LIMIT   2e-2 /* the checkpoint's own types: bf16 activations in products, bf16 pages */
 #define N_GREEDY     32
 
-static int n_failed;
 static bool table;
-
-#define EXPECT(cond, ...)                                                                          \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            n_failed++;                                                                            \
-            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                             \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-        }                                                                                          \
-    } while (0)
 
 typedef struct result {
     double logits, logprobs; /* worst relative, worst absolute error */

@@ -10,23 +10,14 @@
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "engine/convert.h"
+#include "tests/golden/expect.h"
 #include "tests/golden/model_run.h"
 
 #define ROOT  "tests/archs"
 #define N_IDS 7
 #define LIMIT 2e-6 /* relative */
 
-static int n_failed, n_gguf, n_refused;
-
-#define EXPECT(cond, ...)                                                                          \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            n_failed++;                                                                            \
-            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                             \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-        }                                                                                          \
-    } while (0)
+static int n_gguf, n_refused;
 
 static const int32_t ids[N_IDS] = {1, 2, 3, 40, 50, 60, 7};
 

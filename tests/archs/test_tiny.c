@@ -10,19 +10,8 @@
 #include "engine/base/mem.h"
 #include "engine/family.h"
 #include "engine/tiny.h"
+#include "tests/golden/expect.h"
 #include "tests/golden/model_run.h"
-
-static int n_failed;
-
-#define EXPECT(cond, ...)                                                                          \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            n_failed++;                                                                            \
-            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                             \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-        }                                                                                          \
-    } while (0)
 
 static void remove_dir(const char *dir) {
     static const char *const names[] = {"config.json", "model.safetensors"};

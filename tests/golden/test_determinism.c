@@ -23,6 +23,7 @@
 #include "engine/base/rng.h"
 #include "engine/engine.h"
 #include "scheduler/scheduler.h"
+#include "tests/unit/suite.h"
 
 enum { SUBJECTS = 6, CROWD = 64, N_NEW = 24, SHARED = 40, TOP = 3 };
 
@@ -264,9 +265,5 @@ int main(void) {
     tcase_add_test(t, dynamic_rope);
     tcase_add_test(t, bf16_demo_model);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

@@ -6,23 +6,12 @@
 
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
+#include "tests/golden/expect.h"
 #include "tests/golden/model_run.h"
 
 #define DATA      "../shared/data/models/"
 #define TOLERANCE 1e-4 /* of logits, relative */
 #define EXIT_SKIP 77
-
-static int n_failed;
-
-#define EXPECT(cond, ...)                                                                          \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            n_failed++;                                                                            \
-            fprintf(stderr, "%s: ", #cond);                                                        \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-        }                                                                                          \
-    } while (0)
 
 typedef struct worst {
     double logits, logprobs;

@@ -6,23 +6,12 @@
 
 #include "engine/base/mem.h"
 #include "engine/base/rng.h"
+#include "tests/golden/expect.h"
 #include "tests/golden/model_run.h"
 
 #define N_CROWD 64
 #define N_NEW   24
 #define PROMPT  40
-
-static int n_failed;
-
-#define EXPECT(cond, ...)                                                                          \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            n_failed++;                                                                            \
-            fprintf(stderr, "%s:%d: %s: ", __FILE__, __LINE__, #cond);                             \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-        }                                                                                          \
-    } while (0)
 
 /* Every allocation of the process is counted: these take the place of libc's. */
 static _Atomic long n_allocs;

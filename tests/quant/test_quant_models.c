@@ -7,22 +7,11 @@
 
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
+#include "tests/golden/expect.h"
 #include "tests/golden/model_run.h"
 
 #define ROOT  "tests/quant"
 #define LIMIT 2e-5 /* relative, of a position's logits */
-
-static int n_failed;
-
-#define EXPECT(cond, ...)                                                                          \
-    do {                                                                                           \
-        if (!(cond)) {                                                                             \
-            n_failed++;                                                                            \
-            fprintf(stderr, "%s: ", #cond);                                                        \
-            fprintf(stderr, __VA_ARGS__);                                                          \
-            fprintf(stderr, "\n");                                                                 \
-        }                                                                                          \
-    } while (0)
 
 static double row_error(const json_t *want, const float *got, size_t v) {
     int32_t m;

@@ -18,6 +18,7 @@
 #include "engine/base/thread.h"
 #include "engine/base/utf8.h"
 #include "engine/base/vec.h"
+#include "tests/unit/suite.h"
 
 START_TEST(status_table_is_complete) {
     for (int s = 0; s < STATUS_COUNT; s++) {
@@ -281,9 +282,5 @@ int main(void) {
     tcase_add_test(t, waker_counts);
     tcase_add_test(t, mem_map_is_aligned);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

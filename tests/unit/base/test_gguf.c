@@ -6,6 +6,7 @@
 
 #include "engine/base/gguf.h"
 #include "engine/base/mem.h"
+#include "tests/unit/suite.h"
 #include "tests/golden/gguf_write.h"
 
 static const float numbers[8] = {0.5f, -1, 2, 3, 4, 5, 6, 7};
@@ -279,9 +280,5 @@ int main(void) {
     tcase_add_test(t, bad_offsets);
     tcase_add_test(t, not_a_gguf_file);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

@@ -6,6 +6,7 @@
 #include "conf/conf.h"
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
+#include "tests/unit/suite.h"
 
 /* Parse the words up to NULL. */
 static status parse(conf *c, error *err, conf_cmd cmd, char **words) {
@@ -287,9 +288,5 @@ int main(void) {
     tcase_add_test(t, test_example_file);
     tcase_add_test(t, test_help);
     tcase_add_test(t, test_lists_grow);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

@@ -6,6 +6,7 @@
 #include "conf/conf.h"
 #include "conf/mindformers.h"
 #include "engine/base/mem.h"
+#include "tests/unit/suite.h"
 
 static conf load(const char *text, const char *overrides) {
     conf c;
@@ -163,9 +164,5 @@ int main(void) {
     tcase_add_test(t, alias_bomb);
     tcase_add_test(t, aliases);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

@@ -9,6 +9,7 @@
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "engine/engine.h"
+#include "tests/unit/suite.h"
 #include "tests/golden/tiny_model.h"
 
 #define Q    "base_model.model.model.layers.0.self_attn.q_proj"
@@ -349,9 +350,5 @@ int main(void) {
     tcase_add_test(alone, patterns_beyond_us_are_refused);
     suite_add_tcase(s, with);
     suite_add_tcase(s, alone);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

@@ -9,6 +9,7 @@
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "engine/expr.h"
+#include "tests/unit/suite.h"
 
 /* Expressions */
 
@@ -392,9 +393,5 @@ int main(void) {
     tcase_add_test(t, bad_configs_name_the_key);
     tcase_add_test(t, what_does_not_fit_is_refused);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

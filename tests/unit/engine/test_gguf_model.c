@@ -8,6 +8,7 @@
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "engine/gguf.h"
+#include "tests/unit/suite.h"
 #include "tests/golden/gguf_write.h"
 #include "tests/golden/tiny_model.h"
 
@@ -290,9 +291,5 @@ int main(void) {
     tcase_add_test(t, split_files);
     tcase_add_test(t, split_names);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

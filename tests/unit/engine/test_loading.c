@@ -9,6 +9,7 @@
 #include "engine/base/mem.h"
 #include "engine/engine_internal.h"
 #include "engine/loader.h"
+#include "tests/unit/suite.h"
 #include "tests/golden/tiny_model.h"
 
 #define FILE_NAME  "model.safetensors"
@@ -460,9 +461,5 @@ int main(void) {
     tcase_add_test(t, registered_family);
     tcase_add_test(t, not_finite_fails_alone);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

@@ -3,6 +3,7 @@
 
 #include <check.h>
 #include <stdlib.h>
+#include "tests/unit/suite.h"
 
 static mock_options plain(void) {
     return (mock_options){.vocab = 100,
@@ -116,9 +117,5 @@ int main(void) {
     tcase_add_test(t, wrong_page_is_found);
     tcase_add_test(t, text_then_eos_but_not_before_min_tokens);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

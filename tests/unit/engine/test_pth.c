@@ -9,6 +9,7 @@
 #include "engine/base/mem.h"
 #include "engine/engine_internal.h"
 #include "engine/pth.h"
+#include "tests/unit/suite.h"
 #include "tests/golden/tiny_model.h"
 
 #define SEEDS "tests/fuzz/corpus/pth/"
@@ -314,9 +315,5 @@ int main(void) {
     tcase_add_test(t, model_gives_the_same_bits);
     tcase_add_test(t, pointers);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

@@ -10,6 +10,7 @@
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "engine/quant_module.h"
+#include "tests/unit/suite.h"
 
 #define GOLDEN "../shared/specs/quant_golden.json"
 
@@ -491,9 +492,5 @@ int main(void) {
     tcase_add_test(tc, views_pick_rows_of_the_module);
     tcase_add_test(tc, orders_and_lists_are_held_against_tensors);
     suite_add_tcase(s, tc);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -12,6 +12,7 @@
 #include "engine/base/mem.h"
 #include "engine/base/rng.h"
 #include "engine/sampler_scan.h"
+#include "tests/unit/suite.h"
 
 #define CASES "tests/unit/engine/sampler_cases.json"
 
@@ -379,9 +380,5 @@ int main(int argc, char **argv) {
     tcase_add_test(t, bad_rows_fail_alone);
     tcase_add_test(t, scans_agree_with_plain_loops);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

@@ -6,6 +6,7 @@
 #include <stdlib.h>
 
 #include "kernels/dtype.h"
+#include "tests/unit/suite.h"
 
 START_TEST(every_f16_and_bf16_round_trips) {
     for (uint32_t u = 0; u < 65536; u++) {
@@ -76,9 +77,5 @@ int main(void) {
     tcase_add_test(tc, bf16_rounds_to_nearest_even);
     tcase_add_test(tc, sizes_and_names);
     suite_add_tcase(s, tc);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -7,6 +7,7 @@
 #include "engine/base/mem.h"
 #include "kernels/backend.h"
 #include "kernels/select.h"
+#include "tests/unit/suite.h"
 
 static backend *be; /* NULL: the CPU lacks the level */
 
@@ -516,9 +517,5 @@ int main(void) {
     tcase_add_checked_fixture(tc, NULL, teardown);
     for (size_t i = 0; i < ARRAY_LEN(tests); i++) tcase_add_loop_test(tc, tests[i], 0, ISA_COUNT);
     suite_add_tcase(s, tc);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

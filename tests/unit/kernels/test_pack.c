@@ -5,6 +5,7 @@
 #include "engine/base/mem.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/pack.h"
+#include "tests/unit/suite.h"
 
 /* The value of row n, column k: different for each, exact in f16 and bf16. */
 static float value(int32_t n, int32_t k) {
@@ -111,9 +112,5 @@ int main(void) {
     tcase_add_test(tc, every_level_fills_every_slot);
     tcase_add_test(tc, grids_use_their_threads);
     suite_add_tcase(s, tc);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -12,6 +12,7 @@
 #include "engine/base/mem.h"
 #include "engine/base/rng.h"
 #include "kernels/quant.h"
+#include "tests/unit/suite.h"
 
 #define FIXTURES "tests/kernels/quant_blocks.json"
 #define GOLDEN   "../shared/specs/quant_golden.json"
@@ -256,9 +257,5 @@ int main(void) {
     tcase_add_test(tc, codes_are_their_formula);
     tcase_add_test(tc, activations_are_rounded_as_the_spec_says);
     suite_add_tcase(s, tc);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

@@ -6,6 +6,7 @@
 
 #include "engine/base/rng.h"
 #include "kernels/backend.h"
+#include "tests/unit/suite.h"
 
 static backend *be;
 
@@ -172,9 +173,5 @@ int main(void) {
     tcase_add_test(tc, logsumexp_of_long_rows);
     tcase_add_test(tc, unknown_isa_is_a_sentence);
     suite_add_tcase(s, tc);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

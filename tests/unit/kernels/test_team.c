@@ -8,6 +8,7 @@
 
 #include "engine/base/clock.h"
 #include "kernels/cpu/team.h"
+#include "tests/unit/suite.h"
 
 typedef struct job {
     team *t;
@@ -129,9 +130,5 @@ int main(void) {
     tcase_add_test(tc, idle_team_parks);
     tcase_add_test(tc, ranges_cover_exactly);
     suite_add_tcase(s, tc);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

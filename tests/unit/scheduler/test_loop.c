@@ -12,6 +12,7 @@
 #include "engine/base/rng.h"
 #include "engine/base/thread.h"
 #include "scheduler/scheduler.h"
+#include "tests/unit/suite.h"
 #include "tests/sim/fake.h"
 
 enum { VOCAB = 50000 };
@@ -447,9 +448,5 @@ int main(void) {
     tcase_add_test(tc, idle_costs_nothing);
     tcase_add_test(tc, many_fronts_one_engine);
     suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_NORMAL);
-    int n = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return n != 0;
+    return suite_run(s);
 }

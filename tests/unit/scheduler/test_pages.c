@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "scheduler/prefix.h"
+#include "tests/unit/suite.h"
 
 static hash128 name(uint64_t x) {
     return (hash128){{x, ~x}};
@@ -133,9 +134,5 @@ int main(void) {
     tcase_add_test(tc, a_hash_names_the_whole_text_before);
     tcase_add_test(tc, a_match_ends_at_the_first_gap);
     suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_NORMAL);
-    int n = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return n != 0;
+    return suite_run(s);
 }

@@ -7,6 +7,7 @@
 #include "engine/base/rng.h"
 #include "scheduler/core.h"
 #include "scheduler/state.h"
+#include "tests/unit/suite.h"
 #include "tests/sim/fake.h"
 
 enum { VOCAB = 50000, S = 4 };
@@ -653,9 +654,5 @@ int main(void) {
     tcase_add_test(tc, a_whole_prompt_must_fit_a_step);
     tcase_add_test(tc, options_are_clamped);
     suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_NORMAL);
-    int n = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return n != 0;
+    return suite_run(s);
 }

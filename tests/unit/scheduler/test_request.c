@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "scheduler/request.h"
+#include "tests/unit/suite.h"
 
 START_TEST(the_ring_is_bounded_and_an_end_always_fits) {
     static const struct {
@@ -79,9 +80,5 @@ int main(void) {
     tcase_add_test(tc, the_last_reference_frees);
     tcase_add_test(tc, the_end_is_told_once);
     suite_add_tcase(s, tc);
-    SRunner *sr = srunner_create(s);
-    srunner_run_all(sr, CK_NORMAL);
-    int n = srunner_ntests_failed(sr);
-    srunner_free(sr);
-    return n != 0;
+    return suite_run(s);
 }

@@ -5,6 +5,7 @@
 
 #include "engine/base/mem.h"
 #include "server/adapters.h"
+#include "tests/unit/suite.h"
 
 /* A host that keeps count. A path that begins with '!' cannot be loaded. */
 static bool used[9];
@@ -139,9 +140,5 @@ int main(void) {
     tcase_add_test(t, an_empty_list_takes_none);
     tcase_add_test(t, threads);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

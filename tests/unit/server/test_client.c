@@ -7,6 +7,7 @@
 
 #include "engine/base/mem.h"
 #include "server/client.h"
+#include "tests/unit/suite.h"
 
 static void url_is(const char *text, const char *host, const char *port, const char *base) {
     client_url u;
@@ -206,9 +207,5 @@ int main(void) {
     tcase_add_test(t, test_events_are_dropped);
     tcase_add_test(t, test_refusal);
     tcase_add_test(t, test_stream_over_a_socket);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

@@ -6,6 +6,7 @@
 
 #include "engine/base/file.h"
 #include "server/keys.h"
+#include "tests/unit/suite.h"
 
 static char path[64];
 
@@ -173,10 +174,7 @@ int main(void) {
     tcase_add_test(t, reload_keeps_plain_keys_and_counts);
     tcase_add_test(t, no_keys);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
+    int code = suite_run(s);
     if (path[0]) unlink(path);
-    return failed ? 1 : 0;
+    return code;
 }

@@ -7,6 +7,7 @@
 #include "engine/base/rng.h"
 #include "engine/base/utf8.h"
 #include "server/output.h"
+#include "tests/unit/suite.h"
 #include "tests/api/toy_tokenizer.h"
 
 typedef struct fixture {
@@ -165,9 +166,5 @@ int main(void) {
     tcase_add_test(t, special_tokens_are_hidden_or_not);
     tcase_add_test(t, random_tokens);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

@@ -8,6 +8,7 @@
 #include "engine/base/mem.h"
 #include "engine/base/rng.h"
 #include "server/stop.h"
+#include "tests/unit/suite.h"
 
 static uint32_t draw(uint64_t *at, uint32_t n) {
     return rng_philox(0x5707, 0, (*at)++).x[0] % n;
@@ -96,9 +97,5 @@ int main(void) {
     tcase_add_test(t, nothing_to_stop);
     tcase_add_test(t, holds_back_no_more_than_needed);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

@@ -13,6 +13,7 @@
 #include "server/peers.h"
 #include "server/routes.h"
 #include "server/server.h"
+#include "tests/unit/suite.h"
 
 START_TEST(routes_are_found) {
     route_match m;
@@ -125,9 +126,5 @@ int main(void) {
     tcase_add_test(t, messages_take_their_form);
     tcase_add_test(t, defaults_come_from_the_model);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

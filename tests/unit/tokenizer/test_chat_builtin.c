@@ -11,6 +11,7 @@
 #include "engine/base/mem.h"
 #include "tokenizer/chat.h"
 #include "tokenizer/chat_builtin.h"
+#include "tests/unit/suite.h"
 
 static char dir[] = "/tmp/pagoda-formats-XXXXXX";
 
@@ -188,9 +189,5 @@ int main(void) {
     tcase_add_test(t, damaged_comments);
     tcase_add_test(t, model_without_template);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? 1 : 0;
+    return suite_run(s);
 }

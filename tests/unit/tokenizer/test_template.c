@@ -9,6 +9,7 @@
 #include "engine/base/mem.h"
 #include "engine/base/thread.h"
 #include "tokenizer/template.h"
+#include "tests/unit/suite.h"
 
 static status render_limited(str source, const char *vars, const template_limits *limits,
                              strbuf *out, error *err) {
@@ -323,9 +324,5 @@ int main(void) {
     tcase_add_test(t, accumulating_is_linear);
     tcase_add_test(t, one_template_many_threads);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

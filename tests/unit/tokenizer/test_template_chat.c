@@ -10,6 +10,7 @@
 #include "engine/base/json.h"
 #include "engine/base/mem.h"
 #include "tokenizer/chat.h"
+#include "tests/unit/suite.h"
 
 static char dir[64];
 
@@ -293,9 +294,5 @@ int main(void) {
     tcase_add_test(t, continue_final_message);
     tcase_add_test(t, variables_as_given);
     suite_add_tcase(s, t);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed ? EXIT_FAILURE : EXIT_SUCCESS;
+    return suite_run(s);
 }

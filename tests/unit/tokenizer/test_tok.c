@@ -13,6 +13,7 @@
 #include "tokenizer/jscan.h"
 #include "tokenizer/tok.h"
 #include "tokenizer/unorm.h"
+#include "tests/unit/suite.h"
 
 #define DIR "tests/tokenizer/fixtures/"
 
@@ -388,9 +389,5 @@ int main(void) {
     tcase_add_test(c, normalization_test_file);
     tcase_add_test(c, scanner_of_json);
     suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return suite_run(s);
 }

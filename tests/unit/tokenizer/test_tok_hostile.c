@@ -10,6 +10,7 @@
 #include "engine/base/utf8.h"
 #include "tokenizer/detok.h"
 #include "tokenizer/tokenizer.h"
+#include "tests/unit/suite.h"
 
 #define DIR       "tests/tokenizer/fixtures/"
 #define BYTES     ((size_t)1 << 17)
@@ -110,9 +111,5 @@ int main(void) {
     tcase_add_loop_test(c, long_texts_are_linear, 0, ARRAY_LEN(files));
     tcase_add_test(c, too_many_tokens_is_an_answer);
     suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return suite_run(s);
 }

@@ -7,6 +7,7 @@
 #include "engine/base/rng.h"
 #include "tokenizer/matcher.h"
 #include "tokenizer/scan.h"
+#include "tests/unit/suite.h"
 
 static uint64_t seed = 1, drawn;
 
@@ -157,9 +158,5 @@ int main(int argc, char **argv) {
     tcase_add_test(c, oniguruma_is_translated);
     tcase_add_test(c, unknown_syntax_is_refused);
     suite_add_tcase(s, c);
-    SRunner *r = srunner_create(s);
-    srunner_run_all(r, CK_NORMAL);
-    int failed = srunner_ntests_failed(r);
-    srunner_free(r);
-    return failed != 0;
+    return suite_run(s);
 }
