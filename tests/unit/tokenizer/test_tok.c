@@ -188,7 +188,7 @@ START_TEST(damaged_files_are_refused_by_name) {
     refuse("{\"normalizer\":{\"type\":\"Foo\"},\"model\":{\"type\":\"BPE\",\"vocab\":{}}}", "Foo");
     refuse("{\"pre_tokenizer\":{\"type\":\"Foo\"},\"model\":{\"type\":\"BPE\",\"vocab\":{}}}",
            "Foo");
-    refuse("{\"decoder\":{\"type\":\"CTC\"},\"model\":{\"type\":\"BPE\",\"vocab\":{}}}", "CTC");
+    refuse("{\"decoder\":{\"type\":\"Blur\"},\"model\":{\"type\":\"BPE\",\"vocab\":{}}}", "Blur");
     refuse("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\\ud800\":0},\"merges\":[]}}", "surrogate");
     refuse("{\"model\":{\"type\":\"BPE\",\"vocab\":{},\"dropout\":0.5}}", "dropout");
     refuse("{\"x\":\"\xFF\"}", "UTF-8");
