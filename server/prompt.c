@@ -8,6 +8,11 @@
 #include "server/fields.h"
 #include "server/messages.h"
 
+/* The body's field that the prompts are in. */
+static const char *field_of(const gen_params *p) {
+    return p->kind == API_EMBEDDINGS ? "input" : "prompt";
+}
+
 static status too_long(const model *m, int64_t n_prompt, bool more, error *err,
                        const char **ret_code) {
     *ret_code = "context_length_exceeded";
@@ -95,7 +100,8 @@ static status of_ids(const model *m, const json_t *list, const gen_params *p, ar
         int64_t id = json_is_integer(v) ? json_integer_value(v) : -1;
         if (id < 0 || id >= m->m.vocab)
             st = error_set_param(err, ERR_INVALID, "prompt",
-                                 "prompt[%zu] must be a token id from 0 to %d", i, m->m.vocab - 1);
+                                 "%s[%zu] must be a token id from 0 to %d", field_of(p), i,
+                                 m->m.vocab - 1);
         else
             vec_push(&ids, (int32_t)id);
     }
@@ -115,14 +121,14 @@ static status of_value(const model *m, const json_t *v, const gen_params *p, are
     if (json_is_string(v)) return of_text(m, p, js_str(v), mem, ret, err, ret_code);
     if (json_is_array(v)) return of_ids(m, v, p, mem, ret, err, ret_code);
     return error_set_param(err, ERR_INVALID, "prompt",
-                           "prompt must be a string, a list of strings, of token ids, or of lists "
-                           "of token ids, found %s in it",
-                           json_kind(v));
+                           "%s must be a string, a list of strings, of token ids, or of lists of "
+                           "token ids, found %s in it",
+                           field_of(p), json_kind(v));
 }
 
 status prompts_of_text(const model *m, const json_t *body, const gen_params *p, arena *mem,
                        prompt **ret, int32_t *ret_n, error *err, const char **ret_code) {
-    const char *field = p->kind == API_EMBEDDINGS ? "input" : "prompt";
+    const char *field = field_of(p);
     const json_t *v = js_get(body, field);
     if (!v) return error_set_param(err, ERR_INVALID, field, "%s is missing", field);
     /* A list of ids is one prompt; a list of anything else is several. */
