@@ -3,10 +3,8 @@
  * From a model of the same naming the config is copied, with another dtype and without its
  * quantization_config. From a GGUF file it is made: the family whose names the GGUF family replaced
  * (`extends`) says under which key each variable belongs. */
-#include <errno.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "engine/arch_eval.h"
 #include "engine/base/file.h"
@@ -220,9 +218,7 @@ status convert_to_hf(convert_plan *p, error *err) {
     status st = make_config(p, &to, &config, err);
     if (st == OK) st = arch_resolve(to, config, "config.json", names, &p->to, err);
     if (st == OK) st = convert_list(p, err);
-    if (st == OK && mkdir(p->o->out, 0755) != 0 && errno != EEXIST)
-        st =
-            error_set(err, ERR_IO, "%s: cannot make the directory: %s", p->o->out, strerror(errno));
+    if (st == OK) st = model_dir_make(p->o->out, err);
     if (st == OK) st = put_weights(p, err);
     if (st == OK) st = put_config(p, config, err);
     json_decref(config);

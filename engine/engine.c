@@ -4,6 +4,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <unistd.h>
 
 #include "conf/limits.h"
 #include "engine/base/check.h"
@@ -99,8 +100,13 @@ static status read_config(engine *e, const char *model, json_t **ret, char **ret
         return OK;
     }
     if (!dir_exists(model))
-        return error_set(err, ERR_NOT_FOUND, "%s: no such model directory", model);
+        return error_set(err, ERR_NOT_FOUND, "%s: %s", model,
+                         access(model, F_OK) == 0 ? "neither a model directory nor a GGUF file"
+                                                  : "no such model directory");
     *ret_path = path_join(model, "config.json");
+    /* Several GGUF files say better what is wrong than the config that is not there. */
+    if (!file_exists(*ret_path) && checkpoint_has_weights(model))
+        TRY(checkpoint_open(model, &e->ckpt, err));
     return model_config_read(*ret_path, ret, err);
 }
 

@@ -5,12 +5,25 @@
 #include <fcntl.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
+#include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "engine/base/str.h"
 
 #define STRIP 16384 /* elements converted at a time */
+
+status model_dir_make(const char *dir, error *err) {
+    char *config = path_join(dir, "config.json");
+    status st = OK;
+    if (file_exists(config))
+        st = error_set(err, ERR_INVALID, "%s: there is a model here already", config);
+    else if (mkdir(dir, 0755) != 0 && errno != EEXIST)
+        st = error_set(err, ERR_IO, "%s: cannot make the directory: %s", dir, strerror(errno));
+    mem_free(config);
+    return st;
+}
 
 static status failed(const out_file *f, const char *what, error *err) {
     return error_set(err, ERR_IO, "%s: cannot %s: %s", f->path, what, strerror(errno));

@@ -24,6 +24,11 @@ static inline int64_t tensor_out_count(const tensor_out *t) {
  * tensor, in order. */
 typedef status (*tensor_fill)(void *ctx, int32_t i, float *ret, error *err);
 
+/* Make the directory for a model if it is not there. One that holds a config.json is refused:
+ * what is left of two models would be taken for one. config.json is written last, so a directory
+ * that has one is whole. */
+NODISCARD status model_dir_make(const char *dir, error *err);
+
 /* A safetensors file. Memory: the largest tensor as f32. */
 NODISCARD status tensors_write_safetensors(const char *path, const tensor_out *list, int32_t n,
                                            tensor_fill fill, void *ctx, error *err);

@@ -3,11 +3,9 @@
  * user's keys. The tensors are those of the resolved arch, so nothing here knows a layer. */
 #include "engine/tiny.h"
 
-#include <errno.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "engine/arch.h"
 #include "engine/base/file.h"
@@ -135,11 +133,8 @@ static status fill_random(void *ctx, int32_t i, float *ret, error *err) {
 
 static status write_config(const char *dir, json_t *config, error *err) {
     char *path = path_join(dir, "config.json");
-    status st = file_exists(path)
-                    ? error_set(err, ERR_INVALID, "%s: there is a model here already", path)
-                    : OK;
     char *text = json_dumps(config, JSON_INDENT(2));
-    if (st == OK) st = file_write_atomic(path, str_z(text), err);
+    status st = file_write_atomic(path, str_z(text), err);
     free(text);
     mem_free(path);
     return st;
@@ -167,10 +162,9 @@ status tiny_model_make(const tiny_options *o, error *err) {
         config = make_config(f, o);
         st = arch_resolve(f, config, "config.json", (tensor_names){all_there, NULL}, &a, err);
     }
-    if (st == OK && mkdir(o->dir, 0755) != 0 && errno != EEXIST)
-        st = error_set(err, ERR_IO, "%s: cannot make the directory: %s", o->dir, strerror(errno));
-    if (st == OK) st = write_config(o->dir, config, err);
+    if (st == OK) st = model_dir_make(o->dir, err);
     if (st == OK) st = write_weights(a, o, err);
+    if (st == OK) st = write_config(o->dir, config, err);
     arch_free(a);
     json_decref(config);
     family_set_done(&set);

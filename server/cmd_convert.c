@@ -4,6 +4,7 @@
 #include <dirent.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
@@ -103,6 +104,11 @@ static status convert(const conf *c, error *err) {
     return st;
 }
 
+static bool same_file(const char *a, const char *b) {
+    struct stat x, y;
+    return stat(a, &x) == 0 && stat(b, &y) == 0 && x.st_dev == y.st_dev && x.st_ino == y.st_ino;
+}
+
 int cmd_convert(const conf *c) {
     error err;
     const char *more = c->lora;
@@ -110,7 +116,7 @@ int cmd_convert(const conf *c) {
     if (more && conf_list_next(&more, &adapter) && conf_list_next(&more, &adapter))
         return cmd_failf("convert merges one --lora, not several");
     if (!c->model || !c->out) return cmd_failf("convert needs a model and --out DIR or FILE.gguf");
-    if (strcmp(c->model, c->out) == 0) return cmd_failf("--out must not be the model itself");
+    if (same_file(c->model, c->out)) return cmd_failf("--out must not be the model itself");
     if (convert(c, &err) != OK) return cmd_fail(&err);
     printf("%s: written\n", c->out);
     return 0;

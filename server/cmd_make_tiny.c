@@ -61,10 +61,10 @@ int cmd_make_tiny(const conf *c) {
     json_t *set = NULL;
     if (!c->family || !c->out) return cmd_failf("make-tiny needs a family and --out DIR");
     if (c->config_keys && js_parse(str_z(c->config_keys), &set, &err) != OK) {
-        error_prefix(&err, "config_keys");
+        error_prefix(&err, "--config-keys");
         return cmd_fail(&err);
     }
-    if (set && !json_is_object(set)) return cmd_failf("config_keys: expected a JSON object");
+    if (set && !json_is_object(set)) return cmd_failf("--config-keys: expected a JSON object");
     tiny_options o = {.family = c->family,
                       .register_path = c->register_path,
                       .dir = c->out,
