@@ -25,11 +25,13 @@
 
 /* Its later steps see the byte alphabet, in which some bytes are digits. */
 #define FALCON                                                                                     \
-    "{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Punctuation\",\"behavior\":"            \
-    "\"Contiguous\"},"                                                                             \
-    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false},{\"type\":\"Digits\"},{\"type\":"         \
-    "\"Split\","                                                                                   \
-    "\"pattern\":{\"Regex\":\"[0-9][0-9][0-9]\"},\"behavior\":\"Isolated\"}]}"
+    "{\"type\":\"Sequence\",\"pretokenizers\":["                                                   \
+    "{\"type\":\"Punctuation\",\"behavior\":\"Contiguous\"},"                                      \
+    "{\"type\":\"ByteLevel\",\"add_prefix_space\":false,\"trim_offsets\":true,"                    \
+    "\"use_regex\":true},"                                                                         \
+    "{\"type\":\"Digits\",\"individual_digits\":false},"                                           \
+    "{\"type\":\"Split\",\"pattern\":{\"Regex\":\"[0-9][0-9][0-9]\"},"                             \
+    "\"behavior\":\"Isolated\",\"invert\":false}]}"
 
 #define PATTERNS_MAX 6
 #define BOS          1

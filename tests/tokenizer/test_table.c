@@ -1,7 +1,10 @@
 /* Vocabularies from one container into the other and back: GGUF -> files of a directory -> table ->
  * GGUF, and the other way round. At every station the tokenizer gives the ids of the first one, on
  * real texts. The real vocabularies are in ../shared/data, read in place; our small fixtures are
- * always there, some of which GGUF has no word for: those say so. */
+ * always there, some of which GGUF has no word for: those say so.
+ *
+ * test_table FROM TO writes FROM's tokenizer to TO (a directory, or NAME.gguf without tensors): for
+ * looking at it with other programs. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -197,7 +200,13 @@ static void rows_are_filled(void) {
     }
 }
 
-int main(void) {
+static int write_one(const char *from, const char *to) {
+    bool gguf_out = str_ends(str_z(to), STR(".gguf"));
+    return (gguf_out ? to_gguf(from, from, to) : to_files(from, from, to)) ? 0 : 1;
+}
+
+int main(int argc, char **argv) {
+    if (argc == 3) return write_one(argv[1], argv[2]);
     static const char *const ggufs[] = {
         GGML "baichuan.gguf",       GGML "bert-bge.gguf",
         GGML "deepseek-coder.gguf", GGML "falcon.gguf",
