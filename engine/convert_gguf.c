@@ -11,16 +11,13 @@
 #include "engine/gguf.h"
 #include "engine/gguf_write.h"
 
-/* The family of GGUF files for a Hugging Face family: the one that says so in `gguf`, else the one
- * that extends it. */
+/* The family of GGUF files whose `hf` names this one. */
 static const family *gguf_family(const convert_plan *p) {
     const family_set *s = &p->e->families;
-    str named = js_get_str(p->f->root, "gguf");
     for (int i = 0; i < s->n; i++) {
-        const family *f = &s->list[i];
-        if (strncmp(f->name, "gguf_", 5) != 0) continue;
-        if (named.n ? str_eqz(named, f->name) : str_eqz(js_get_str(f->root, "extends"), p->f->name))
-            return f;
+        const json_t *list = js_get(s->list[i].root, "hf");
+        for (size_t k = 0; k < json_array_size(list); k++)
+            if (str_eqz(js_str(json_array_get(list, k)), p->f->name)) return &s->list[i];
     }
     return NULL;
 }
@@ -171,8 +168,24 @@ static status read_back(const meta *m, const convert_plan *p, json_t **ret, erro
     return OK;
 }
 
-/* Do two archs compute the same, but for the order of rotated pairs? */
-static const char *difference(const arch *a, const arch *b) {
+static bool same_dims(const arch *a, const arch *b) {
+    return a->n_layers == b->n_layers && a->hidden == b->hidden && a->n_heads == b->n_heads &&
+           a->n_kv_heads == b->n_kv_heads && a->head_dim == b->head_dim && a->vocab == b->vocab &&
+           a->attn == b->attn && a->latent == b->latent && a->rope_width == b->rope_width &&
+           a->nope_width == b->nope_width && a->v_width == b->v_width;
+}
+
+static bool same_ends(const arch *a, const arch *b) {
+    return a->embed_norm == b->embed_norm && a->proj_in == b->proj_in &&
+           a->proj_out == b->proj_out && a->pos_embed == b->pos_embed &&
+           (!a->pos_embed || a->pos_embed_offset == b->pos_embed_offset) &&
+           a->type_embed == b->type_embed && a->final_norm == b->final_norm &&
+           a->has_head == b->has_head;
+}
+
+const char *convert_difference(const arch *a, const arch *b) {
+    if (!same_dims(a, b)) return "width or number of heads";
+    if (!same_ends(a, b)) return "embedding or head";
     if (a->mask != b->mask || a->positions != b->positions) return "mask or positions";
     if (fabsf(a->eps - b->eps) > 1e-9f || a->norm != b->norm) return "norm";
     if (a->embed_scale != b->embed_scale) return "embedding scale";
@@ -185,7 +198,8 @@ static const char *difference(const arch *a, const arch *b) {
         if (x.attn.rope >= 0 && y.attn.rope >= 0) {
             const rope_spec *r = &a->ropes[x.attn.rope], *s = &b->ropes[y.attn.rope];
             if (fabs(r->theta - s->theta) > 1e-6 * r->theta || r->dim != s->dim) return "rope";
-            if (r->scaling != s->scaling && !s->weight_factors) return "rope scaling";
+            if (r->scaling != s->scaling && !s->weight_factors && !r->weight_factors)
+                return "rope scaling";
             x.attn.rope = y.attn.rope;
         }
         if (x.attn.rope != y.attn.rope) return "rope";
@@ -197,7 +211,7 @@ static const char *difference(const arch *a, const arch *b) {
         if (memcmp(&x.mlp, &y.mlp, sizeof x.mlp) != 0) return "feed-forward net";
         if (memcmp(&x.attn_branch, &y.attn_branch, sizeof x.attn_branch) != 0 ||
             memcmp(&x.mlp_branch, &y.mlp_branch, sizeof x.mlp_branch) != 0 ||
-            x.parallel != y.parallel)
+            x.parallel != y.parallel || x.shared_norm != y.shared_norm)
             return "residual";
     }
     return NULL;
@@ -222,8 +236,12 @@ static status resolve_target(convert_plan *p, const meta *m, const family *f, er
     TRY(read_back(m, p, &config, err));
     status st = arch_resolve(f, config, p->o->out, (tensor_names){will_have, p}, &p->to, err);
     json_decref(config);
-    if (st != OK) return st;
-    const char *what = difference(p->e->a, p->to);
+    if (st != OK) {
+        error_prefix(err, "%s: GGUF of architecture \"%s\" cannot say this model", p->o->model,
+                     m->arch);
+        return ERR_UNSUPPORTED;
+    }
+    const char *what = convert_difference(p->e->a, p->to);
     if (!what) return OK;
     return error_set(err, ERR_UNSUPPORTED,
                      "%s: GGUF of architecture \"%s\" cannot say this model's %s", p->o->model,

@@ -1,8 +1,8 @@
 /* The Hugging Face end: config.json and safetensors, in one file or in shards with an index.
  *
  * From a model of the same naming the config is copied, with another dtype and without its
- * quantization_config. From a GGUF file it is made: the family whose names the GGUF family replaced
- * (`extends`) says under which key each variable belongs. */
+ * quantization_config. From a GGUF file it is made: the family that the GGUF family names first
+ * (`hf`) says under which key each variable belongs. */
 #include <stdio.h>
 #include <string.h>
 
@@ -112,20 +112,44 @@ static const char *dtype_word(dtype dt) {
     return dt == DT_F32 ? "float32" : dt == DT_BF16 ? "bfloat16" : "float16";
 }
 
-static status make_config(convert_plan *p, const family **ret_family, json_t **ret, error *err) {
-    bool gguf = p->e->ckpt.config != NULL;
-    str parent = js_get_str(p->f->root, "extends");
-    const family *to = gguf ? family_named(&p->e->families, parent) : p->f;
-    if (!to)
-        return error_set(err, ERR_UNSUPPORTED,
-                         "%s: family %s does not say which Hugging Face family it is", p->o->model,
-                         p->f->name);
-    json_t *config = gguf ? json_object() : json_deep_copy(p->config);
-    status st = gguf ? config_of_gguf(p, to, config, err) : OK;
-    json_object_del(config, "quantization_config");
-    *ret_family = to;
-    *ret = config;
+/* A GGUF file as family `to`: its config and p->to, if that is the same computation. */
+static status try_family(convert_plan *p, const family *to, json_t **ret, error *err) {
+    json_t *config = json_object();
+    status st = config_of_gguf(p, to, config, err);
+    if (st == OK)
+        st = arch_resolve(to, config, "config.json", (tensor_names){all_there, NULL}, &p->to, err);
+    const char *what = st == OK ? convert_difference(p->e->a, p->to) : NULL;
+    if (what) st = error_set(err, ERR_UNSUPPORTED, "another %s", what);
+    if (st == OK) {
+        *ret = config;
+        return OK;
+    }
+    error_prefix(err, "%s: a config.json of family %s cannot say this model", p->o->model,
+                 to->name);
+    arch_free(p->to);
+    p->to = NULL;
+    json_decref(config);
+    return ERR_UNSUPPORTED;
+}
+
+/* The first family of `hf` that is the model's. */
+static status target_of_gguf(convert_plan *p, json_t **ret, error *err) {
+    const json_t *list = js_get(p->f->root, "hf");
+    status st = error_set(err, ERR_UNSUPPORTED,
+                          "%s: family %s does not say which Hugging Face family it is", p->o->model,
+                          p->f->name);
+    for (size_t i = 0; i < json_array_size(list) && st != OK; i++) {
+        const family *to = family_named(&p->e->families, js_str(json_array_get(list, i)));
+        if (to) st = try_family(p, to, ret, err);
+    }
     return st;
+}
+
+static status target_of_hf(convert_plan *p, json_t **ret, error *err) {
+    *ret = json_deep_copy(p->config);
+    json_object_del(*ret, "quantization_config");
+    return arch_resolve(p->f, *ret, "config.json", (tensor_names){source_has, &p->e->ckpt}, &p->to,
+                        err);
 }
 
 static status put_config(convert_plan *p, json_t *config, error *err) {
@@ -211,12 +235,9 @@ static status put_weights(convert_plan *p, error *err) {
 }
 
 status convert_to_hf(convert_plan *p, error *err) {
-    const family *to = NULL;
     json_t *config = NULL;
-    tensor_names names = {source_has, &p->e->ckpt};
-    if (p->e->ckpt.config) names = (tensor_names){all_there, NULL};
-    status st = make_config(p, &to, &config, err);
-    if (st == OK) st = arch_resolve(to, config, "config.json", names, &p->to, err);
+    bool gguf_source = p->e->ckpt.config != NULL;
+    status st = gguf_source ? target_of_gguf(p, &config, err) : target_of_hf(p, &config, err);
     if (st == OK) st = convert_list(p, err);
     if (st == OK) st = model_dir_make(p->o->out, err);
     if (st == OK) st = put_weights(p, err);

@@ -26,6 +26,8 @@ status convert_fill(void *plan, int32_t i, float *ret, error *err);
 /* The target's arch, then convert_list. */
 NODISCARD status convert_to_hf(convert_plan *p, error *err);
 NODISCARD status convert_to_gguf(convert_plan *p, error *err);
+/* What two archs compute otherwise, but for the order of rotated pairs; NULL: nothing. */
+const char *convert_difference(const arch *a, const arch *b);
 /* outs from p->to: drops biases that the source does not have; errors when anything else is
  * missing, or when the source has what the target has no place for. */
 NODISCARD status convert_list(convert_plan *p, error *err);

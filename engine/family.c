@@ -127,6 +127,7 @@ static json_t *merge(const json_t *parent, const json_t *child) {
                                          "rope", "final", "packs"};
     json_t *all = json_deep_copy(parent);
     json_object_del(all, "match");
+    json_object_del(all, "hf");
     const char *key;
     json_t *v;
     json_object_foreach((json_t *)child, key, v) {

@@ -18,7 +18,8 @@ const key_rule family_keys[] = {
     {"tokenizer", KEY_OBJECT},
     {"tokenizer.file", KEY_SCALAR},
     {"tokenizer.pretokenizer", KEY_SCALAR},
-    {"gguf", KEY_SCALAR},    /* the family of the same models as GGUF files */
+    {"hf",
+     KEY_LIST}, /* of GGUF files: the families whose models they hold, one to return to first */
     {"pooling", KEY_SCALAR}, /* last, first or mean: embeddings where no 1_Pooling says */
     {"tiny", KEY_ANY},       /* config.json keys for make-tiny */
     {"chat", KEY_OBJECT},

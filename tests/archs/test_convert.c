@@ -17,7 +17,7 @@
 #define N_IDS 7
 #define LIMIT 2e-6 /* relative */
 
-static int n_gguf, n_refused;
+static int n_gguf, n_back, n_refused;
 
 static const int32_t ids[N_IDS] = {1, 2, 3, 40, 50, 60, 7};
 
@@ -66,7 +66,8 @@ static void check_gguf(const char *name, const char *dir, const float *want, con
         compare(name, "as GGUF", want, file);
         o = (convert_options){.model = file, .out = back, .dt = DT_F32};
         st = convert_run(&o, &err);
-        EXPECT(st == OK, "%s: back: %s", name, err.text);
+        EXPECT(st == OK || st == ERR_UNSUPPORTED, "%s: back: %s", name, err.text);
+        n_back += st == OK;
         if (st == OK) compare(name, "from GGUF", want, back);
         remove_all(back);
     } else {
@@ -113,8 +114,8 @@ int main(void) {
         free(list[i]);
     }
     free(list);
-    EXPECT(n_gguf > 10, "%d went through GGUF", n_gguf);
-    printf("%d checkpoints converted, %d through GGUF and back, %d refused by name\n", n, n_gguf,
-           n_refused);
+    EXPECT(n_gguf > 40 && n_back > 30, "%d went through GGUF, %d back", n_gguf, n_back);
+    printf("%d checkpoints converted, %d to GGUF, %d of them back, %d refused by name\n", n, n_gguf,
+           n_back, n_refused);
     return n_failed != 0;
 }
