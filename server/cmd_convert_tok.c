@@ -90,7 +90,8 @@ status convert_make_files(const char *gguf_path, tok_files_text *ret, error *err
     tok_table t;
     gguf g;
     status st = gguf_open(path, &g, err);
-    if (st == OK) {
+    bool opened = st == OK;
+    if (opened) {
         st = tok_table_of_gguf(&g, &t, err);
         if (st != OK) error_prefix(err, "%s", path);
         if (st == OK) {
@@ -99,7 +100,7 @@ status convert_make_files(const char *gguf_path, tok_files_text *ret, error *err
         }
         gguf_close(&g);
     }
-    if (st != OK) error_prefix(err, "tokenizer (--no-tokenizer leaves it out)");
+    if (opened && st != OK) error_prefix(err, "tokenizer (--no-tokenizer leaves it out)");
     mem_free(path);
     return st;
 }
