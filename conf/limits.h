@@ -6,7 +6,6 @@
 /* HTTP and JSON */
 #define LIMIT_HEADER_BYTES     (16 * 1024)
 #define LIMIT_JSON_DEPTH       96
-#define LIMIT_URL_BYTES        2048
 #define LIMIT_REQUEST_ID_BYTES 128
 
 /* One request */

@@ -77,7 +77,6 @@ typedef struct arch_attn {
     int32_t logn_base; /* q *= log(pos+1)/log(base) past base; 0: off */
     qk_norm_kind qk_norm;
     norm_kind qk_norm_kind;
-    bool qk_norm_after_rope;
     bool sinks;
 } arch_attn;
 

@@ -98,9 +98,6 @@ void rt_addz(rt *r, const char *z) {
 void rt_addc(rt *r, char c) {
     rt_add(r, &c, 1);
 }
-void rt_addcp(rt *r, uint32_t cp) {
-    if (!strbuf_addcp(&r->out, cp)) rt_too_large(r, "bytes of output", (int64_t)r->output_max);
-}
 void rt_addf(rt *r, const char *fmt, ...) {
     char text[512];
     va_list ap;
@@ -267,12 +264,6 @@ static dict_entry *dict_find(rt *r, const dict *d, val key) {
 const val *dict_get(rt *r, const dict *d, val key) {
     dict_entry *e = dict_find(r, d, key);
     return e ? &e->value : NULL;
-}
-
-const val *dict_getz(const dict *d, const char *key) {
-    for (uint32_t i = 0; i < d->n; i++)
-        if (is_str(d->e[i].key) && str_eqz(val_str(d->e[i].key), key)) return &d->e[i].value;
-    return NULL;
 }
 
 void dict_set(rt *r, dict *d, val key, val value) {

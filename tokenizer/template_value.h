@@ -159,7 +159,6 @@ static inline void rt_leave(rt *r) {
 void rt_add(rt *r, const char *p, size_t n);
 void rt_addz(rt *r, const char *z);
 void rt_addc(rt *r, char c);
-void rt_addcp(rt *r, uint32_t cp);
 void rt_addf(rt *r, const char *fmt, ...) PRINTF_LIKE(2, 3);
 /* Everything added since `mark` (an earlier r->out.n) as a string, taken off the output again. */
 val rt_cut(rt *r, size_t mark);
@@ -235,7 +234,6 @@ void vals_add(rt *r, vals *v, val x);
 dict *dict_new(rt *r, size_t cap);
 void dict_set(rt *r, dict *d, val key, val value);
 const val *dict_get(rt *r, const dict *d, val key); /* NULL if absent */
-const val *dict_getz(const dict *d, const char *key);
 
 /* --- what Python's built-ins say about a value */
 const char *type_name(val v); /* "str", "dict", "Undefined", ... */

@@ -61,7 +61,3 @@ char *arena_strdup(arena *a, str s) {
     if (p && s.n) memcpy(p, s.p, s.n);
     return p;
 }
-
-size_t arena_bytes(const arena *a) {
-    return a->bytes;
-}

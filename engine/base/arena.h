@@ -17,6 +17,5 @@ void *arena_alloc(arena *a, size_t bytes);
 void *arena_array(arena *a, size_t n, size_t size);
 /* NUL-terminated copy; NULL as above. */
 char *arena_strdup(arena *a, str s);
-size_t arena_bytes(const arena *a);
 
 #endif

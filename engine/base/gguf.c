@@ -359,12 +359,6 @@ int64_t gguf_get_int(const gguf *g, const char *key, int64_t fallback) {
     return v && !v->is_array && gguf_i64(v, 0, &x) ? x : fallback;
 }
 
-double gguf_get_real(const gguf *g, const char *key, double fallback) {
-    const gguf_value *v = gguf_find(g, key);
-    double x;
-    return v && !v->is_array && gguf_f64(v, 0, &x) ? x : fallback;
-}
-
 bool gguf_get_bool(const gguf *g, const char *key, bool fallback) {
     const gguf_value *v = gguf_find(g, key);
     return v && !v->is_array && v->kind == GGUF_BOOL ? v->p[0] != 0 : fallback;

@@ -89,7 +89,6 @@ bool gguf_i64(const gguf_value *v, uint64_t i, int64_t *ret);
 bool gguf_f64(const gguf_value *v, uint64_t i, double *ret);
 /* A scalar of that key, or the fallback when it is absent or of another kind. */
 int64_t gguf_get_int(const gguf *g, const char *key, int64_t fallback);
-double gguf_get_real(const gguf *g, const char *key, double fallback);
 bool gguf_get_bool(const gguf *g, const char *key, bool fallback);
 str gguf_get_str(const gguf *g, const char *key); /* {NULL,0} if absent or not one string */
 

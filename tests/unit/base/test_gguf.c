@@ -75,8 +75,10 @@ START_TEST(values_of_every_kind) {
     ck_assert_int_eq(gguf_get_int(&g, "u64", 7), 7);
     ck_assert_int_eq(gguf_get_int(&g, "i64", 7), -1);
     ck_assert(gguf_get_bool(&g, "bool", false) && !gguf_get_bool(&g, "u8", false));
-    ck_assert(gguf_get_real(&g, "f32", 0) == 0.25 && gguf_get_real(&g, "f64", 0) == 0.75);
-    ck_assert(gguf_get_real(&g, "u8", 0) == 200 && gguf_get_real(&g, "tokens", 9) == 9);
+    double y;
+    ck_assert(gguf_f64(gguf_find(&g, "f32"), 0, &y) && y == 0.25);
+    ck_assert(gguf_f64(gguf_find(&g, "f64"), 0, &y) && y == 0.75);
+    ck_assert(gguf_f64(gguf_find(&g, "u8"), 0, &y) && y == 200);
     ck_assert_int_eq(gguf_get_int(&g, "types", 9), 9);
     ck_assert(gguf_get_str(&g, "tokens").p == NULL && gguf_get_str(&g, "absent").p == NULL);
     int64_t x;
