@@ -66,6 +66,24 @@ static status keep(const model *m, const gen_params *p, vec_i32 *ids, arena *mem
     return OK;
 }
 
+/* Embeddings lose the end of a text, and keep what stands around it ([CLS], [SEP], the token that
+ * is pooled), as tokenizers cut for their encoders; prompts of texts to come lose their beginning
+ * (keep). */
+static status cut_end(const model *m, str text, size_t most, vec_i32 *ids, error *err) {
+    vec_i32 plain = {0};
+    if (ids->n <= most) return OK;
+    status st = tokenizer_encode(m->m.tok, text, ENCODE_PLAIN, 0, &plain, err);
+    size_t around = ids->n > plain.n ? ids->n - plain.n : 0, before = 0;
+    if (st == OK && plain.n > 0 && around < most) {
+        while (before < around && ids->p[before] != plain.p[0]) before++;
+        size_t after = around - before;
+        memmove(ids->p + most - after, ids->p + ids->n - after, after * sizeof *ids->p);
+        ids->n = most;
+    }
+    vec_done(&plain);
+    return st;
+}
+
 static status encode(const model *m, const gen_params *p, str text, arena *mem, prompt *ret,
                      error *err, const char **ret_code) {
     vec_i32 ids = {0};
@@ -73,6 +91,8 @@ static status encode(const model *m, const gen_params *p, str text, arena *mem, 
     size_t bound = p->truncate_prompt > 0 ? 0 : (size_t)m->m.max_model_len;
     status st = tokenizer_encode(m->m.tok, text, flags, bound, &ids, err);
     if (st == ERR_TOO_LARGE) st = too_long(m, (int64_t)m->m.max_model_len + 1, true, err, ret_code);
+    if (st == OK && p->kind == API_EMBEDDINGS && p->truncate_prompt > 0)
+        st = cut_end(m, text, (size_t)p->truncate_prompt, &ids, err);
     if (st == OK) st = keep(m, p, &ids, mem, ret, err, ret_code);
     vec_done(&ids);
     return st;

@@ -118,6 +118,9 @@ def refusals():
         refused(s, "dimensions", input="a", dimensions=33)
         refused(s, "encoding_format", input="a", encoding_format="int8")
         assert len(ask(s, input="cat " * 4000, truncate_prompt_tokens=-1)["data"]) == 1
+        whole = ask(s, input="cat " * 4)  # the text's end is cut off, [CLS] and [SEP] stay
+        cut = ask(s, input="cat " * 4000, truncate_prompt_tokens=whole["usage"]["prompt_tokens"])
+        assert cut == whole
         for path, body in (("/v1/completions", {"prompt": "a"}),
                            ("/v1/chat/completions", {"messages": [{"role": "user", "content": "a"}]})):
             status, _, text = s.request("POST", path, body)
