@@ -3,7 +3,6 @@
 
 #include "engine/arch.h"
 #include "engine/base/mem.h"
-#include "engine/base/mem.h"
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n);
 
