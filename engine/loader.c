@@ -13,7 +13,6 @@
 
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -27,6 +26,7 @@
 
 #include "engine/base/mem.h"
 #include "engine/base/thread.h"
+#include "engine/tensor_rows.h"
 
 #define BLOCK_BYTES ((size_t)2 << 20)
 #define DEPTH       4
@@ -173,19 +173,12 @@ static void convert_table(weight *to, const block *b, const char *src) {
     }
 }
 
-/* f32 rows of length 1: x / max(|x|, 1e-12). */
-static float *unit_rows(const block *b, const char *src) {
-    size_t cols = (size_t)b->cols;
-    float *out = mem_alloc((size_t)b->rows * cols * sizeof *out);
-    for (size_t r = 0; r < (size_t)b->rows; r++) {
-        double sum = 0;
-        for (size_t k = 0; k < cols; k++) {
-            float x = out[r * cols + k] = row_float(src, b->dt, r * cols + k);
-            sum += (double)x * x;
-        }
-        float norm = (float)MAX(sqrt(sum), 1e-12);
-        for (size_t k = 0; k < cols; k++) out[r * cols + k] /= norm;
-    }
+/* The block's rows as f32, changed as its xform says. */
+static float *changed_rows(const block *b, const char *src) {
+    size_t n = (size_t)b->rows * (size_t)b->cols;
+    float *out = mem_alloc(n * sizeof *out);
+    for (size_t i = 0; i < n; i++) out[i] = row_float(src, b->dt, i);
+    tensor_rows_change(b->xform, b->rows, b->cols, out);
     return out;
 }
 
@@ -196,12 +189,12 @@ static void pack_block(load *l, const block *b, const char *src) {
         l->w->b->v->quant_pack(l->w->b, mat, b->row0, b->rows, src);
         return;
     }
-    float *unit = b->xform == XFORM_L2_ROWS ? unit_rows(b, src) : NULL;
+    float *rows = b->xform == XFORM_NONE ? NULL : changed_rows(b, src);
     if (b->locked) pthread_mutex_lock(m);
-    l->w->b->v->wmat_pack(l->w->b, mat, b->row0, b->rows, unit ? (const char *)unit : src,
-                          unit ? DT_F32 : b->dt, b->cols);
+    l->w->b->v->wmat_pack(l->w->b, mat, b->row0, b->rows, rows ? (const char *)rows : src,
+                          rows ? DT_F32 : b->dt, b->cols);
     if (b->locked) pthread_mutex_unlock(m);
-    mem_free(unit);
+    mem_free(rows);
 }
 
 static void put_block(load *l, const block *b, const char *src) {
