@@ -180,21 +180,21 @@ static status choose_scaling(arch_builder *b, const json_t *p, rope_spec *r, err
     return OK;
 }
 
-/* Factors stored as tensors: the place is filled when the weights are there. */
-static status factor_tensors(arch_builder *b, rope_spec *r, error *err) {
+/* Factors stored as a tensor of the model: the first layer's rope adds it, and the place is filled
+ * when the weights are there. */
+static status factor_tensor(arch_builder *b, rope_spec *r, error *err) {
     const json_t *n = arch_node(&b->e, "rope.factors");
-    bool has_short = false, has_long = false;
+    bool has = b->a->n_ropes && b->a->ropes[0].weight_factors;
+    status st = OK;
     if (!n) return OK;
-    const json_t *first = js_get(n, "short") ? js_get(n, "short") : js_get(n, "tensor");
-    int32_t layer = b->e.layer;
-    b->e.layer = -1;
-    arch_place at = {.slot = W_ROPE_FACTORS, .rows = r->dim / 2};
-    status st = b->a->n_ropes ? OK : arch_add_tensor(b, first, "rope.factors", at, &has_short, err);
-    at.slot = W_ROPE_LONG;
-    if (st == OK && !b->a->n_ropes)
-        st = arch_add_tensor(b, js_get(n, "long"), "rope.factors.long", at, &has_long, err);
-    b->e.layer = layer;
-    r->weight_factors = has_short || (b->a->n_ropes && b->a->ropes[0].weight_factors);
+    if (b->a->n_ropes == 0) {
+        int32_t layer = b->e.layer;
+        arch_place at = {.slot = W_ROPE_FACTORS, .rows = r->dim / 2};
+        b->e.layer = -1;
+        st = arch_add_tensor(b, js_get(n, "tensor"), "rope.factors", at, &has, err);
+        b->e.layer = layer;
+    }
+    r->weight_factors = has;
     return st;
 }
 
@@ -219,7 +219,7 @@ static status resolve(arch_builder *b, rope_spec *r, error *err) {
     TRY(check_spec(e, b->a, r, err));
     TRY(choose_scaling(b, p, r, err));
     TRY(check_spec(e, b->a, r, err));
-    return factor_tensors(b, r, err);
+    return factor_tensor(b, r, err);
 }
 
 status arch_rope_resolve(arch_builder *b, rope_spec *ret, error *err) {

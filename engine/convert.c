@@ -105,7 +105,7 @@ static status check_places(const convert_plan *p, error *err) {
     for (int32_t i = 0; i < from->n_tensors && st == OK; i++) {
         const arch_tensor *t = &from->tensors[i];
         uint64_t at;
-        if (t->slot == W_ROPE_FACTORS || t->slot == W_ROPE_LONG) continue;
+        if (t->slot == W_ROPE_FACTORS) continue;
         snprintf(key, sizeof key, "%d %d %d", t->layer, (int)t->slot, t->item);
         if (!map_get(&places, str_z(key), &at))
             st = error_set(err, ERR_UNSUPPORTED, "%s: tensor \"%s\" has no place in family %s",

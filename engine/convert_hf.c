@@ -81,8 +81,6 @@ static status set_factors(const convert_plan *p, json_t *config, error *err) {
     const rope_spec *r = p->e->a->n_ropes ? &p->e->a->ropes[0] : NULL;
     json_t *list = NULL;
     if (!r || !r->weight_factors || !slot_reader_has(&p->r, -1, W_ROPE_FACTORS, 0)) return OK;
-    if (slot_reader_has(&p->r, -1, W_ROPE_LONG, 0))
-        return error_set(err, ERR_UNSUPPORTED, "%s: two lists of rope factors", p->o->model);
     TRY(factor_list(p, W_ROPE_FACTORS, r->dim / 2, &list, err));
     json_object_set_new(config, "rope_scaling",
                         json_pack("{s:s,s:O,s:O,s:f,s:f,s:i}", "rope_type", "longrope",

@@ -249,13 +249,11 @@ static status allocate(engine *e, error *err) {
 /* Rope factors that the checkpoint stores as tensors (GGUF). */
 static void take_rope_factors(engine *e) {
     const float *first = weights_vec(&e->w, -1, W_ROPE_FACTORS);
-    const float *last = weights_vec(&e->w, -1, W_ROPE_LONG);
     for (int32_t k = 0; k < e->a->n_ropes; k++) {
         rope_spec *r = &e->a->ropes[k];
         size_t bytes = (size_t)r->dim / 2 * sizeof(float);
         if (!r->weight_factors) continue;
         if (first) r->factors = memcpy(mem_alloc(bytes), first, bytes);
-        if (last) r->long_factors = memcpy(mem_alloc(bytes), last, bytes);
         rope_inv_freq(r, 0, e->f.ropes[k].inv_freq);
     }
 }
