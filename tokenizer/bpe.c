@@ -163,15 +163,8 @@ static bool needs_care(const bpe *b) {
     return merged;
 }
 
-/* No id has two strings and no string two ids. */
-static bool one_to_one(const vocab *v) {
-    uint32_t n = 0;
-    for (int32_t id = 0; id < v->n; id++) n += v->at[id].len != VOCAB_HOLE;
-    return n == v->n_keys;
-}
-
 void bpe_set_breaks(bpe *b, const vocab *v) {
-    if (b->prefix.n || b->suffix.n || b->bytes || !one_to_one(v)) return;
+    if (b->prefix.n || b->suffix.n || b->bytes || v->crossed) return;
     b->careful = needs_care(b);
     b->joined = mem_calloc(((size_t)1 << BPE_JOINED_BITS) / 64, sizeof *b->joined);
     for (int32_t id = 0; id < v->n; id++) {

@@ -149,8 +149,9 @@ status hf_merges(str raw, const vocab *v, bpe *b, error *err) {
 static void fill_whole(bpe *b, const vocab *v) {
     strbuf raw = {0};
     vocab_reserve(&b->whole, v->n, v->bytes.n);
-    for (int32_t id = 0; id < v->n; id++) {
-        str s = vocab_piece(v, id);
+    for (size_t i = 0; i < (size_t)v->n + v->aliases.n; i++) {
+        int32_t id;
+        str s = vocab_string(v, i, &id);
         if (!s.p) continue;
         strbuf_clear(&raw);
         if (b->bytes && !bytechars_decode(s, &raw)) continue;
@@ -166,10 +167,11 @@ static void fill_symbols(bpe *b, const vocab *v) {
                             : (size_t)snprintf(buf, sizeof buf, "<0x%02X>", i);
         b->byte_id[i] = vocab_id(v, str_n(buf, n));
     }
-    for (int32_t id = 0; id < v->n && !b->bytes; id++) {
-        str s = vocab_piece(v, id);
+    for (size_t i = 0; i < (size_t)v->n + v->aliases.n && !b->bytes; i++) {
+        int32_t id;
+        str s = vocab_string(v, i, &id);
         uint32_t cp;
-        if (s.n && utf8_get(s.p, s.n, &cp) == s.n) bpe_add_char(b, cp, vocab_id(v, s));
+        if (s.n && utf8_get(s.p, s.n, &cp) == s.n) bpe_add_char(b, cp, id);
     }
 }
 

@@ -195,6 +195,31 @@ START_TEST(damaged_files_are_refused_by_name) {
 }
 END_TEST
 
+/* A string listed twice counts as last listed; of two strings with one id both are known. The ids
+ * are those of the reference (tokenizers 0.23). */
+START_TEST(crossed_ids) {
+    static const int32_t want[] = {5, 4, 0, 1, 5, 7};
+    static const char file[] =
+        "{\"model\":{\"type\":\"BPE\",\"unk_token\":\"?\",\"vocab\":{\"?\":0,\"a\":1,\"b\":2,"
+        "\"c\":3,\"ab\":4,\"abc\":5,\"\":5,\"z\":6,\"z\":7},\"merges\":[\"a b\",\"ab c\"]}}";
+    tokenizer *t = NULL;
+    vec_i32 ids = {0}, again = {0};
+    token_spans spans = {0};
+    error err;
+    ck_assert(hf_open(str_z(file), &t, &err) == OK);
+    ck_assert(tokenizer_encode(t, STR("abcab?aabcz"), 0, 0, &ids, &err) == OK);
+    ck_assert(tokenizer_encode_spans(t, STR("abcab?aabcz"), 0, 0, &again, &spans, &err) == OK);
+    ck_assert_uint_eq(ids.n, ARRAY_LEN(want));
+    ck_assert_uint_eq(again.n, ARRAY_LEN(want));
+    ck_assert_mem_eq(ids.p, want, sizeof want);
+    ck_assert_mem_eq(again.p, want, sizeof want);
+    vec_done(&ids);
+    vec_done(&again);
+    vec_done(&spans);
+    tokenizer_free(t);
+}
+END_TEST
+
 START_TEST(rank_files) {
     char path[] = "/tmp/ranks-XXXXXX";
     int fd = mkstemp(path);
@@ -383,6 +408,7 @@ int main(void) {
     tcase_add_test(c, context_keeps_the_space);
     tcase_add_test(c, token_bytes);
     tcase_add_test(c, damaged_files_are_refused_by_name);
+    tcase_add_test(c, crossed_ids);
     tcase_add_test(c, rank_files);
     tcase_add_test(c, threads_agree);
     tcase_add_test(c, normal_forms);
