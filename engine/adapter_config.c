@@ -2,20 +2,17 @@
  * refused unless it is off. A key of a later version of the format that is set is refused too: what
  * it changes is not known here.
  *
- * Patterns are Python regular expressions, nearly always plain names; they are matched as POSIX
- * extended ones after a small translation, and refused where that cannot say the same. */
+ * Patterns are Python regular expressions, nearly always plain names. */
 #include "engine/adapter_config.h"
 
 #include <limits.h>
 #include <math.h>
-#include <regex.h>
 #include <stdio.h>
 
 #include "conf/limits.h"
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
-
-#define PATTERN_MAX 256 /* bytes */
+#include "engine/name_regex.h"
 
 /* What a key may be. */
 typedef enum key_use {
@@ -256,52 +253,19 @@ const char *adapter_kind_name(adapter_kind k) {
     return names[k];
 }
 
-/* A Python pattern as a POSIX one; false where the two differ in more than spelling, and for what
- * makes compiling costly (counted repetition). */
-static bool translate(str in, strbuf *out) {
-    if (in.n > PATTERN_MAX || memchr(in.p, '{', in.n)) return false;
-    for (size_t i = 0; i < in.n; i++) {
-        char ch = in.p[i], next = i + 1 < in.n ? in.p[i + 1] : 0;
-        if (ch == '(' && next == '?') {
-            if (i + 2 >= in.n || in.p[i + 2] != ':') return false;
-            strbuf_addc(out, '(');
-            i += 2;
-        } else if ((ch == '*' || ch == '+' || ch == '?' || ch == '}') &&
-                   (next == '?' || next == '+')) {
-            return false;
-        } else if (ch == '\\') {
-            if (next == 'd')
-                strbuf_addz(out, "[0-9]");
-            else if (next == 'w')
-                strbuf_addz(out, "[A-Za-z0-9_]");
-            else if (!next || (next >= '0' && next <= '9') || (next >= 'A' && next <= 'Z') ||
-                     (next >= 'a' && next <= 'z'))
-                return false;
-            else
-                strbuf_addf(out, "\\%c", next);
-            i++;
-        } else {
-            strbuf_addc(out, ch);
-        }
-    }
-    return true;
-}
-
-/* Does `pattern` fit the whole name, or what follows one of its dots? */
+/* Does `pattern` fit the whole name, or what follows one of its dots? Written out as the peft
+ * library does. */
 static status pattern_fits(const adapter_config *c, const char *key, const char *pattern,
                            const char *module, bool *ret, error *err) {
-    strbuf posix = {0};
-    regex_t re;
-    strbuf_addz(&posix, "^(.*\\.)?(");
-    bool ok = translate(str_z(pattern), &posix);
-    strbuf_addz(&posix, ")$");
-    ok = ok && regcomp(&re, posix.p, REG_EXTENDED | REG_NOSUB) == 0;
-    strbuf_done(&posix);
-    if (!ok)
-        return error_set(err, ERR_UNSUPPORTED, "%s: %s: the pattern \"%.80s\" is not supported",
-                         c->path, key, pattern);
-    *ret = regexec(&re, module, 0, NULL, 0) == 0;
-    regfree(&re);
+    strbuf whole = {0};
+    name_regex *re = NULL;
+    strbuf_addf(&whole, "(.*\\.)?(%s)$", pattern);
+    status st = name_regex_new(strbuf_str(&whole), &re, err);
+    if (st != OK) error_prefix(err, "%s: %s", c->path, key);
+    strbuf_done(&whole);
+    TRY(st);
+    *ret = name_regex_match(re, str_z(module));
+    name_regex_free(re);
     return OK;
 }
 

@@ -7,6 +7,8 @@
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
 
+#define STATES_MAX (1 << 17) /* of all expressions: each is run over each module's name */
+
 typedef struct reader {
     const char *path;
     const json_t *q;
@@ -58,6 +60,14 @@ static status add_pattern(const reader *r, name_pattern **list, int32_t *n, str 
         error_prefix(r->err, "%s: quantization_config.%s", r->path, key);
         return ERR_UNSUPPORTED;
     }
+    size_t states = p.regex ? name_regex_states(p.regex) : 0;
+    if (states > STATES_MAX - r->c->n_states) {
+        name_pattern_done(&p);
+        return error_set(r->err, ERR_UNSUPPORTED,
+                         "%s: quantization_config.%s: the patterns have more than %d states",
+                         r->path, key, STATES_MAX);
+    }
+    r->c->n_states += states;
     *list = mem_realloc(*list, (size_t)(*n + 1) * sizeof **list);
     (*list)[(*n)++] = p;
     return OK;
@@ -260,7 +270,7 @@ static status ct_group(const reader *r, const json_t *group) {
     quant_rule *rule = add_rule(r->c);
     TRY(read_names(r, "config_groups.targets", targets, &rule->names, &rule->n_names));
     for (int32_t i = 0; i < rule->n_names; i++)
-        rule->all |= !rule->names[i].is_regex && strcmp(rule->names[i].text, "Linear") == 0;
+        rule->all |= !rule->names[i].regex && strcmp(rule->names[i].text, "Linear") == 0;
     TRY(ct_format(r, format, weights, &rule->scheme.format));
     if (!weights || rule->scheme.format == FORMAT_PLAIN) {
         rule->plain = true;

@@ -53,7 +53,8 @@ typedef struct quant_config {
     int32_t n_rules;
     name_pattern *plain; /* [n_plain] modules that must be stored as floats */
     int32_t n_plain;
-    bool kv_scales; /* scales of a quantised KV cache may lie beside; they are not used */
+    size_t n_states; /* of all expressions together */
+    bool kv_scales;  /* scales of a quantised KV cache may lie beside; they are not used */
 } quant_config;
 
 /* From a model directory and its parsed config.json. *ret is NULL when nothing is quantised.

@@ -2,23 +2,20 @@
 #ifndef ENGINE_QUANT_MATCH_H
 #define ENGINE_QUANT_MATCH_H
 
-#include <regex.h>
 #include <stdbool.h>
 
 #include "engine/base/status.h"
 #include "engine/base/str.h"
+#include "engine/name_regex.h"
 
 /* One pattern: an exact name, part of a dotted name, or a regular expression that must match from
  * the name's beginning. */
 typedef struct name_pattern {
-    char *text; /* owned */
-    bool is_regex;
-    regex_t regex;
+    char *text;        /* owned */
+    name_regex *regex; /* NULL: a plain name */
 } name_pattern;
 
-/* Compile. The dialect of regular expressions is Python's as far as it is POSIX's too: groups,
- * classes, \d \w \s, lazy repeats (which match the same names as greedy ones). Look-around, back
- * references, flags and very long repeats are ERR_UNSUPPORTED; the error names the pattern. */
+/* ERR_UNSUPPORTED: an expression that is not read (name_regex.h); the error names it. */
 NODISCARD status name_pattern_init(name_pattern *p, str text, bool is_regex, error *err);
 void name_pattern_done(name_pattern *p);
 /* The whole name, or what the expression matches at its beginning. */

@@ -249,15 +249,16 @@ static void scale_is(const char *text, const char *module, int32_t rank, double 
 }
 
 START_TEST(scales) {
-    static const char patterns[] =
-        LORA ",\"lora_alpha\":6,\"rank_pattern\":{\"k_proj\":3,\"layers\\\\.\\\\d+\\\\.v\":4},"
-             "\"alpha_pattern\":{\"b.k_proj\":9,\"(?:v|w)\":8,\"k_proj\":1}}";
+    static const char patterns[] = LORA
+        ",\"lora_alpha\":6,\"rank_pattern\":{\"k_proj\":3,\"layers\\\\.\\\\d+\\\\.v\":4},"
+        "\"alpha_pattern\":{\"a{2}\\\\.q_proj\":12,\"b.k_proj\":9,\"(?:v|w)\":8,\"k_proj\":1}}";
     scale_is(LORA ",\"lora_alpha\":8}", "a.q", 2, 4);
     scale_is(LORA "}", "a.q", 2, 4); /* alpha is 8 when not said */
     scale_is(LORA ",\"lora_alpha\":8,\"use_rslora\":true}", "a.q", 2, 8 / sqrt(2));
     scale_is("{\"peft_type\":\"ADALORA\",\"init_r\":6,\"lora_alpha\":3}", "a.q", 2, 3 / (6 + 1e-5));
     scale_is("{\"peft_type\":\"ADALORA\",\"init_r\":6,\"lora_alpha\":0}", "a.q", 2, 6 / (6 + 1e-5));
     scale_is(patterns, "a.q_proj", 2, 3);
+    scale_is(patterns, "x.aa.q_proj", 2, 6);
     scale_is(patterns, "a.k_proj", 3, 1.0 / 3); /* the first that fits */
     scale_is(patterns, "b.k_proj", 3, 3);
     scale_is(patterns, "c.layers.10.v", 4, 2);
@@ -266,7 +267,7 @@ START_TEST(scales) {
 END_TEST
 
 START_TEST(patterns_beyond_us_are_refused) {
-    static const char *const bad[] = {"(?=x)", "a+?", "a{3}", "\\\\bq", "(a)\\\\1", "(", "[a"};
+    static const char *const bad[] = {"(?<=x)", "a++", "a{9999}", "\\\\q", "(a)\\\\1", "(", "[a"};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         char text[128];
         adapter_config c;
