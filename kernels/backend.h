@@ -1,6 +1,7 @@
 /* A backend: memory, packed weights and one function per op. CPU is built in; others are opened
- * by name. All calls come from one thread (the engine's); a call returns when its result is there
- * or is ordered before every later call on the same backend. */
+ * by name. Ops come from one thread (the engine's); a call returns when its result is there or is
+ * ordered before every later call on the same backend. Memory, uploads and packing may come from
+ * any thread; threads that load while others compute never touch the same memory. */
 #ifndef KERNELS_BACKEND_H
 #define KERNELS_BACKEND_H
 
@@ -12,9 +13,22 @@ typedef struct backend backend;
 
 typedef struct backend_vtbl {
     void (*close)(backend *b);
-    /* Device memory, at least 64-byte aligned, zeroed. NULL ret on ERR_NOMEM. */
+    /* Memory of the backend, at least 64-byte aligned, zeroed. NULL ret on ERR_NOMEM. Where
+     * host_memory is false the program must not touch it but by upload and download. */
     status (*mem_alloc)(backend *b, size_t bytes, void **ret, error *err);
     void (*mem_free)(backend *b, void *p, size_t bytes);
+    /* Memory that both the program and the ops reach, for staging; zeroed. */
+    status (*host_alloc)(backend *b, size_t bytes, void **ret, error *err);
+    void (*host_free)(backend *b, void *p, size_t bytes);
+    /* Copies between the two, ordered with the ops. After upload src may be used again (where it
+     * is host_alloc'ed: after the next download or sync); after download dst is filled. */
+    void (*upload)(backend *b, void *dst, const void *src, size_t bytes);
+    void (*download)(backend *b, void *dst, const void *src, size_t bytes);
+    /* The sequences of attention change from here on: what was derived from them is void. */
+    void (*step)(backend *b);
+    /* Wait for all ops. The first failure of the device since it was opened, for good: the results
+     * since then are worth nothing. */
+    status (*sync)(backend *b, error *err);
     /* Bytes that a packed [n,k] matrix of storage type dt takes. */
     size_t (*wmat_bytes)(backend *b, int32_t n, int32_t k, dtype dt);
     /* Describe a matrix over memory of wmat_bytes() that the caller owns. */
@@ -33,7 +47,6 @@ typedef struct backend_vtbl {
                        void *data);
     void (*quant_pack)(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows);
     void (*quant_side)(backend *b, wmat *w, const int32_t *order, const float *table);
-    /* Sampled-row selection etc. need no op: activations of the CPU are host memory. */
 #define OP(name, tol32, tol16, what) void (*name)(backend * b, const op_##name *a);
 #include "kernels/ops.def"
 #undef OP
@@ -44,6 +57,7 @@ struct backend {
     const char *name; /* "cpu" */
     char device[96];  /* for people: "2 threads, avx512-bf16" */
     int n_threads;
+    bool host_memory; /* mem_alloc gives ordinary memory */
 };
 
 typedef struct cpu_options {

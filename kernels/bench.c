@@ -165,7 +165,7 @@ typedef struct attn_bench {
 /* Pages in an order with jumps, as a running server has them, and others than last time. */
 static void attn_rep(void *ctx, int rep) {
     attn_bench *g = ctx;
-    int32_t n = g->op.n_seqs * g->n_pages_seq;
+    int32_t n = g->op.seqs.n * g->n_pages_seq;
     for (int32_t i = 0; i < n; i++)
         g->pages[i] = (int32_t)(((int64_t)rep * n + i) * 7919 % g->n_pool);
     g->b->v->attention(g->b, &g->op);
@@ -180,16 +180,27 @@ static void bench_attention_line(bench *b, dtype kv, int32_t heads, int32_t kv_h
     g.seqs = mem_calloc((size_t)n_seqs, sizeof *g.seqs);
     g.pages = mem_calloc((size_t)n_seqs * (size_t)g.n_pages_seq, sizeof *g.pages);
     for (int32_t i = 0; i < n_seqs; i++)
-        g.seqs[i] =
-            (attn_seq){i * n_rows, n_rows, ctx - n_rows, g.pages + (int64_t)i * g.n_pages_seq};
+        g.seqs[i] = (attn_seq){i * n_rows, n_rows, ctx - n_rows, 0, (int64_t)i * g.n_pages_seq};
     float *q = mem_alloc((size_t)n_tokens * (size_t)width * 4);
     float *out = mem_alloc((size_t)n_tokens * (size_t)width * 4);
     for (size_t i = 0; i < (size_t)n_tokens * (size_t)width; i++)
         q[i] = (float)((i * 7919) % 2048) / 1024 - 1;
-    g.op = (op_attention){n_seqs, heads,      kv_heads, d,       g.seqs,
-                          q,      width,      out,      width,   0.125f,
-                          0,      0,          NULL,     b->pool, b->pool + POOL_BYTES / 2,
-                          kv,     PAGE_TOKENS};
+    g.op = (op_attention){{n_seqs, g.seqs, g.seqs, g.pages},
+                          heads,
+                          kv_heads,
+                          d,
+                          q,
+                          width,
+                          out,
+                          width,
+                          0.125f,
+                          0,
+                          0,
+                          NULL,
+                          b->pool,
+                          b->pool + POOL_BYTES / 2,
+                          kv,
+                          PAGE_TOKENS};
     double keys = (double)n_seqs * n_rows * (ctx - n_rows + (n_rows + 1) / 2.0); /* over all rows */
     bench_line l = {.run = attn_rep, .ctx = &g, .flops = keys * 4 * heads * d};
     l.bytes = (double)n_seqs * ctx * kv_heads * d * 2 * (double)dtype_bytes(kv);
@@ -225,7 +236,7 @@ typedef struct latent_bench {
 
 static void latent_rep(void *ctx, int rep) {
     latent_bench *g = ctx;
-    int32_t n = g->op.n_seqs * g->n_pages_seq;
+    int32_t n = g->op.seqs.n * g->n_pages_seq;
     for (int32_t i = 0; i < n; i++)
         g->pages[i] = (int32_t)(((int64_t)rep * n + i) * 7919 % g->n_pool);
     g->b->v->latent_attention(g->b, &g->op);
@@ -240,13 +251,22 @@ static void bench_latent_line(bench *b, int32_t heads, int32_t n_seqs, int32_t c
     g.pages = mem_calloc((size_t)n_seqs * (size_t)g.n_pages_seq, sizeof *g.pages);
     attn_seq *seqs = mem_calloc((size_t)n_seqs, sizeof *seqs);
     for (int32_t i = 0; i < n_seqs; i++)
-        seqs[i] =
-            (attn_seq){i * n_rows, n_rows, ctx - n_rows, g.pages + (int64_t)i * g.n_pages_seq, 0};
+        seqs[i] = (attn_seq){i * n_rows, n_rows, ctx - n_rows, 0, (int64_t)i * g.n_pages_seq};
     size_t cells = (size_t)n_tokens * (size_t)heads * W;
     float *q = mem_alloc(cells * 4), *out = mem_alloc(cells * 4);
     for (size_t i = 0; i < cells; i++) q[i] = (float)((i * 7919) % 2048) / 1024 - 1;
-    g.op = (op_latent_attention){n_seqs, heads,     L,     R,       seqs,    q,          heads * W,
-                                 out,    heads * L, 0.05f, b->pool, DT_BF16, PAGE_TOKENS};
+    g.op = (op_latent_attention){{n_seqs, seqs, seqs, g.pages},
+                                 heads,
+                                 L,
+                                 R,
+                                 q,
+                                 heads * W,
+                                 out,
+                                 heads * L,
+                                 0.05f,
+                                 b->pool,
+                                 DT_BF16,
+                                 PAGE_TOKENS};
     double keys = (double)n_seqs * n_rows * (ctx - n_rows + (n_rows + 1) / 2.0);
     bench_line l = {.run = latent_rep, .ctx = &g, .flops = keys * 2 * heads * (W + L)};
     l.bytes = (double)n_seqs * ctx * W * 2;

@@ -5,7 +5,8 @@
  * F ffn, V vocabulary, N out features, K in features, P pages, S tokens per page, B sequences,
  * E experts, L latent width and R rope width of latent attention.
  * Shapes go from outer to inner. Activations are f32 and row-major; a row stride is given in
- * elements where rows may be part of a wider buffer. Pointers are borrowed for the call.
+ * elements where rows may be part of a wider buffer. Pointers are borrowed for the call; those to
+ * data point into memory of the backend (backend.h), those marked "host" into ordinary memory.
  *
  * Determinism: the result of a row depends on that row's own data only, bit for bit: never on the
  * number of other rows in the call, on threads, or on where a chunk of a prompt begins. */
@@ -106,11 +107,21 @@ typedef struct op_rope_kv {
 typedef struct attn_seq {
     int32_t row0, n_rows; /* rows of q and out */
     int32_t pos0;
-    const int32_t *pages; /* page ids for positions 0 .. pos0+n_rows-1 and of the whole prefix;
-                           * entries wholly below every row's window are not read */
-    int32_t prefix;       /* rows at positions < prefix see all of it, in both directions; its keys
-                           * are all written. 0: causal throughout; an encoder: its length */
+    int32_t prefix; /* rows at positions < prefix see all of it, in both directions; its keys are
+                     * all written. 0: causal throughout; an encoder: its length */
+    int64_t page0;  /* entry of page_table that holds the page id of position 0; the entries behind
+                     * it are of positions up to pos0+n_rows-1 and of the whole prefix; those wholly
+                     * below every row's window are not read */
 } attn_seq;
+
+/* The sequences of a call, in both places that read them. On a backend whose memory is the host's
+ * the two are the same array. */
+typedef struct attn_seqs {
+    int32_t n;
+    const attn_seq *host;      /* [B] host memory: what a backend divides its work by */
+    const attn_seq *dev;       /* [B] the same, in backend memory */
+    const int32_t *page_table; /* backend memory */
+} attn_seqs;
 
 /* Attention over pages, keys already written for all positions that a row sees: j <= i, or
  * j < prefix for a row i < prefix; and |i-j| < window if window > 0.
@@ -118,8 +129,8 @@ typedef struct attn_seq {
  * alibi; out = softmax(score) . v. A sink is one more logit of the softmax that has no value: it
  * joins the denominator only. Query head h reads kv head h / (H/G). */
 typedef struct op_attention {
-    int32_t n_seqs, n_heads, n_kv_heads, head_dim;
-    const attn_seq *seqs;
+    attn_seqs seqs;
+    int32_t n_heads, n_kv_heads, head_dim;
     const float *q; /* row t at q + t*q_stride, [H,D] */
     int64_t q_stride;
     float *out; /* [T,H*D], may not overlap q */
@@ -159,9 +170,9 @@ typedef struct op_latent_kv {
 /* score(i,j) = scale * q_i . row_j over L+R elements, for the same keys as in op_attention without
  * a window; out = softmax(score) . first L elements of row_j. */
 typedef struct op_latent_attention {
-    int32_t n_seqs, n_heads, latent, rope_dim; /* rope_dim even */
-    const attn_seq *seqs;
-    const float *q; /* row t at q + t*q_stride, [H,L+R] */
+    attn_seqs seqs;
+    int32_t n_heads, latent, rope_dim; /* rope_dim even */
+    const float *q;                    /* row t at q + t*q_stride, [H,L+R] */
     int64_t q_stride;
     float *out; /* row t at out + t*out_stride, [H,L]; may not overlap q */
     int64_t out_stride;
@@ -274,6 +285,7 @@ typedef struct op_experts {
     const float *weights; /* [T,top_k] */
     act_kind act;
     bool gated;
+    /* Host arrays, which stay as they are while the backend lives: it may keep copies. */
     const wmat *up;                /* [E]: gated [2F,C], gate above up; else [F,C] */
     const wmat *gate;              /* NULL, or [E] of [F,C] where gate and up are stored
                                     * apart: then up is [F,C] too; gated only */
@@ -285,9 +297,9 @@ typedef struct op_experts {
 /* Copy whole KV pages: page dst[i] becomes a copy of page src[i], in every buffer of the list. */
 typedef struct op_copy_pages {
     int32_t n_copies;
-    const int32_t *src, *dst;
+    const int32_t *src, *dst; /* host */
     int32_t n_buffers;
-    void *const *buffers; /* each [P,page_bytes] */
+    void *const *buffers; /* host array; each [P,page_bytes] */
     size_t page_bytes;
 } op_copy_pages;
 

@@ -33,7 +33,7 @@ static int32_t group_size(const op_attention *a) {
 /* Tile number i: its sequence by bisection, then kv head and rows; the last rows come first. */
 static attn_tile tile_at(const attn_call *c, int64_t i) {
     const op_attention *a = c->a;
-    int32_t lo = 0, hi = a->n_seqs;
+    int32_t lo = 0, hi = a->seqs.n;
     while (hi - lo > 1) {
         int32_t mid = (lo + hi) / 2;
         if (c->first_tile[mid] <= i)
@@ -41,7 +41,7 @@ static attn_tile tile_at(const attn_call *c, int64_t i) {
         else
             hi = mid;
     }
-    const attn_seq *s = &a->seqs[lo];
+    const attn_seq *s = &a->seqs.host[lo];
     int64_t in_seq = i - c->first_tile[lo];
     int32_t n_f = s->n_rows * group_size(a), n_rows_tiles = CEIL_DIV(n_f, c->row->tile_rows);
     int32_t row_tile = n_rows_tiles - 1 - (int32_t)(in_seq / a->n_kv_heads);
@@ -76,7 +76,7 @@ static void merge_tile(const attn_call *c, int64_t i) {
 
 static void attn_member(void *ctx, int member) {
     attn_call *c = ctx;
-    int64_t n_tiles = c->first_tile[c->a->n_seqs];
+    int64_t n_tiles = c->first_tile[c->a->seqs.n];
     int64_t n_items = c->cut ? n_tiles * c->n_chunks : n_tiles;
     void *scratch = c->scratch + (size_t)member * c->scratch_bytes;
     for (int64_t i; (i = team_next(c->team)) < n_items;) {
@@ -114,15 +114,15 @@ static int64_t count_tiles(attn_call *c, int32_t *ret_len_max, int64_t *ret_macs
     const op_attention *a = c->a;
     int64_t n = 0, macs = 0;
     int32_t len_max = 1;
-    for (int32_t i = 0; i < a->n_seqs; i++) {
-        const attn_seq *s = &a->seqs[i];
+    for (int32_t i = 0; i < a->seqs.n; i++) {
+        const attn_seq *s = &a->seqs.host[i];
         c->first_tile[i] = n;
         n += (int64_t)CEIL_DIV(s->n_rows * group_size(a), c->row->tile_rows) * a->n_kv_heads;
         int32_t len = attn_last_key(a, s, s->pos0 + s->n_rows - 1) + 1;
         len_max = MAX(len_max, len);
         macs += (int64_t)s->n_rows * a->n_heads * len * (a->head_dim + c->value_dim);
     }
-    c->first_tile[a->n_seqs] = n;
+    c->first_tile[a->seqs.n] = n;
     *ret_len_max = len_max;
     *ret_macs = macs;
     return n;
@@ -131,9 +131,9 @@ static int64_t count_tiles(attn_call *c, int32_t *ret_len_max, int64_t *ret_macs
 static void run(cpu_backend *cpu, const attention_row *row, const op_attention *a,
                 int32_t value_dim) {
     check_args(a);
-    if (a->n_seqs <= 0) return;
+    if (a->seqs.n <= 0) return;
     attn_call c = {.a = a, .value_dim = value_dim, .row = row, .team = cpu->team};
-    size_t first_bytes = ALIGN_UP(((size_t)a->n_seqs + 1) * sizeof(int64_t), 64);
+    size_t first_bytes = ALIGN_UP(((size_t)a->seqs.n + 1) * sizeof(int64_t), 64);
     c.first_tile = cpu_workspace(cpu, first_bytes);
     int32_t len_max;
     int64_t macs, n_tiles = count_tiles(&c, &len_max, &macs);
@@ -172,11 +172,10 @@ void cpu_latent_attention(backend *b, const op_latent_attention *l) {
     cpu_backend *cpu = (cpu_backend *)b;
     CHECK(l->latent > 0 && l->rope_dim >= 0 && l->rope_dim % 2 == 0);
     CHECK(l->latent + l->rope_dim <= LATENT_MAX_WIDTH);
-    op_attention a = {.n_seqs = l->n_seqs,
+    op_attention a = {.seqs = l->seqs,
                       .n_heads = l->n_heads,
                       .n_kv_heads = 1,
                       .head_dim = l->latent + l->rope_dim,
-                      .seqs = l->seqs,
                       .q = l->q,
                       .q_stride = l->q_stride,
                       .out = l->out,

@@ -54,6 +54,16 @@ static void cpu_mem_free(backend *b, void *p, size_t bytes) {
     mem_unmap(p, bytes);
 }
 
+static void cpu_copy(backend *b, void *dst, const void *src, size_t bytes) {
+    memcpy(dst, src, bytes);
+}
+
+static void cpu_step(backend *b) {}
+
+static status cpu_sync(backend *b, error *err) {
+    return OK;
+}
+
 static size_t cpu_wmat_bytes(backend *b, int32_t n, int32_t k, dtype dt) {
     return pack_bytes(cpu_gemm_row((cpu_backend *)b, dt)->layout, n, k, dt);
 }
@@ -314,6 +324,12 @@ static const backend_vtbl vtbl = {
     .close = cpu_close,
     .mem_alloc = cpu_mem_alloc,
     .mem_free = cpu_mem_free,
+    .host_alloc = cpu_mem_alloc,
+    .host_free = cpu_mem_free,
+    .upload = cpu_copy,
+    .download = cpu_copy,
+    .step = cpu_step,
+    .sync = cpu_sync,
     .wmat_bytes = cpu_wmat_bytes,
     .wmat_init = cpu_wmat_init,
     .wmat_pack = cpu_wmat_pack,
@@ -338,6 +354,7 @@ status backend_cpu_open(const cpu_options *o, backend **ret, error *err) {
     select_rows(isa, &c->rows);
     c->base.v = &vtbl;
     c->base.name = "cpu";
+    c->base.host_memory = true;
     c->base.n_threads = o->n_threads ? o->n_threads : MIN(cpu_count(), TEAM_MAX);
     snprintf(c->base.device, sizeof c->base.device, "%d thread%s, %s", c->base.n_threads,
              c->base.n_threads == 1 ? "" : "s", isa_name(isa));

@@ -11,7 +11,7 @@
 
 /* Element index of (page of position pos, kv head g, position, 0). */
 static int64_t kv_index(const op_attention *a, const attn_seq *s, int32_t g, int32_t pos) {
-    int64_t page = s->pages[pos / a->page_tokens];
+    int64_t page = a->seqs.page_table[s->page0 + pos / a->page_tokens];
     return ((page * a->n_kv_heads + g) * a->page_tokens + pos % a->page_tokens) * a->head_dim;
 }
 

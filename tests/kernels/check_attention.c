@@ -98,11 +98,10 @@ static mat attend(backend *b, const world *w, const kv_state *kv, int32_t n, con
     const setting *s = &w->s;
     int32_t width = s->g * s->r * s->d;
     mat out = mat_new(w->p.n_tokens, width, width + 3);
-    op_attention a = {n,
+    op_attention a = {{n, seqs, seqs, w->p.pages},
                       s->g * s->r,
                       s->g,
                       s->d,
-                      seqs,
                       kv->qkv.p,
                       kv->qkv.stride,
                       out.p,

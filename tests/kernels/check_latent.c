@@ -85,11 +85,10 @@ static mat attend(backend *b, const world *w, const cache *k, int32_t n, const a
     const setting *s = &w->s;
     int32_t width = s->h * s->latent;
     mat out = mat_new(w->p.n_tokens, width, width + 3);
-    op_latent_attention a = {.n_seqs = n,
+    op_latent_attention a = {.seqs = {n, seqs, seqs, w->p.pages},
                              .n_heads = s->h,
                              .latent = s->latent,
                              .rope_dim = s->rope,
-                             .seqs = seqs,
                              .q = k->q.p,
                              .q_stride = k->q.stride,
                              .out = out.p,

@@ -59,10 +59,11 @@ bool check_same(check_ctx *c, const mat *want, int32_t row0, const mat *got, con
 typedef struct paging {
     int32_t n_seqs, len[PAGING_SEQS], first[PAGING_SEQS]; /* first token */
     int32_t n_tokens, n_pages;
-    int32_t *pages[PAGING_SEQS];
-    int32_t *pos;           /* [T] */
-    int64_t *slot;          /* [T] */
-    float *cosines, *sines; /* [max_pos,rope_dim/2] */
+    int32_t *pages;             /* page ids, sequence after sequence */
+    int32_t page0[PAGING_SEQS]; /* first of each */
+    int32_t *pos;               /* [T] */
+    int64_t *slot;              /* [T] */
+    float *cosines, *sines;     /* [max_pos,rope_dim/2] */
 } paging;
 paging paging_new(check_ctx *c, int32_t n_seqs, const int32_t *len, int32_t page_tokens,
                   int32_t rope_dim);

@@ -38,31 +38,29 @@ paging paging_new(check_ctx *c, int32_t n_seqs, const int32_t *len, int32_t page
         p.n_pages += CEIL_DIV(len[i], page_tokens);
         len_max = MAX(len_max, len[i]);
     }
-    int32_t *ids = shuffled(c, p.n_pages);
+    p.pages = shuffled(c, p.n_pages);
     p.pos = mem_alloc((size_t)p.n_tokens * sizeof *p.pos);
     p.slot = mem_alloc((size_t)p.n_tokens * sizeof *p.slot);
     for (int32_t i = 0; i < n_seqs; i++) {
         int32_t n = CEIL_DIV(len[i], page_tokens);
-        p.pages[i] = mem_alloc((size_t)n * sizeof(int32_t));
-        for (int32_t k = 0; k < n; k++) p.pages[i][k] = ids[next++];
+        p.page0[i] = next;
         for (int32_t t = 0; t < len[i]; t++) {
             p.pos[p.first[i] + t] = t;
             p.slot[p.first[i] + t] =
-                (int64_t)p.pages[i][t / page_tokens] * page_tokens + t % page_tokens;
+                (int64_t)p.pages[next + t / page_tokens] * page_tokens + t % page_tokens;
         }
+        next += n;
     }
-    mem_free(ids);
     fill_angles(&p, len_max, rope_dim);
     return p;
 }
 
 void paging_free(paging *p) {
-    for (int32_t i = 0; i < p->n_seqs; i++) mem_free(p->pages[i]);
-    mem_free(p->pos), mem_free(p->slot), mem_free(p->cosines), mem_free(p->sines);
+    mem_free(p->pages), mem_free(p->pos), mem_free(p->slot), mem_free(p->cosines), mem_free(p->sines);
 }
 
 attn_seq paging_rows(const paging *p, int32_t i, int32_t pos0, int32_t n, int32_t prefix) {
-    return (attn_seq){p->first[i] + pos0, n, pos0, p->pages[i], MIN(prefix, p->len[i])};
+    return (attn_seq){p->first[i] + pos0, n, pos0, MIN(prefix, p->len[i]), p->page0[i]};
 }
 
 wmat wmat_new(backend *b, const mat *w, dtype dt) {

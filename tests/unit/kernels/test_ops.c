@@ -213,11 +213,11 @@ static void four_keys(float *ret_k, float *ret_v, float *ret_q) {
 
 static op_attention attention_of(const attn_seq *s, const float *q, float *out, const float *k,
                                  const float *v) {
-    return (op_attention){.n_seqs = 1,
+    static const int32_t pages[] = {0};
+    return (op_attention){.seqs = {1, s, s, pages},
                           .n_heads = 1,
                           .n_kv_heads = 1,
                           .head_dim = 2,
-                          .seqs = s,
                           .q = q,
                           .q_stride = 2,
                           .out = out,
@@ -232,9 +232,8 @@ static op_attention attention_of(const attn_seq *s, const float *q, float *out, 
 START_TEST(prefix_sees_ahead) {
     OPEN_LEVEL();
     float k[32], v[32], q[SEQ * 2], out[SEQ * 2];
-    const int32_t pages[] = {0};
     four_keys(k, v, q);
-    attn_seq s = {0, SEQ, 0, pages, 3};
+    attn_seq s = {0, SEQ, 0, 3, 0};
     op_attention a = attention_of(&s, q, out, k, v);
     be->v->attention(be, &a);
     double three = (1 + 20 + 300) / 6.0;
@@ -251,10 +250,9 @@ END_TEST
 START_TEST(alibi_is_symmetric) {
     OPEN_LEVEL();
     float k[32], v[32], q[SEQ * 2], out[SEQ * 2];
-    const int32_t pages[] = {0};
     const float slope = logf(2); /* halves the weight per step away */
     four_keys(k, v, q);
-    attn_seq s = {0, SEQ, 0, pages, SEQ};
+    attn_seq s = {0, SEQ, 0, SEQ, 0};
     op_attention a = attention_of(&s, q, out, k, v);
     a.alibi_slopes = &slope;
     be->v->attention(be, &a);
@@ -266,9 +264,8 @@ END_TEST
 START_TEST(sink_joins_the_denominator) {
     OPEN_LEVEL();
     float k[32], v[32], q[SEQ * 2], out[SEQ * 2];
-    const int32_t pages[] = {0};
     four_keys(k, v, q);
-    attn_seq s = {0, SEQ, 0, pages, 0};
+    attn_seq s = {0, SEQ, 0, 0, 0};
     op_attention a = attention_of(&s, q, out, k, v);
     const float sinks[] = {logf(7), 200, -INFINITY};
     a.sinks = sinks;
@@ -318,12 +315,11 @@ START_TEST(latent_rows_are_written_and_read) {
     be->v->latent_kv(be, &w);
     NEAR(q, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, -1, 0);
     NEAR(kv, log(2), 5, 6, log(3), 1, 7);
-    attn_seq s = {0, 2, 0, pages, 0};
-    op_latent_attention a = {.n_seqs = 1,
+    attn_seq s = {0, 2, 0, 0, 0};
+    op_latent_attention a = {.seqs = {1, &s, &s, pages},
                              .n_heads = 2,
                              .latent = 1,
                              .rope_dim = 2,
-                             .seqs = &s,
                              .q = q,
                              .q_stride = 2 * W,
                              .out = out,

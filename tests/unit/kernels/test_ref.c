@@ -84,9 +84,23 @@ START_TEST(attention_is_the_formula) {
                 ck_assert(fabs(y[j] - (x[j] * c - x[j + D / 2] * s)) < 1e-6);
                 ck_assert(fabs(y[j + D / 2] - (x[j + D / 2] * c + x[j] * s)) < 1e-6);
             }
-    attn_seq seqs[] = {{0, 30, 0, pages}, {30, T - 30, 30, pages}};
-    op_attention a = {2,    H,    G,  D,    seqs, qkv, W,      out, H * D,
-                      0.4f, 2.0f, 12, NULL, kp,   vp,  DT_F32, S};
+    attn_seq seqs[] = {{0, 30, 0, 0, 0}, {30, T - 30, 30, 0, 0}};
+    op_attention a = {{2, seqs, seqs, pages},
+                      H,
+                      G,
+                      D,
+                      qkv,
+                      W,
+                      out,
+                      H * D,
+                      0.4f,
+                      2.0f,
+                      12,
+                      NULL,
+                      kp,
+                      vp,
+                      DT_F32,
+                      S};
     be->v->attention(be, &a);
     for (int t = 0; t < T; t++)
         for (int h = 0; h < H; h++) {

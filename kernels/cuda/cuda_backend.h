@@ -1,0 +1,58 @@
+/* The inside of the CUDA backend: what its .cu files share. One object per device; ops are launched
+ * on one stream by one thread.
+ *
+ * Memory layouts (the backend's own business, backend.h):
+ *   wmat of f32, f16, bf16   [N][ld] row-major, ld = K rounded up to 16 bytes, the padding zero
+ *   wmat of quantised types  the side (quant_side_bytes), then N rows of quant_row_bytes
+ *   KV pages                 [P][G][S][D], keys and values alike
+ *   latent pages             [P][S][L+R]
+ *
+ * A failing launch or call is kept in `failed`; ops after it do nothing, and sync reports it. */
+#ifndef KERNELS_CUDA_CUDA_BACKEND_H
+#define KERNELS_CUDA_CUDA_BACKEND_H
+
+#include "kernels/cuda/cu.h"
+
+extern "C" {
+#include "kernels/backend.h"
+}
+
+typedef struct cuda_backend {
+    backend base;
+    int device;
+    int n_sms, cc;   /* cc: 80, 89, 90 ... */
+    size_t smem_max; /* dynamic shared memory that a block can have */
+    cudaStream_t stream;
+    cudaError_t failed;    /* first failure */
+    const char *failed_in; /* the op or call */
+    bool sync_ops;         /* wait after every op, so that a failure names its op */
+    void *ws;              /* scratch of the op under way */
+    size_t ws_bytes;
+    uint64_t step; /* counts calls of step */
+} cuda_backend;
+
+static inline cuda_backend *cuda_of(backend *b) {
+    return (cuda_backend *)b;
+}
+/* Leading dimension (elements) of a matrix of floats. */
+static inline int64_t cuda_ld(dtype dt, int32_t k) {
+    int64_t per = 16 / (int64_t)dtype_bytes(dt);
+    return (k + per - 1) / per * per;
+}
+
+/* Scratch for one op, at least 256-byte aligned, valid until the next call; NULL after a failure:
+ * the op then returns at once. */
+void *cuda_scratch(cuda_backend *c, size_t bytes);
+/* True when nothing failed so far. Every op begins with it and ends with cuda_launched. */
+bool cuda_ready(const cuda_backend *c);
+/* Take note of a launch error (and wait, with sync_ops). */
+void cuda_launched(cuda_backend *c, const char *op);
+/* Note the result of a runtime call; true when it succeeded. */
+bool cuda_note(cuda_backend *c, cudaError_t e, const char *what);
+
+/* One function per op of ops.def. */
+#define OP(name, tol32, tol16, what) void cuda_##name(backend *b, const op_##name *a);
+#include "kernels/ops.def"
+#undef OP
+
+#endif
