@@ -52,6 +52,13 @@ static status take(adapter *ad, size_t n, size_t size, void *ret, error *err) {
     return OK;
 }
 
+/* n floats in memory of the backend. */
+static status put(adapter *ad, const float *src, size_t n, float **ret, error *err) {
+    TRY(take(ad, n, sizeof *src, ret, err));
+    ad->b->v->upload(ad->b, *ret, src, n * sizeof *src);
+    return OK;
+}
+
 /* A packed matrix of f32 rows src[n,k]. */
 static status pack(adapter *ad, const float *src, int32_t n, int32_t k, dtype dt, wmat *ret,
                    error *err) {
@@ -124,15 +131,17 @@ static status bind_down(binder *b, adapter_slot *s, const int32_t *modules, int3
         dt = dt == DT_COUNT || dt == own ? own : DT_F32;
     }
     float *a = mem_alloc((size_t)rank * (size_t)cols * sizeof *a);
-    status st = take(b->ad, (size_t)rank, sizeof *s->s, &s->s, err);
-    for (int32_t i = 0, at = 0; i < n && st == OK; i++) {
+    float *scales = mem_alloc((size_t)rank * sizeof *scales);
+    for (int32_t i = 0, at = 0; i < n; i++) {
         const adapter_delta *d = &b->pair.deltas[modules[i]];
         memcpy(a + (size_t)at * (size_t)cols, d->a, (size_t)d->rank * (size_t)cols * sizeof *a);
-        memcpy(s->s + at, d->s, (size_t)d->rank * sizeof *s->s);
+        memcpy(scales + at, d->s, (size_t)d->rank * sizeof *scales);
         at += d->rank;
     }
+    status st = put(b->ad, scales, (size_t)rank, &s->s, err);
     if (st == OK) st = pack(b->ad, a, rank, cols, dt, &s->a, err);
     b->ad->row_max = MAX(b->ad->row_max, rank);
+    mem_free(scales);
     mem_free(a);
     return st;
 }
@@ -159,7 +168,7 @@ static status bind_low_rank(binder *b, adapter_slot *s, const arch_tensor *first
     if (n == 0) return OK;
     int32_t head = adapter_first(&b->pair, first->layer, first->slot);
     for (int32_t i = head; i >= 0; i = b->pair.next[i]) n_parts++;
-    TRY(take(b->ad, (size_t)n_parts, sizeof *s->parts, &s->parts, err));
+    s->parts = mem_calloc((size_t)n_parts, sizeof *s->parts);
     TRY(bind_down(b, s, modules, n, first->cols, err));
     for (int32_t i = head; i >= 0; i = b->pair.next[i]) {
         const arch_tensor *t = &a->tensors[i];
@@ -171,18 +180,18 @@ static status bind_low_rank(binder *b, adapter_slot *s, const arch_tensor *first
     return OK;
 }
 
-/* Row factors c (ones where a module has none) and column factors d of one tensor. */
-static status bind_factors(binder *b, adapter_slot *s, int32_t i, error *err) {
+/* Row factors (*c: ones where a module has none) and column factors d of one tensor. */
+static status bind_factors(binder *b, adapter_slot *s, int32_t i, float **c, error *err) {
     const arch_tensor *t = &b->w->a->tensors[i];
     const adapter_delta *d = &b->pair.deltas[b->pair.of_tensor[i]];
     const weight *w = weights_at(b->w, t->layer, t->slot);
     TRY(adapter_norm_rows(&b->pair, i, err));
     if (d->c) {
-        if (!s->c) {
-            TRY(take(b->ad, (size_t)w->rows, sizeof *s->c, &s->c, err));
-            for (int32_t r = 0; r < w->rows; r++) s->c[r] = 1;
+        if (!*c) {
+            *c = mem_alloc((size_t)w->rows * sizeof **c);
+            for (int32_t r = 0; r < w->rows; r++) (*c)[r] = 1;
         }
-        for (int32_t r = 0; r < t->rows; r++) s->c[t->row0 + r] = d->c[row_view_at(t->view, r)];
+        for (int32_t r = 0; r < t->rows; r++) (*c)[t->row0 + r] = d->c[row_view_at(t->view, r)];
     }
     if (!d->d) return OK;
     if (t->rows != w->rows)
@@ -190,9 +199,34 @@ static status bind_factors(binder *b, adapter_slot *s, int32_t i, error *err) {
                          "%s: module %s scales its inputs, which it shares with other modules of "
                          "the base; --merge-lora can do that",
                          file_of(b), d->name);
-    TRY(take(b->ad, (size_t)t->cols, sizeof *s->d, &s->d, err));
-    memcpy(s->d, d->d, (size_t)t->cols * sizeof *s->d);
-    return OK;
+    return put(b->ad, d->d, (size_t)t->cols, &s->d, err);
+}
+
+/* The factors of all tensors of the slot whose first is i. */
+static status bind_slot_factors(binder *b, adapter_slot *s, int32_t i, error *err) {
+    const arch_tensor *first = &b->w->a->tensors[i];
+    float *c = NULL;
+    status st = OK;
+    for (int32_t k = i; k >= 0 && st == OK; k = b->pair.next[k])
+        if (b->pair.of_tensor[k] >= 0) st = bind_factors(b, s, k, &c, err);
+    const weight *w = weights_at(b->w, first->layer, first->slot);
+    if (st == OK && c) st = put(b->ad, c, (size_t)w->rows, &s->c, err);
+    mem_free(c);
+    return st;
+}
+
+/* The bias that takes the place of the base's. */
+static status bind_bias(binder *b, adapter_slot *s, const arch_tensor *first, error *err) {
+    const weight *w = weights_at(b->w, first->layer, first->slot);
+    const float *base = weights_vec(b->w, first->layer, (weight_slot)(first->slot + 1));
+    size_t n = (size_t)w->rows;
+    float *v = mem_calloc(n, sizeof *v);
+    status st = OK;
+    if (base) b->ad->b->v->download(b->ad->b, v, base, n * sizeof *v);
+    if (adapter_merge_bias(&b->pair, first->layer, first->slot, base != NULL, v))
+        st = put(b->ad, v, n, &s->bias, err);
+    mem_free(v);
+    return st;
 }
 
 /* All rows of a slot with the whole new weights in them (not the low-rank parts); *ret stays NULL
@@ -242,8 +276,7 @@ static status bind_replaced(binder *b, adapter_slot *s, const arch_tensor *first
         st = pack(b->ad, rows, w->rows, first->cols, dt, &s->own, err);
     } else {
         place = kind == SLOT_TABLE ? &s->table : &s->vec;
-        st = take(b->ad, n, sizeof **place, place, err);
-        if (st == OK) memcpy(*place, rows, n * sizeof *rows);
+        st = put(b->ad, rows, n, place, err);
     }
     mem_free(rows);
     return st;
@@ -255,11 +288,9 @@ static status bind_table(binder *b, adapter_slot *s, int32_t i, error *err) {
     const adapter_delta *d = &b->pair.deltas[b->pair.of_tensor[i]];
     size_t rank = (size_t)d->rank, cols = (size_t)t->cols, n = (size_t)t->rows * rank;
     if (rank == 0) return OK;
-    TRY(take(b->ad, n, sizeof *s->low, &s->low, err));
-    memcpy(s->low, d->b, n * sizeof *s->low);
-    TRY(take(b->ad, rank, sizeof *s->s, &s->s, err));
-    memcpy(s->s, d->s, rank * sizeof *s->s);
-    TRY(take(b->ad, 1, sizeof *s->parts, &s->parts, err));
+    TRY(put(b->ad, d->b, n, &s->low, err));
+    TRY(put(b->ad, d->s, rank, &s->s, err));
+    s->parts = mem_calloc(1, sizeof *s->parts);
     s->parts[s->n_parts++] = (adapter_part){0};
     float *up = mem_alloc(cols * rank * sizeof *up);
     for (size_t c = 0; c < cols; c++)
@@ -289,16 +320,8 @@ static status bind_slot(binder *b, int32_t i, error *err) {
     if (slot_infos[first->slot].kind == SLOT_TABLE) return bind_table(b, s, i, err);
     if (slot_infos[first->slot].kind != SLOT_MATRIX) return OK;
     TRY(bind_low_rank(b, s, first, err));
-    for (int32_t k = i; k >= 0; k = b->pair.next[k])
-        if (b->pair.of_tensor[k] >= 0) TRY(bind_factors(b, s, k, err));
-    if (!bias) return OK;
-    const weight *w = weights_at(b->w, first->layer, first->slot);
-    float *v;
-    TRY(take(b->ad, (size_t)w->rows, sizeof *v, &v, err));
-    const float *base = weights_vec(b->w, first->layer, (weight_slot)(first->slot + 1));
-    if (base) memcpy(v, base, (size_t)w->rows * sizeof *v);
-    if (adapter_merge_bias(&b->pair, first->layer, first->slot, base != NULL, v)) s->bias = v;
-    return OK;
+    TRY(bind_slot_factors(b, s, i, err));
+    return bias ? bind_bias(b, s, first, err) : OK;
 }
 
 static status check_ranks(binder *b, error *err) {
@@ -402,10 +425,9 @@ static status bind_soft(binder *b, error *err) {
     bool folded = !s->project[0];
     TRY(read_tensor(s, s->soft, n * (folded ? width : s->soft->dims[1]), &x, err));
     status st = folded ? OK : project(s, n, width, &x, err);
-    if (st == OK) st = take(ad, (size_t)(n * width), sizeof *x, &ad->soft, err);
-    if (st == OK) memcpy(ad->soft, x, (size_t)(n * width) * sizeof *x);
+    if (st == OK && prefix) undo_factor(a, n, x);
+    if (st == OK) st = put(ad, x, (size_t)(n * width), &ad->soft, err);
     mem_free(x);
-    if (st == OK && prefix) undo_factor(a, n, ad->soft);
     ad->info.n_virtual = n;
     return st;
 }
@@ -442,6 +464,7 @@ void adapter_free(adapter *a) {
         a->b->v->mem_free(a->b, c->p, c->bytes);
         mem_free(c);
     }
+    for (int32_t i = 0; i < a->n_slots; i++) mem_free(a->slots[i].parts);
     mem_free(a->slots);
     mem_free(a);
 }

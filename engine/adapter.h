@@ -17,10 +17,10 @@ typedef struct adapter_part {
  * no data) is not changed. */
 typedef struct adapter_slot {
     bool used;
-    wmat own; /* [N,K] */
-    wmat a;   /* [R,K]: the A of all parts, one below the other; n 0: no parts */
-    float *s; /* [R] */
-    adapter_part *parts;
+    wmat own;            /* [N,K] */
+    wmat a;              /* [R,K]: the A of all parts, one below the other; n 0: no parts */
+    float *s;            /* [R] */
+    adapter_part *parts; /* host */
     int32_t n_parts;
     float *c;     /* [N] */
     float *d;     /* [K] */
@@ -42,7 +42,7 @@ typedef struct adapter {
     float *soft;
     size_t bytes;
     backend *b;
-    struct adapter_chunk *chunks; /* all of the above lives there */
+    struct adapter_chunk *chunks; /* where all floats and matrices live: memory of b */
 } adapter;
 
 typedef struct adapter_limits {

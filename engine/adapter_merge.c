@@ -11,20 +11,21 @@ static status refuse(const adapter_pair *p, int32_t tensor, const char *why, err
                      p->source.files.files[0], p->w->a->tensors[tensor].name, why);
 }
 
-static void put_table(weight *to, size_t at, const float *x, size_t n) {
-    for (size_t i = 0; i < n; i++) {
-        if (to->dt == DT_F32)
-            ((float *)to->table)[at + i] = x[i];
-        else
-            ((uint16_t *)to->table)[at + i] =
-                to->dt == DT_BF16 ? f32_to_bf16(x[i]) : f32_to_f16(x[i]);
+/* n values of a table from element `at`; x is overwritten where the table is of 16 bits. */
+static void put_table(backend *b, weight *to, size_t at, float *x, size_t n) {
+    size_t size = dtype_bytes(to->dt);
+    for (size_t i = 0; to->dt != DT_F32 && i < n; i++) {
+        uint16_t h = to->dt == DT_BF16 ? f32_to_bf16(x[i]) : f32_to_f16(x[i]);
+        memcpy((char *)x + i * size, &h, size);
     }
+    b->v->upload(b, (char *)to->table + at * size, x, n * size);
 }
 
 static status merge_tensor(adapter_pair *p, int32_t i, error *err) {
     const arch_tensor *t = &p->w->a->tensors[i];
     const weight_bind *b = &p->w->bind[i];
     weight *to = weights_at(p->w, t->layer, t->slot) + t->item;
+    backend *be = p->w->b;
     int32_t cols = MAX(t->cols, 1);
     dtype dt = to->n_parts ? to->m[b->part].dt : to->vec ? DT_F32 : to->dt;
     if (!dtype_is_float(dt))
@@ -36,11 +37,11 @@ static status merge_tensor(adapter_pair *p, int32_t i, error *err) {
         st = adapter_merged_rows(p, i, r, n, rows, err);
         if (st != OK) break;
         if (to->vec)
-            memcpy(to->vec + at, rows, (size_t)n * sizeof *rows);
+            be->v->upload(be, to->vec + at, rows, (size_t)n * sizeof *rows);
         else if (to->table)
-            put_table(to, (size_t)at * (size_t)cols, rows, (size_t)n * (size_t)cols);
+            put_table(be, to, (size_t)at * (size_t)cols, rows, (size_t)n * (size_t)cols);
         else
-            p->w->b->v->wmat_pack(p->w->b, &to->m[b->part], at, n, rows, DT_F32, cols);
+            be->v->wmat_pack(be, &to->m[b->part], at, n, rows, DT_F32, cols);
     }
     mem_free(rows);
     return st;
@@ -50,11 +51,13 @@ static status merge_bias(adapter_pair *p, int32_t layer, weight_slot slot, error
     const weight *w = weights_at(p->w, layer, slot);
     weight *to = weights_at(p->w, layer, (weight_slot)(slot + 1));
     float *bias = mem_calloc((size_t)w->rows, sizeof *bias);
+    backend *be = p->w->b;
+    size_t bytes = (size_t)w->rows * sizeof *bias;
     status st = OK;
-    if (to) memcpy(bias, to->vec, (size_t)w->rows * sizeof *bias);
+    if (to) be->v->download(be, bias, to->vec, bytes);
     if (adapter_merge_bias(p, layer, slot, to != NULL, bias)) {
         if (to)
-            memcpy(to->vec, bias, (size_t)w->rows * sizeof *bias);
+            be->v->upload(be, to->vec, bias, bytes);
         else
             st = refuse(p, adapter_first(p, layer, slot),
                         "the base has no bias there (an adapter beside the base can be used)", err);

@@ -12,7 +12,7 @@
 #include "engine/base/mem.h"
 #include "engine/forward_parts.h"
 
-/* Memory: one block, cut by one function that also counts it. */
+/* Memory of the backend: one block, cut by one function that also counts it. */
 
 static void *cut(char *base, size_t *at, size_t n, size_t size) {
     void *p = base ? base + *at : NULL;
@@ -20,15 +20,10 @@ static void *cut(char *base, size_t *at, size_t n, size_t size) {
     return p;
 }
 
-static size_t cut_all(adapter_step *s, char *base, const weights *w, int32_t max_tokens,
-                      int32_t max_seqs) {
+static size_t cut_all(adapter_step *s, char *base, const weights *w, int32_t max_tokens) {
     size_t at = 0, t = (size_t)max_tokens, widest = 0;
     for (int32_t i = 0; i < w->n_list; i++)
         if (w->list[i].n_parts) widest = MAX(widest, (size_t)w->list[i].cols);
-    s->runs = cut(base, &at, t + 1, sizeof *s->runs);
-    s->of_row = cut(base, &at, t, sizeof *s->of_row);
-    s->virtual_of = cut(base, &at, t, sizeof *s->virtual_of);
-    s->order = cut(base, &at, (size_t)max_seqs, sizeof *s->order);
     s->low = cut(base, &at, t * (size_t)s->row_max, sizeof *s->low);
     s->in = cut(base, &at, t * widest, sizeof *s->in);
     s->out = cut(base, &at, t * (size_t)w->a->hidden, sizeof *s->out);
@@ -42,15 +37,20 @@ static int32_t row_max_of(const weights *w, int32_t rank_max) {
 size_t adapter_step_bytes(const weights *w, int32_t max_tokens, int32_t max_seqs,
                           int32_t rank_max) {
     adapter_step s = {.row_max = row_max_of(w, rank_max)};
-    return cut_all(&s, NULL, w, max_tokens, max_seqs);
+    return cut_all(&s, NULL, w, max_tokens);
 }
 
 status adapter_step_new(const weights *w, const adapter_table *table, int32_t max_tokens,
                         int32_t max_seqs, int32_t rank_max, adapter_step **ret, error *err) {
     adapter_step s = {.table = table, .row_max = row_max_of(w, rank_max)};
-    s.bytes = cut_all(&s, NULL, w, max_tokens, max_seqs);
+    size_t t = (size_t)max_tokens;
+    s.bytes = cut_all(&s, NULL, w, max_tokens);
     TRY(w->b->v->mem_alloc(w->b, s.bytes, &s.block, err));
-    cut_all(&s, s.block, w, max_tokens, max_seqs);
+    cut_all(&s, s.block, w, max_tokens);
+    s.runs = mem_calloc(t + 1, sizeof *s.runs);
+    s.of_row = mem_calloc(t, sizeof *s.of_row);
+    s.virtual_of = mem_calloc(t, sizeof *s.virtual_of);
+    s.order = mem_calloc((size_t)max_seqs, sizeof *s.order);
     *ret = mem_alloc(sizeof s);
     **ret = s;
     return OK;
@@ -59,6 +59,10 @@ status adapter_step_new(const weights *w, const adapter_table *table, int32_t ma
 void adapter_step_free(adapter_step *s, backend *b) {
     if (!s) return;
     b->v->mem_free(b, s->block, s->bytes);
+    mem_free(s->runs);
+    mem_free(s->of_row);
+    mem_free(s->virtual_of);
+    mem_free(s->order);
     mem_free(s);
 }
 
@@ -150,6 +154,18 @@ static void add_parts(forward *f, const adapter_slot *s, const float *a, int32_t
     }
 }
 
+static void copy_rows(forward *f, float *x, int64_t x_stride, const float *y, int64_t y_stride,
+                      int32_t n, int32_t width) {
+    op_add op = {.n_rows = n,
+                 .width = width,
+                 .x = x,
+                 .x_stride = x_stride,
+                 .y = y,
+                 .y_stride = y_stride,
+                 .y_scale = 1};
+    f->b->v->add(f->b, &op);
+}
+
 static void add_rows(forward *f, float *x, const float *y, int64_t y_stride, int32_t n,
                      int32_t width) {
     op_add op = {.n_rows = n,
@@ -172,7 +188,7 @@ static void own_product(forward *f, int32_t layer, weight_slot slot, const adapt
     const float *in = a;
     CHECK(!accumulate || w->rows <= f->a->hidden);
     if (s->d) {
-        memcpy(f->ad->in, a, (size_t)n * (size_t)w->cols * sizeof *a);
+        copy_rows(f, f->ad->in, w->cols, a, w->cols, n, w->cols);
         scale_cols(f, f->ad->in, w->cols, n, w->cols, s->d);
         in = f->ad->in;
     }
@@ -223,7 +239,7 @@ const float *adapter_vec(const forward *f, const adapter *ad, int32_t layer, wei
 
 static void look_up(forward *f, const adapter_run *r, const float *table, int32_t width,
                     float scale, float *out) {
-    op_embed op = {.ids = f->ids + r->row0,
+    op_embed op = {.ids = f->dev.ids + r->row0,
                    .n_tokens = r->n,
                    .width = width,
                    .rows = f->a->vocab,
@@ -249,16 +265,24 @@ static void embed_low(forward *f, const adapter_run *r, const adapter_slot *s, f
     f->b->v->gemm(f->b, &up);
 }
 
-/* Virtual tokens: a soft prompt's own rows; those of a prefix count for nothing. */
-static void embed_virtual(forward *f, const adapter_run *r, size_t width, float *x) {
-    for (int32_t i = 0; i < r->n; i++) {
-        int32_t v = f->ad->virtual_of[r->row0 + i];
-        float *to = x + (size_t)i * width;
-        if (v < 0) continue;
-        if (r->ad->kind == ADAPTER_PROMPT)
-            memcpy(to, r->ad->soft + (size_t)v * width, width * sizeof *to);
-        else
-            memset(to, 0, width * sizeof *to);
+/* Neighbouring rows from t on, below `end`, that are neighbouring virtual tokens. */
+static int32_t virtual_run(const adapter_step *s, int32_t t, int32_t end) {
+    int32_t n = 1;
+    while (t + n < end && s->virtual_of[t + n] == s->virtual_of[t] + n) n++;
+    return n;
+}
+
+/* Virtual tokens: a soft prompt's own rows; those of a prefix count for nothing, whatever they
+ * hold. */
+static void embed_virtual(forward *f, const adapter_run *r, int32_t width, float *x) {
+    int32_t end = r->row0 + r->n;
+    if (r->ad->kind != ADAPTER_PROMPT) return;
+    for (int32_t t = r->row0, n; t < end; t += n) {
+        int32_t v = f->ad->virtual_of[t];
+        n = v < 0 ? 1 : virtual_run(f->ad, t, end);
+        if (v >= 0)
+            copy_rows(f, x + (size_t)(t - r->row0) * (size_t)width, width,
+                      r->ad->soft + (size_t)v * (size_t)width, width, n, width);
     }
 }
 
@@ -270,22 +294,23 @@ void adapter_embed(forward *f, float scale, float *x) {
         float *rows = x + (size_t)r->row0 * width;
         if (s && s->table) look_up(f, r, s->table, (int32_t)width, scale, rows);
         if (s && s->low) embed_low(f, r, s, scale, rows);
-        if (r->ad && r->ad->soft) embed_virtual(f, r, width, rows);
+        if (r->ad && r->ad->soft) embed_virtual(f, r, (int32_t)width, rows);
     }
 }
 
 void adapter_prefix(forward *f, int32_t layer, int32_t width) {
-    size_t kv = (size_t)f->a->n_kv_heads * (size_t)f->a->head_dim;
-    size_t q = (size_t)f->a->n_heads * (size_t)f->a->head_dim;
+    int32_t kv = f->a->n_kv_heads * f->a->head_dim, q = f->a->n_heads * f->a->head_dim;
+    int64_t token = (int64_t)f->a->n_layers * 2 * kv;
     for (int32_t k = 0; k < f->ad->n_runs; k++) {
         const adapter_run *r = &f->ad->runs[k];
+        int32_t end = r->row0 + r->n;
         if (!r->ad || !r->ad->soft || r->ad->kind == ADAPTER_PROMPT) continue;
-        for (int32_t t = r->row0; t < r->row0 + r->n; t++) {
+        for (int32_t t = r->row0, n; t < end; t += n) {
             int32_t v = f->ad->virtual_of[t];
-            size_t at = ((size_t)MAX(v, 0) * (size_t)f->a->n_layers + (size_t)layer) * 2 * kv;
+            n = v < 0 ? 1 : virtual_run(f->ad, t, end);
             if (v >= 0) /* keys, then values, as in the packed projection */
-                memcpy(f->qkv + (size_t)t * (size_t)width + q, r->ad->soft + at,
-                       2 * kv * sizeof(float));
+                copy_rows(f, f->qkv + (int64_t)t * width + q, width,
+                          r->ad->soft + v * token + (int64_t)layer * 2 * kv, token, n, 2 * kv);
         }
     }
 }

@@ -27,18 +27,20 @@ typedef struct adapter_step {
     const adapter_table *table;
     int32_t row_max; /* R of the widest slot that fits */
     int32_t n_runs;  /* 0: no row of the step has an adapter */
+    /* host */
     adapter_run *runs;
     const adapter **of_row; /* [T] */
     int32_t *virtual_of;    /* [T] index of a virtual token, -1: a token */
     int32_t *order;         /* [B] sequences of the plan, by adapter */
-    float *low;             /* [T,row_max] */
-    float *in;              /* [T,widest K] */
-    float *out;             /* [T,C] */
+    /* memory of the backend */
+    float *low; /* [T,row_max] */
+    float *in;  /* [T,widest K] */
+    float *out; /* [T,C] */
     void *block;
     size_t bytes;
 } adapter_step;
 
-/* Bytes of scratch for steps of these maxima. */
+/* Bytes of scratch in the backend's memory for steps of these maxima. */
 size_t adapter_step_bytes(const weights *w, int32_t max_tokens, int32_t max_seqs, int32_t rank_max);
 NODISCARD status adapter_step_new(const weights *w, const adapter_table *table, int32_t max_tokens,
                                   int32_t max_seqs, int32_t rank_max, adapter_step **ret,

@@ -185,7 +185,18 @@ static kv_shape cache_shape(const engine *e) {
     return s;
 }
 
-static void plan_memory(engine *e, const engine_options *o) {
+/* What is free where the model will be. */
+static status find_memory(const engine *e, memplan *p, error *err) {
+    size_t total;
+    if (e->b->host_memory) {
+        memplan_available(&p->available, &p->limited_by);
+        return OK;
+    }
+    p->limited_by = "the device's free memory";
+    return e->b->v->mem_info(e->b, &p->available, &total, err);
+}
+
+static status plan_memory(engine *e, const engine_options *o, error *err) {
     memplan *p = &e->plan;
     kv_shape shape = cache_shape(e);
     e->max_tokens = o->max_batched_tokens > 0 ? o->max_batched_tokens : 512;
@@ -193,9 +204,13 @@ static void plan_memory(engine *e, const engine_options *o) {
         e->max_tokens = MAX(e->max_tokens, o->max_model_len > 0 ? o->max_model_len : e->a->ctx_max);
     e->max_seqs = MIN(o->max_seqs > 0 ? o->max_seqs : 64, e->max_tokens);
     e->n_tasks_max = e->max_tokens + e->max_seqs;
+    bool host = e->b->host_memory;
+    forward_need need = forward_bytes(e->a, host, e->max_tokens, e->max_seqs);
     *p = (memplan){
         .weights = e->w.bytes,
-        .staging = loader_staging_bytes(&e->w, e->b->n_threads),
+        .staging = host ? loader_staging_bytes(&e->w, e->b->n_threads) : 0,
+        .activations_fixed = need.fixed,
+        .activations_per_len = need.per_len,
         .other = OTHER_BYTES,
         .page_bytes = kvcache_page_bytes(&shape),
         .page_tokens = KV_PAGE_TOKENS,
@@ -205,17 +220,19 @@ static void plan_memory(engine *e, const engine_options *o) {
         .kv_wanted = o->kv_bytes,
         .kv_fraction = o->kv_fraction,
     };
-    forward_bytes(e->a, e->max_tokens, e->max_seqs, &p->activations_fixed, &p->activations_per_len);
-    p->activations_fixed += sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof *e->tasks;
+    if (host)
+        p->activations_fixed +=
+            sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof *e->tasks;
     if (e->adapters_max > 0)
         p->activations_fixed +=
             adapter_step_bytes(&e->w, e->max_tokens, e->max_seqs, e->lora_rank_max);
-    memplan_available(&p->available, &p->limited_by);
+    TRY(find_memory(e, p, err));
     e->plan_status = memplan_decide(p, &e->plan_error);
     e->info.weight_bytes = p->weights;
     e->info.kv_bytes = p->kv;
     e->info.activation_bytes = p->activations;
     e->info.total_bytes = p->total;
+    return OK;
 }
 
 static status check_len(const engine *e, const engine_options *o, error *err) {
@@ -248,12 +265,13 @@ static status allocate(engine *e, error *err) {
 
 /* Rope factors that the checkpoint stores as tensors (GGUF). */
 static void take_rope_factors(engine *e) {
+    backend *b = e->b;
     const float *first = weights_vec(&e->w, -1, W_ROPE_FACTORS);
     for (int32_t k = 0; k < e->a->n_ropes; k++) {
         rope_spec *r = &e->a->ropes[k];
         size_t bytes = (size_t)r->dim / 2 * sizeof(float);
         if (!r->weight_factors) continue;
-        if (first) r->factors = memcpy(mem_alloc(bytes), first, bytes);
+        if (first) b->v->download(b, r->factors = mem_alloc(bytes), first, bytes);
         rope_inv_freq(r, 0, e->f.ropes[k].inv_freq);
     }
 }
@@ -266,7 +284,7 @@ static status open_all(engine *e, const engine_options *o, error *err) {
     }
     TRY(plan_weights(e, o, err));
     TRY(check_len(e, o, err));
-    plan_memory(e, o);
+    TRY(plan_memory(e, o, err));
     if (o->on_plan) {
         strbuf text = {0};
         memplan_print(&e->plan, &text);
@@ -361,7 +379,7 @@ static void chunk_logits(engine *e, int32_t row0, int32_t n_rows, float *ret) {
         int32_t m = MIN(n_rows - r, e->f.n_rows);
         for (int32_t i = 0; i < m; i++) rows[i] = r + i;
         forward_logits(&e->f, rows, m);
-        memcpy(ret, e->f.logits, (size_t)m * v * sizeof *ret);
+        memcpy(ret, e->f.got.logits, (size_t)m * v * sizeof *ret);
         ret += (size_t)m * v;
         r += m;
     }
@@ -376,8 +394,8 @@ static int32_t *with_virtual(const engine *e, const int32_t *ids, int32_t n) {
     return all;
 }
 
-static void run_logits(engine *e, const int32_t *ids, int32_t n, bool all, int32_t chunk,
-                       float *ret) {
+static status run_logits(engine *e, const int32_t *ids, int32_t n, bool all, int32_t chunk,
+                         float *ret, error *err) {
     int32_t first = e->logits_adapter.n_virtual, total = first + n, step = e->max_tokens;
     int32_t n_pages = CEIL_DIV(total, KV_PAGE_TOKENS);
     int32_t *pages = mem_alloc((size_t)n_pages * sizeof *pages), *known = with_virtual(e, ids, n);
@@ -395,12 +413,16 @@ static void run_logits(engine *e, const int32_t *ids, int32_t n, bool all, int32
         batch_plan plan = {.n_seqs = 1, .n_tokens = s.n_tokens, .seqs = &s};
         forward_run(&e->f, &plan);
         int32_t from = all ? MAX(first - at, 0) : total - 1 - at;
-        if (from >= s.n_tokens) continue;
+        if (from >= s.n_tokens) {
+            (void)e->b->v->sync(e->b, NULL); /* before the next chunk is laid out over this one */
+            continue;
+        }
         chunk_logits(e, from, s.n_tokens, ret);
         ret += (size_t)(s.n_tokens - from) * (size_t)e->a->vocab;
     }
     mem_free(known);
     mem_free(pages);
+    return e->b->v->sync(e->b, err);
 }
 
 status engine_logits(engine *e, const int32_t *ids, int32_t n, bool all, int32_t chunk, float *ret,
@@ -415,6 +437,5 @@ status engine_logits(engine *e, const int32_t *ids, int32_t n, bool all, int32_t
     if (!e->a->has_head)
         return error_set(err, ERR_UNSUPPORTED, "%s: a model without a head has no logits",
                          e->info.architecture);
-    run_logits(e, ids, n, all, chunk, ret);
-    return OK;
+    return run_logits(e, ids, n, all, chunk, ret, err);
 }

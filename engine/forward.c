@@ -125,10 +125,10 @@ static void look_up(forward *f, weight_slot slot, const int32_t *rows, float sca
 static void embed(forward *f) {
     const arch *a = f->a;
     float *x = a->proj_in ? f->narrow : f->x;
-    look_up(f, W_EMBED, f->ids, a->embed_scale, false, x);
+    look_up(f, W_EMBED, f->dev.ids, a->embed_scale, false, x);
     if (forward_adapts(f)) adapter_embed(f, a->embed_scale, x);
     if (a->proj_in) forward_linear(f, -1, W_PROJ_IN, f->narrow, f->n_tokens, f->x, false);
-    if (a->pos_embed) look_up(f, W_POS_EMBED, f->pos_rows, 1, true, f->x);
+    if (a->pos_embed) look_up(f, W_POS_EMBED, f->dev.pos_rows, 1, true, f->x);
     if (a->type_embed) add(f, f->x, 1, weights_vec(f->w, -1, W_TYPE_EMBED), 0, 1);
     if (a->embed_norm) norm(f, -1, W_EMBED_NORM, f->x, f->x);
 }
@@ -137,6 +137,7 @@ void forward_run(forward *f, const batch_plan *plan) {
     kvcache_copy(f->kv, plan->copies, plan->n_copies);
     forward_lay_out(f, plan);
     if (f->n_tokens == 0) return;
+    f->b->v->step(f->b);
     embed(f);
     for (int32_t l = 0; l < f->a->n_layers; l++) run_layer(f, l);
 }
@@ -147,13 +148,35 @@ static void scale_rows(forward *f, float *x, int32_t n, int32_t width, float by)
 }
 
 void forward_final(forward *f, const int32_t *rows, int32_t n) {
-    size_t c = (size_t)f->a->hidden;
+    op_embed gather = {.ids = f->pick,
+                       .n_tokens = n,
+                       .width = f->a->hidden,
+                       .rows = f->n_tokens,
+                       .table = f->x,
+                       .table_dt = DT_F32,
+                       .scale = 1,
+                       .out = f->rows};
     CHECK(n <= f->n_rows);
-    for (int32_t i = 0; i < n; i++)
-        memcpy(f->rows + (size_t)i * c, f->x + (size_t)rows[i] * c, c * sizeof(float));
+    f->b->v->upload(f->b, f->pick, rows, (size_t)n * sizeof *rows);
+    f->b->v->embed(f->b, &gather);
     if (f->ad) adapter_step_pick(f->ad, rows, n);
     if (f->a->final_norm)
         forward_norm(f, -1, W_FINAL_NORM, f->rows, n, f->a->hidden, f->a->eps, f->rows);
+}
+
+/* Bring n elements of the backend's memory to the host, unless they are there. */
+static void fetch(forward *f, void *host, const void *dev, size_t n, size_t size) {
+    if (host != dev) f->b->v->download(f->b, host, dev, n * size);
+}
+
+void forward_fetch_rows(forward *f, int32_t n) {
+    fetch(f, f->got.rows, f->rows, (size_t)n * (size_t)f->a->hidden, sizeof(float));
+}
+
+static void fetch_logits(forward *f, int32_t n) {
+    fetch(f, f->got.logits, f->logits, (size_t)n * (size_t)f->a->vocab, sizeof(float));
+    fetch(f, f->got.lse, f->row_lse, (size_t)n, sizeof(float));
+    fetch(f, f->got.argmax, f->row_argmax, (size_t)n, sizeof(int32_t));
 }
 
 void forward_logits(forward *f, const int32_t *rows, int32_t n) {
@@ -184,4 +207,5 @@ void forward_logits(forward *f, const int32_t *rows, int32_t n) {
                        .ret_lse = f->row_lse,
                        .ret_argmax = f->row_argmax};
     f->b->v->logsumexp(f->b, &op);
+    fetch_logits(f, n);
 }

@@ -10,15 +10,41 @@
 
 #define FORWARD_ROWS_MAX 64 /* most rows of logits at a time */
 
+/* Memory: what ops touch is in the backend's memory ("dev"); what the host writes or reads is in
+ * its own, and is sent or fetched. Where the backend's memory is the host's (the CPU) the two are
+ * one and nothing is copied. */
+
 /* Rotary table of one rope_spec: rows by position, filled as far as positions have been used; and,
  * where rope_by_step, rows of the step's own tokens. */
 typedef struct rope_table {
-    float *cos, *sin; /* [max_model_len, dim/2] */
-    float *inv_freq;  /* [dim/2] */
+    float *cos, *sin;           /* dev [max_model_len, dim/2] */
+    float *host_cos, *host_sin; /* the same */
+    float *inv_freq;            /* host [dim/2] */
     int32_t n_filled;
-    float *step_cos, *step_sin; /* [T, dim/2], else NULL */
-    bool own;                   /* this step uses its own rows */
+    float *step_cos, *step_sin;           /* dev [T, dim/2], else NULL */
+    float *host_step_cos, *host_step_sin; /* the same */
+    bool own;                             /* this step uses its own rows */
 } rope_table;
+
+/* What the host lays out for a step, in one block that is sent as a whole: cut for the step's own
+ * T and B, so it is as short as it can be. */
+typedef struct step_rows {
+    int32_t *ids;        /* [T] */
+    int32_t *pos;        /* [T] what rope rotates by */
+    int32_t *pos_rows;   /* [T] rows of the table of learned positions */
+    int64_t *kv_slot;    /* [T] */
+    float *logn;         /* [T] factor of q */
+    attn_seq *seqs;      /* [B] in the plan's order; their rows are in that of adapters */
+    int32_t *page_table; /* sequence after sequence; the last part */
+} step_rows;
+
+/* Results that the host reads. */
+typedef struct step_results {
+    float *rows;     /* [R,C] */
+    float *logits;   /* [R,V] */
+    float *lse;      /* [R] */
+    int32_t *argmax; /* [R] */
+} step_results;
 
 typedef struct forward {
     const arch *a;
@@ -30,16 +56,18 @@ typedef struct forward {
 
     /* of the step */
     int32_t n_tokens, n_seqs;
-    int32_t *ids;            /* [T] */
-    int32_t *pos, *pos2;     /* [T] what rope rotates by */
-    int32_t *pos_rows;       /* [T] rows of the table of learned positions */
-    int32_t *iota;           /* [T] 0, 1, 2, ...: positions in a step's own rope table */
-    int64_t *kv_slot;        /* [T] */
-    float *logn;             /* [T] factor of q */
-    attn_seq *seqs;          /* [B] in the plan's order; their rows are in that of adapters */
-    struct adapter_step *ad; /* NULL: no adapters; not owned */
+    int32_t n_pages;            /* entries of the page table */
+    step_rows in, dev;          /* host, backend */
+    void *step_host, *step_dev; /* where in and dev are cut */
+    int32_t *pos2;              /* host [T]: the second position of ChatGLM-6B */
+    step_results got;           /* host */
+    struct adapter_step *ad;    /* NULL: no adapters; not owned */
 
-    /* activations, f32 */
+    /* dev: constants */
+    int32_t *iota; /* [T] 0, 1, 2, ...: positions in a step's own rope table */
+    float *alibi;  /* [H] or NULL */
+
+    /* dev: activations, f32 */
     float *x;                 /* [T,C] residual stream */
     float *h;                 /* [T,C] normed */
     float *h2;                /* [T,C] normed for the second of two parallel branches */
@@ -57,32 +85,38 @@ typedef struct forward {
     int32_t *experts;         /* [T,k] */
     float *expert_w;          /* [T,k] */
     float *gate;              /* [T] of the shared expert */
+    int32_t *pick;            /* [R] rows of x */
     float *rows, *rows2;      /* [R,C], [R,E] */
     float *logits;            /* [R,V] */
     float *row_max, *row_lse; /* [R] */
     int32_t *row_argmax;      /* [R] */
     rope_table *ropes;        /* [n_ropes] */
-    void *block;
-    size_t bytes;
+    void *block, *host_block; /* host_block NULL: in block */
+    size_t bytes, host_bytes;
 } forward;
 
-/* Bytes of activations: *ret_fixed + *ret_per_len * max_model_len. */
-void forward_bytes(const arch *a, int32_t max_tokens, int32_t max_seqs, size_t *ret_fixed,
-                   size_t *ret_per_len);
+/* Bytes of a forward pass: fixed + per_len * max_model_len, in each memory; for a backend with
+ * host memory all of it counts as dev. */
+typedef struct forward_need {
+    size_t fixed, per_len;
+    size_t host_fixed, host_per_len;
+} forward_need;
+forward_need forward_bytes(const arch *a, bool host_memory, int32_t max_tokens, int32_t max_seqs);
 /* Allocate; a, w, b, kv and the maxima are set by the caller. */
 NODISCARD status forward_alloc(forward *f, error *err);
 void forward_done(forward *f);
 
 /* Compute the plan's tokens: f->x holds the last layer's output, sequence i's rows from
- * f->seqs[i].row0. */
+ * f->in.seqs[i].row0. */
 void forward_run(forward *f, const batch_plan *plan);
-/* Final norm of n <= n_rows rows of x: f->rows [n,C]. */
+/* Final norm of n <= n_rows rows of x: f->rows [n,C]; and fetched into f->got.rows. */
 void forward_final(forward *f, const int32_t *rows, int32_t n);
-/* Final norm and head for n <= n_rows rows of x: f->logits [n,V] and their statistics. */
+void forward_fetch_rows(forward *f, int32_t n);
+/* Final norm and head for n <= n_rows rows of x: f->got.logits [n,V] and their statistics. */
 void forward_logits(forward *f, const int32_t *rows, int32_t n);
 static inline logits_row forward_row(const forward *f, int32_t i) {
-    return (logits_row){f->logits + (size_t)i * (size_t)f->a->vocab, f->row_lse[i],
-                        f->row_argmax[i]};
+    return (logits_row){f->got.logits + (size_t)i * (size_t)f->a->vocab, f->got.lse[i],
+                        f->got.argmax[i]};
 }
 
 #endif

@@ -38,7 +38,7 @@ static void shape_qkv(forward *f, int32_t layer, const arch_attn *y, int32_t wid
                      .x = f->qkv,
                      .x_stride = width,
                      .scale = 1,
-                     .row = f->logn,
+                     .row = f->dev.logn,
                      .row_stride = 1};
     if (y->qk_norm != QK_NONE) {
         norm_heads(f, layer, y, W_Q_NORM, f->qkv, a->n_heads, width);
@@ -56,8 +56,8 @@ static void rope_and_cache(forward *f, int32_t layer, const arch_attn *y, int32_
                      .head_dim = a->head_dim,
                      .qkv = f->qkv,
                      .qkv_stride = width,
-                     .pos = f->pos,
-                     .kv_slot = f->kv_slot,
+                     .pos = f->dev.pos,
+                     .kv_slot = f->dev.kv_slot,
                      .k_pages = kvcache_keys(f->kv, layer),
                      .v_pages = kvcache_values(f->kv, layer),
                      .kv_dt = f->kv->dt,
@@ -73,13 +73,16 @@ static void rope_and_cache(forward *f, int32_t layer, const arch_attn *y, int32_
     f->b->v->rope_kv(f->b, &op);
 }
 
+static attn_seqs sequences(const forward *f) {
+    return (attn_seqs){f->n_seqs, f->in.seqs, f->dev.seqs, f->dev.page_table};
+}
+
 static void attend(forward *f, int32_t layer, const arch_attn *y, int32_t width) {
     const arch *a = f->a;
-    op_attention op = {.n_seqs = f->n_seqs,
+    op_attention op = {.seqs = sequences(f),
                        .n_heads = a->n_heads,
                        .n_kv_heads = a->n_kv_heads,
                        .head_dim = a->head_dim,
-                       .seqs = f->seqs,
                        .q = f->qkv,
                        .q_stride = width,
                        .out = f->att,
@@ -87,7 +90,7 @@ static void attend(forward *f, int32_t layer, const arch_attn *y, int32_t width)
                        .scale = y->scale,
                        .softcap = y->softcap,
                        .window = y->window,
-                       .alibi_slopes = a->alibi,
+                       .alibi_slopes = f->alibi,
                        .sinks = weights_vec(f->w, layer, W_SINKS),
                        .k_pages = kvcache_keys(f->kv, layer),
                        .v_pages = kvcache_values(f->kv, layer),
@@ -154,8 +157,8 @@ static void latent_rope(forward *f, int32_t layer) {
                        .q_off = a->nope_width,
                        .kv = f->kv_row,
                        .kv_stride = a->latent + a->rope_width,
-                       .pos = t->own ? f->iota : f->pos,
-                       .kv_slot = f->kv_slot,
+                       .pos = t->own ? f->iota : f->dev.pos,
+                       .kv_slot = f->dev.kv_slot,
                        .cos = t->own ? t->step_cos : t->cos,
                        .sin = t->own ? t->step_sin : t->sin,
                        .pages = kvcache_keys(f->kv, layer),
@@ -192,11 +195,10 @@ static void latent(forward *f, int32_t layer, const float *in) {
     latent_kv(f, layer, in);
     latent_rope(f, layer);
     absorb(f, layer);
-    op_latent_attention op = {.n_seqs = f->n_seqs,
+    op_latent_attention op = {.seqs = sequences(f),
                               .n_heads = a->n_heads,
                               .latent = a->latent,
                               .rope_dim = a->rope_width,
-                              .seqs = f->seqs,
                               .q = f->q_lat,
                               .q_stride = (int64_t)a->n_heads * width,
                               .out = f->att_lat,

@@ -1,4 +1,5 @@
-/* The memory of a forward pass: one block, cut by one function that also counts it. */
+/* The memory of a forward pass: a block of the backend's and, where that is not the host's, one of
+ * the host's, cut by functions that also count them. */
 #include "engine/base/mem.h"
 #include "engine/forward_parts.h"
 
@@ -16,7 +17,7 @@ static void *cut(cutter *c, size_t n, size_t size) {
 /* The widest of what the layers need. */
 typedef struct widths {
     size_t up, act, experts, top_k;
-    bool branch, second, gate, logn; /* some layer uses y, h2, gate, logn */
+    bool branch, second, gate; /* some layer uses y, h2, gate */
 } widths;
 
 static bool joins_apart(const arch_branch *r) {
@@ -34,7 +35,6 @@ static widths measure(const arch *a) {
         w.experts = MAX(w.experts, (size_t)m->n_experts);
         w.top_k = MAX(w.top_k, (size_t)m->top_k);
         w.gate |= m->shared_gate;
-        w.logn |= y->attn.logn_base > 0;
         w.second |= y->parallel && !y->shared_norm;
         w.branch |= joins_apart(&y->attn_branch) || joins_apart(&y->mlp_branch) ||
                     (m->kind == MLP_MOE && !y->mlp_branch.in_norm && !y->parallel);
@@ -42,15 +42,43 @@ static widths measure(const arch *a) {
     return w;
 }
 
-static void cut_step(forward *f, cutter *c) {
-    size_t t = (size_t)f->max_tokens;
-    f->ids = cut(c, t, sizeof *f->ids);
-    f->pos = cut(c, t, sizeof *f->pos);
-    f->pos2 = cut(c, t, sizeof *f->pos2);
-    f->pos_rows = cut(c, t, sizeof *f->pos_rows);
-    f->iota = cut(c, t, sizeof *f->iota);
-    f->kv_slot = cut(c, t, sizeof *f->kv_slot);
-    f->seqs = cut(c, (size_t)f->max_seqs, sizeof *f->seqs);
+static int32_t pages_of(int32_t len) {
+    return CEIL_DIV(len, KV_PAGE_TOKENS);
+}
+
+/* The rows of a step of t tokens and b sequences, in one of the two memories. The page table is
+ * last: what of it is not used is not sent. */
+static void cut_step(forward *f, step_rows *r, bool host, int32_t t, int32_t b, cutter *c) {
+    size_t n = (size_t)t;
+    r->ids = cut(c, n, sizeof *r->ids);
+    r->pos = cut(c, n, sizeof *r->pos);
+    r->pos_rows = cut(c, n, sizeof *r->pos_rows);
+    r->kv_slot = cut(c, n, sizeof *r->kv_slot);
+    r->logn = cut(c, n, sizeof *r->logn);
+    r->seqs = cut(c, (size_t)b, sizeof *r->seqs);
+    for (int32_t k = 0; k < f->a->n_ropes; k++) {
+        const rope_spec *spec = &f->a->ropes[k];
+        rope_table *y = &f->ropes[k];
+        size_t half = (size_t)spec->dim / 2;
+        if (!rope_by_step(spec)) continue;
+        *(host ? &y->host_step_cos : &y->step_cos) = cut(c, n * half, sizeof(float));
+        *(host ? &y->host_step_sin : &y->step_sin) = cut(c, n * half, sizeof(float));
+    }
+    r->page_table = cut(c, 0, sizeof *r->page_table);
+}
+
+static void cut_step_max(forward *f, cutter *c, void **ret_block) {
+    step_rows all;
+    size_t pages = (size_t)f->max_seqs * (size_t)pages_of(f->max_model_len);
+    cutter count = {0};
+    cut_step(f, &all, false, f->max_tokens, f->max_seqs, &count);
+    *ret_block = cut(c, count.at + pages * sizeof(int32_t), 1);
+}
+
+void forward_cut_step(forward *f, int32_t n_tokens, int32_t n_seqs) {
+    cutter host = {.base = f->step_host}, dev = {.base = f->step_dev};
+    cut_step(f, &f->in, true, n_tokens, n_seqs, &host);
+    cut_step(f, &f->dev, false, n_tokens, n_seqs, &dev);
 }
 
 static void cut_attn(forward *f, cutter *c) {
@@ -76,7 +104,9 @@ static void cut_fixed(forward *f, cutter *c) {
     widths w = measure(a);
     size_t t = (size_t)f->max_tokens, f32 = sizeof(float), width = (size_t)a->hidden;
     size_t r = (size_t)f->n_rows, vocab = a->has_head ? (size_t)a->vocab : 0;
-    cut_step(f, c);
+    cut_step_max(f, c, &f->step_dev);
+    f->iota = cut(c, t, sizeof *f->iota);
+    f->alibi = a->alibi ? cut(c, (size_t)a->n_heads, f32) : NULL;
     f->x = cut(c, t * width, f32);
     f->h = cut(c, t * width, f32);
     f->h2 = cut(c, w.second ? t * width : 0, f32);
@@ -89,7 +119,7 @@ static void cut_fixed(forward *f, cutter *c) {
     f->experts = cut(c, t * w.top_k, sizeof *f->experts);
     f->expert_w = cut(c, t * w.top_k, f32);
     f->gate = cut(c, w.gate ? t : 0, f32);
-    f->logn = cut(c, w.logn ? t : 0, f32);
+    f->pick = cut(c, r, sizeof *f->pick);
     f->rows = cut(c, r * width, f32);
     f->rows2 = cut(c, a->proj_out ? r * (size_t)a->embed_width : 0, f32);
     f->logits = cut(c, r * vocab, f32);
@@ -99,60 +129,124 @@ static void cut_fixed(forward *f, cutter *c) {
 }
 
 static void cut_ropes(forward *f, cutter *c) {
-    size_t t = (size_t)f->max_tokens, f32 = sizeof(float);
     for (int32_t k = 0; k < f->a->n_ropes; k++) {
-        const rope_spec *r = &f->a->ropes[k];
         rope_table *y = &f->ropes[k];
-        size_t half = (size_t)r->dim / 2, len = (size_t)(f->max_model_len + f->a->pos_offset);
-        y->inv_freq = cut(c, half, f32);
-        y->cos = cut(c, len * half, f32);
-        y->sin = cut(c, len * half, f32);
-        if (!rope_by_step(r)) continue;
-        y->step_cos = cut(c, t * half, f32);
-        y->step_sin = cut(c, t * half, f32);
+        size_t half = (size_t)f->a->ropes[k].dim / 2,
+               n = (size_t)(f->max_model_len + f->a->pos_offset) * half;
+        y->cos = cut(c, n, sizeof(float));
+        y->sin = cut(c, n, sizeof(float));
     }
+}
+
+/* What the host alone uses. */
+static void cut_host(forward *f, cutter *c) {
+    f->pos2 = cut(c, (size_t)f->max_tokens, sizeof *f->pos2);
+    for (int32_t k = 0; k < f->a->n_ropes; k++)
+        f->ropes[k].inv_freq = cut(c, (size_t)f->a->ropes[k].dim / 2, sizeof(float));
+}
+
+/* The host's copies of what it sends and fetches. */
+static void cut_copies(forward *f, cutter *c) {
+    const arch *a = f->a;
+    size_t r = (size_t)f->n_rows, f32 = sizeof(float);
+    cut_step_max(f, c, &f->step_host);
+    f->got.rows = cut(c, r * (size_t)a->hidden, f32);
+    f->got.logits = cut(c, a->has_head ? r * (size_t)a->vocab : 0, f32);
+    f->got.lse = cut(c, r, f32);
+    f->got.argmax = cut(c, r, sizeof(int32_t));
+    for (int32_t k = 0; k < a->n_ropes; k++) {
+        rope_table *y = &f->ropes[k];
+        size_t n = (size_t)(f->max_model_len + a->pos_offset) * (size_t)a->ropes[k].dim / 2;
+        y->host_cos = cut(c, n, f32);
+        y->host_sin = cut(c, n, f32);
+    }
+}
+
+static void share_copies(forward *f) {
+    f->step_host = f->step_dev;
+    f->got = (step_results){f->rows, f->logits, f->row_lse, f->row_argmax};
+    for (int32_t k = 0; k < f->a->n_ropes; k++) {
+        f->ropes[k].host_cos = f->ropes[k].cos;
+        f->ropes[k].host_sin = f->ropes[k].sin;
+    }
+}
+
+static void cut_all(forward *f, bool host_memory, cutter *dev, cutter *host) {
+    cut_fixed(f, dev);
+    cut_ropes(f, dev);
+    cut_host(f, host_memory ? dev : host);
+    if (host_memory)
+        share_copies(f);
+    else
+        cut_copies(f, host);
 }
 
 static int32_t rows_at_once(int32_t max_seqs) {
     return MIN(max_seqs, FORWARD_ROWS_MAX);
 }
 
-void forward_bytes(const arch *a, int32_t max_tokens, int32_t max_seqs, size_t *ret_fixed,
-                   size_t *ret_per_len) {
+forward_need forward_bytes(const arch *a, bool host_memory, int32_t max_tokens, int32_t max_seqs) {
     forward f = {
         .a = a, .max_tokens = max_tokens, .max_seqs = max_seqs, .n_rows = rows_at_once(max_seqs)};
-    cutter c = {0};
-    cut_fixed(&f, &c);
-    *ret_per_len = 0;
-    for (int32_t k = 0; k < a->n_ropes; k++) {
-        size_t half = (size_t)a->ropes[k].dim / 2 * sizeof(float);
-        bool own = rope_by_step(&a->ropes[k]);
-        *ret_per_len += 2 * half;
-        c.at += half + 5 * 64 + (own ? 2 * half * (size_t)max_tokens : 0);
-        c.at += 2 * half * (size_t)a->pos_offset;
-    }
-    *ret_fixed = c.at;
+    cutter dev = {0}, host = {0};
+    size_t tables = 0, table = CEIL_DIV((size_t)max_seqs * sizeof(int32_t), KV_PAGE_TOKENS);
+    f.ropes = mem_calloc((size_t)a->n_ropes + 1, sizeof *f.ropes);
+    cut_all(&f, host_memory, &dev, &host);
+    mem_free(f.ropes);
+    for (int32_t k = 0; k < a->n_ropes; k++) tables += (size_t)a->ropes[k].dim * sizeof(float);
+    /* Alignment of what is empty at length 0, and a last page that is not full. */
+    size_t slack = ((size_t)a->n_ropes * 2 + 2) * 64 + (size_t)max_seqs * sizeof(int32_t);
+    forward_need n = {.fixed = dev.at + slack, .per_len = tables + table};
+    if (!host_memory) n.host_fixed = host.at + slack, n.host_per_len = tables + table;
+    return n;
+}
+
+static void send(forward *f, void *dev, const void *host, size_t bytes) {
+    if (dev != host) f->b->v->upload(f->b, dev, host, bytes);
+}
+
+static void fill_constants(forward *f) {
+    int32_t *iota = mem_alloc((size_t)f->max_tokens * sizeof *iota);
+    for (int32_t i = 0; i < f->max_tokens; i++) iota[i] = i;
+    f->b->v->upload(f->b, f->iota, iota, (size_t)f->max_tokens * sizeof *iota);
+    mem_free(iota);
+    if (f->alibi)
+        f->b->v->upload(f->b, f->alibi, f->a->alibi, (size_t)f->a->n_heads * sizeof *f->alibi);
+    for (int32_t k = 0; k < f->a->n_ropes; k++)
+        rope_inv_freq(&f->a->ropes[k], 0, f->ropes[k].inv_freq);
+}
+
+void forward_send_step(forward *f) {
+    const char *end = (const char *)(f->in.page_table + f->n_pages);
+    send(f, f->step_dev, f->step_host, (size_t)(end - (const char *)f->step_host));
+}
+
+void forward_send_table(forward *f, rope_table *t, int32_t half, int32_t row0, int32_t row1) {
+    size_t at = (size_t)row0 * (size_t)half, bytes = (size_t)(row1 - row0) * (size_t)half * 4;
+    send(f, t->cos + at, t->host_cos + at, bytes);
+    send(f, t->sin + at, t->host_sin + at, bytes);
 }
 
 status forward_alloc(forward *f, error *err) {
-    cutter c = {0};
+    cutter dev = {0}, host = {0};
+    bool own = !f->b->host_memory;
     f->n_rows = rows_at_once(f->max_seqs);
     f->ropes = mem_calloc((size_t)f->a->n_ropes + 1, sizeof *f->ropes);
-    cut_fixed(f, &c);
-    cut_ropes(f, &c);
-    f->bytes = c.at;
+    cut_all(f, !own, &dev, &host);
+    f->bytes = dev.at;
+    f->host_bytes = host.at;
     TRY(f->b->v->mem_alloc(f->b, f->bytes, &f->block, err));
-    c = (cutter){.base = f->block};
-    cut_fixed(f, &c);
-    cut_ropes(f, &c);
-    for (int32_t i = 0; i < f->max_tokens; i++) f->iota[i] = i;
-    for (int32_t k = 0; k < f->a->n_ropes; k++)
-        rope_inv_freq(&f->a->ropes[k], 0, f->ropes[k].inv_freq);
+    if (own) TRY(f->b->v->host_alloc(f->b, f->host_bytes, &f->host_block, err));
+    dev = (cutter){.base = f->block};
+    host = (cutter){.base = f->host_block};
+    cut_all(f, !own, &dev, &host);
+    fill_constants(f);
     return OK;
 }
 
 void forward_done(forward *f) {
     if (f->block) f->b->v->mem_free(f->b, f->block, f->bytes);
+    if (f->host_block) f->b->v->host_free(f->b, f->host_block, f->host_bytes);
     mem_free(f->ropes);
     *f = (forward){0};
 }

@@ -12,25 +12,33 @@ static void set_positions(forward *f, const batch_seq *s, const adapter *ad, int
     int32_t n_prompt = s->n_prompt;
     bool prefix = ad && ad->soft && ad->kind != ADAPTER_PROMPT;
     if (prefix && s->ids[p] >= a->vocab) { /* its key is stored: rotated by nothing */
-        f->pos[t] = f->pos2[t] = 0;
-        f->pos_rows[t] = a->pos_embed_offset;
+        f->in.pos[t] = f->pos2[t] = 0;
+        f->in.pos_rows[t] = a->pos_embed_offset;
         return;
     }
     if (prefix && (ad->kind == ADAPTER_PREFIX_GLM || a->positions == POS_GLM2D)) {
         n_prompt -= ad->info.n_virtual; /* tokens count from 0 behind the prefix */
         p -= ad->info.n_virtual;
     }
-    f->pos[t] = p + a->pos_offset;
+    f->in.pos[t] = p + a->pos_offset;
     f->pos2[t] = 0;
-    f->pos_rows[t] = f->pos[t] + a->pos_embed_offset;
+    f->in.pos_rows[t] = f->in.pos[t] + a->pos_embed_offset;
     if (a->positions != POS_GLM2D) return;
     int32_t stop = MAX(n_prompt - 2, 0);
-    f->pos[t] = MIN(p, stop);
+    f->in.pos[t] = MIN(p, stop);
     f->pos2[t] = MAX(p - stop, 0);
 }
 
 static int32_t prefix_of(const forward *f, const batch_seq *s) {
     return f->a->mask == MASK_BIDIR ? s->n_prompt : f->a->mask == MASK_PREFIX ? s->n_prompt - 1 : 0;
+}
+
+/* The sequence's pages, as far as its rows look. */
+static int64_t lay_out_pages(forward *f, const batch_seq *s) {
+    int32_t n = CEIL_DIV(s->pos + s->n_tokens, f->kv->page_tokens), first = f->n_pages;
+    memcpy(f->in.page_table + first, s->pages, (size_t)n * sizeof *s->pages);
+    f->n_pages += n;
+    return first;
 }
 
 static void lay_out_seq(forward *f, const batch_seq *s, attn_seq *ret) {
@@ -41,18 +49,17 @@ static void lay_out_seq(forward *f, const batch_seq *s, attn_seq *ret) {
     CHECK(s->n_tokens >= 1);
     CHECK(s->pos >= 0);
     CHECK(s->pos + s->n_tokens <= f->max_model_len);
-    CHECK(f->n_tokens + s->n_tokens <= f->max_tokens);
-    *ret = (attn_seq){f->n_tokens, s->n_tokens, s->pos, s->pages, prefix_of(f, s)};
+    *ret = (attn_seq){f->n_tokens, s->n_tokens, s->pos, prefix_of(f, s), lay_out_pages(f, s)};
     CHECK(s->pos >= ret->prefix || s->pos + s->n_tokens >= ret->prefix);
     for (int32_t i = 0; i < s->n_tokens; i++) {
         int32_t p = s->pos + i, t = f->n_tokens++, page = s->pages[p / page_tokens];
         CHECK(page >= 0 && page < f->kv->n_pages);
         bool is_virtual = p < n_virtual;
         CHECK(is_virtual ? s->ids[p] == vocab + p : s->ids[p] >= 0 && s->ids[p] < vocab);
-        f->ids[t] = is_virtual ? 0 : s->ids[p];
+        f->in.ids[t] = is_virtual ? 0 : s->ids[p];
         if (f->ad) adapter_step_row(f->ad, t, ad, is_virtual ? p : -1);
         set_positions(f, s, ad, t, p);
-        f->kv_slot[t] = (int64_t)page * page_tokens + p % page_tokens;
+        f->in.kv_slot[t] = (int64_t)page * page_tokens + p % page_tokens;
     }
 }
 
@@ -61,17 +68,18 @@ static void fill_logn(forward *f) {
     int32_t base = 0;
     for (int32_t l = 0; l < f->a->n_layers && !base; l++) base = f->a->layers[l].attn.logn_base;
     for (int32_t t = 0; base && t < f->n_tokens; t++) {
-        int32_t n = f->pos[t] + 1;
-        f->logn[t] = n > base ? (float)(log(n) / log(base)) : 1;
+        int32_t n = f->in.pos[t] + 1;
+        f->in.logn[t] = n > base ? (float)(log(n) / log(base)) : 1;
     }
 }
 
 /* Rows of the static table up to position `last`. */
-static void fill_table(const rope_spec *r, rope_table *t, int32_t last) {
-    int32_t half = r->dim / 2;
+static void fill_table(forward *f, const rope_spec *r, rope_table *t, int32_t last) {
+    int32_t half = r->dim / 2, first = t->n_filled;
     for (; t->n_filled <= last; t->n_filled++)
-        rope_row(r, t->inv_freq, t->n_filled, 0, t->cos + (size_t)t->n_filled * half,
-                 t->sin + (size_t)t->n_filled * half);
+        rope_row(r, t->inv_freq, t->n_filled, 0, t->host_cos + (size_t)t->n_filled * half,
+                 t->host_sin + (size_t)t->n_filled * half);
+    if (first < t->n_filled) forward_send_table(f, t, half, first, t->n_filled);
 }
 
 /* The step's own table: each row's cos and sin with the frequencies of its sequence. */
@@ -79,18 +87,18 @@ static void fill_step_table(forward *f, const batch_plan *plan, const rope_spec 
     int32_t half = r->dim / 2;
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *s = &plan->seqs[i];
-        int32_t row = f->seqs[i].row0;
+        int32_t row = f->in.seqs[i].row0;
         rope_inv_freq(r, rope_len(r, s->n_prompt, s->max_len), t->inv_freq);
         for (int32_t k = 0; k < s->n_tokens; k++, row++)
-            rope_row(r, t->inv_freq, f->pos[row], f->pos2[row], t->step_cos + (size_t)row * half,
-                     t->step_sin + (size_t)row * half);
+            rope_row(r, t->inv_freq, f->in.pos[row], f->pos2[row],
+                     t->host_step_cos + (size_t)row * half, t->host_step_sin + (size_t)row * half);
     }
     rope_inv_freq(r, 0, t->inv_freq); /* back to those of the static table */
 }
 
 static void prepare_ropes(forward *f, const batch_plan *plan) {
     int32_t last = 0;
-    for (int32_t t = 0; t < f->n_tokens; t++) last = MAX(last, f->pos[t]);
+    for (int32_t t = 0; t < f->n_tokens; t++) last = MAX(last, f->in.pos[t]);
     for (int32_t k = 0; k < f->a->n_ropes; k++) {
         const rope_spec *r = &f->a->ropes[k];
         rope_table *t = &f->ropes[k];
@@ -100,20 +108,26 @@ static void prepare_ropes(forward *f, const batch_plan *plan) {
         if (t->own)
             fill_step_table(f, plan, r, t);
         else
-            fill_table(r, t, last);
+            fill_table(f, r, t, last);
     }
 }
 
 void forward_lay_out(forward *f, const batch_plan *plan) {
+    int32_t n_tokens = 0;
+    for (int32_t i = 0; i < plan->n_seqs; i++) n_tokens += plan->seqs[i].n_tokens;
     CHECK(plan->n_seqs <= f->max_seqs);
+    CHECK(n_tokens <= f->max_tokens);
+    forward_cut_step(f, n_tokens, plan->n_seqs);
     f->n_tokens = 0;
+    f->n_pages = 0;
     f->n_seqs = plan->n_seqs;
     const int32_t *order = f->ad ? adapter_step_order(f->ad, plan) : NULL;
     for (int32_t k = 0; k < plan->n_seqs; k++) {
         int32_t i = order ? order[k] : k;
-        lay_out_seq(f, &plan->seqs[i], &f->seqs[i]);
+        lay_out_seq(f, &plan->seqs[i], &f->in.seqs[i]);
     }
     if (f->ad) adapter_step_runs(f->ad, f->n_tokens);
     fill_logn(f);
     prepare_ropes(f, plan);
+    forward_send_step(f);
 }

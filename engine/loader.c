@@ -1,8 +1,8 @@
 /* The checkpoint is cut into blocks of whole rows, sorted by file and offset, so the disk sees one
  * forward sweep. Workers take blocks from a shared counter. A block's bytes go to the worker's
  * staging buffer and from there, packed or converted, to their place; table rows of the right type
- * are read straight into the table. What a row_source yields (transposed or composed rows) is read
- * through the file's mapping instead.
+ * are read straight into a table in host memory. What a row_source yields (transposed or composed
+ * rows) is read through the file's mapping instead.
  *
  * A matrix whose parts do not begin at multiples of pack_rows (tiny models) is packed under a lock,
  * because two parts then share a packed row group.
@@ -137,7 +137,7 @@ static void cut_rows(load *l, const arch_tensor *t, const weight_bind *b, int64_
                .src = b->src,
                .src_row0 = r};
     if (b->src) k.off = b->st->off;
-    if (to->table && !b->src && b->dt == to->dt && t->xform == XFORM_NONE)
+    if (to->table && !b->src && b->dt == to->dt && t->xform == XFORM_NONE && l->w->b->host_memory)
         k.direct = (char *)to->table + (size_t)k.row0 * row_bytes;
     push_block(l, k);
 }
@@ -161,16 +161,27 @@ static int by_place(const void *x, const void *y) {
     return a->off < b->off ? -1 : a->off > b->off;
 }
 
-/* Table rows of another type than the table's. */
-static void convert_table(weight *to, const block *b, const char *src) {
-    size_t n = (size_t)b->rows * (size_t)b->cols, at = (size_t)b->row0 * (size_t)b->cols;
-    for (size_t i = 0; i < n; i++) {
-        float x = row_float(src, b->dt, i);
-        if (to->dt == DT_F32)
-            ((float *)to->table)[at + i] = x;
-        else
-            ((uint16_t *)to->table)[at + i] = to->dt == DT_BF16 ? f32_to_bf16(x) : f32_to_f16(x);
+/* Rows of a table or a vector, converted where they are of another type. */
+static void put_rows(const load *l, const block *b, const char *src) {
+    const weight *to = b->to;
+    dtype dt = to->table ? to->dt : DT_F32;
+    float add = !to->table && b->xform == XFORM_PLUS_ONE ? 1 : 0;
+    size_t row = to->table ? dtype_row_bytes(dt, b->cols) : sizeof(float);
+    size_t bytes = (size_t)b->rows * row, n = (size_t)b->rows * (size_t)b->cols;
+    char *place = (to->table ? (char *)to->table : (char *)to->vec) + (size_t)b->row0 * row;
+    void *out = NULL;
+    if (b->dt != dt || add != 0) {
+        out = mem_alloc(bytes);
+        for (size_t i = 0; i < n; i++) {
+            float x = row_float(src, b->dt, i) + add;
+            if (dt == DT_F32)
+                ((float *)out)[i] = x;
+            else
+                ((uint16_t *)out)[i] = dt == DT_BF16 ? f32_to_bf16(x) : f32_to_f16(x);
+        }
     }
+    l->w->b->v->upload(l->w->b, place, out ? out : src, bytes);
+    mem_free(out);
 }
 
 /* The block's rows as f32, changed as its xform says. */
@@ -200,13 +211,9 @@ static void pack_block(load *l, const block *b, const char *src) {
 static void put_block(load *l, const block *b, const char *src) {
     weight *to = b->to;
     if (b->direct) return;
-    if (to->table) {
-        convert_table(to, b, src);
-    } else if (to->vec) {
-        float add = b->xform == XFORM_PLUS_ONE ? 1 : 0;
-        for (int32_t i = 0; i < b->rows; i++)
-            to->vec[b->row0 + i] = row_float(src, b->dt, (size_t)i) + add;
-    } else
+    if (to->table || to->vec)
+        put_rows(l, b, src);
+    else
         pack_block(l, b, src);
 }
 
@@ -329,13 +336,14 @@ static status open_files(load *l, error *err) {
 
 static status run_workers(load *l, int n, error *err) {
     worker *k = mem_calloc((size_t)n, sizeof *k);
+    backend *b = l->w->b;
     size_t bytes = DEPTH * l->block_bytes;
     status st = OK;
     int started = 0;
     waker_init(&l->done);
     for (int i = 0; i < n && st == OK; i++) {
-        k[i] = (worker){.l = l, .staging = mem_map(bytes), .staging_bytes = bytes};
-        if (!k[i].staging) st = error_set(err, ERR_NOMEM, "no memory for staging buffers");
+        k[i] = (worker){.l = l, .staging_bytes = bytes};
+        st = b->v->host_alloc(b, bytes, (void **)&k[i].staging, err);
     }
     l->n_running = st == OK ? n : 0;
     for (; st == OK && started < n; started++)
@@ -346,7 +354,7 @@ static status run_workers(load *l, int n, error *err) {
     }
     for (int i = 0; i < started; i++) pthread_join(k[i].thread, NULL);
     for (int i = 0; i < n; i++)
-        if (k[i].staging) mem_unmap(k[i].staging, bytes);
+        if (k[i].staging) b->v->host_free(b, k[i].staging, bytes);
     waker_done(&l->done);
     mem_free(k);
     return st;

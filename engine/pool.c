@@ -22,7 +22,7 @@ static bool wanted(const batch_seq *s, int32_t pos, int32_t first) {
 static void add_rows(engine *e, float *sum, int32_t n) {
     size_t width = (size_t)e->a->hidden;
     for (int32_t r = 0; r < n; r++)
-        for (size_t k = 0; k < width; k++) sum[k] += e->f.rows[(size_t)r * width + k];
+        for (size_t k = 0; k < width; k++) sum[k] += e->f.got.rows[(size_t)r * width + k];
 }
 
 static void pool_seq(engine *e, const batch_seq *s, int32_t row0) {
@@ -34,6 +34,7 @@ static void pool_seq(engine *e, const batch_seq *s, int32_t row0) {
         if (wanted(s, p, first)) rows[n++] = row0 + p - s->pos;
         if (n == 0 || (n < e->f.n_rows && p + 1 < last)) continue;
         forward_final(&e->f, rows, n);
+        forward_fetch_rows(&e->f, n);
         add_rows(e, s->pool_out, n);
         n = 0;
     }
@@ -45,7 +46,7 @@ void engine_pool(engine *e, const batch_plan *plan, step_result *ret) {
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *s = &plan->seqs[i];
         if (!s->pool_out) continue;
-        pool_seq(e, s, e->f.seqs[i].row0);
+        pool_seq(e, s, e->f.in.seqs[i].row0);
         for (int32_t k = 0; k < e->a->hidden; k++)
             if (!isfinite(s->pool_out[k])) ret->seq_status[i] = ERR_INTERNAL;
     }

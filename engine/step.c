@@ -14,7 +14,7 @@ static int32_t list_tasks(engine *e, const batch_plan *plan) {
     int32_t n = 0, vocab = e->a->vocab;
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *s = &plan->seqs[i];
-        int32_t last = s->pos + s->n_tokens, row0 = e->f.seqs[i].row0;
+        int32_t last = s->pos + s->n_tokens, row0 = e->f.in.seqs[i].row0;
         for (int32_t p = s->pos + 1; s->prompt_out && p <= last && p < s->n_prompt; p++)
             if (s->ids[p] < vocab) add_task(e, &n, (row_task){row0 + p - 1 - s->pos, i, p});
         if (s->sample) add_task(e, &n, (row_task){row0 + s->n_tokens - 1, i, -1});
@@ -53,5 +53,5 @@ status engine_step(void *self, const batch_plan *plan, step_result *ret, error *
         }
         at += m;
     }
-    return OK;
+    return e->b->v->sync(e->b, err);
 }

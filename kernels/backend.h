@@ -1,6 +1,6 @@
 /* A backend: memory, packed weights and one function per op. CPU is built in; others are opened
  * by name. Ops come from one thread (the engine's); a call returns when its result is there or is
- * ordered before every later call on the same backend. Memory, uploads and packing may come from
+ * ordered before every later call on the same backend. Memory, copies and packing may come from
  * any thread; threads that load while others compute never touch the same memory. */
 #ifndef KERNELS_BACKEND_H
 #define KERNELS_BACKEND_H
@@ -20,6 +20,8 @@ typedef struct backend_vtbl {
     /* Memory that both the program and the ops reach, for staging; zeroed. */
     status (*host_alloc)(backend *b, size_t bytes, void **ret, error *err);
     void (*host_free)(backend *b, void *p, size_t bytes);
+    /* Bytes of the backend's memory; NULL where it is the host's. */
+    status (*mem_info)(backend *b, size_t *ret_free, size_t *ret_total, error *err);
     /* Copies between the two, ordered with the ops. After upload src may be used again (where it
      * is host_alloc'ed: after the next download or sync); after download dst is filled. */
     void (*upload)(backend *b, void *dst, const void *src, size_t bytes);

@@ -1,5 +1,6 @@
-/* What every .cu file includes first: the CUDA runtime, or, where PAGODA_SIMT is defined, the
- * stand-in of tests/simt that runs the same kernels on the host.
+/* What every .cu file includes first: the CUDA runtime. Where PAGODA_SIMT is defined, the compile
+ * line has put the stand-in of tests/simt before it (-include simt.h), which runs the same kernels
+ * on the host.
  *
  * Kernels are written in CUDA C with what both know: no textures, no dynamic parallelism, no
  * cooperative groups, no <cuda_bf16.h> (16-bit floats are uint16_t, cu_num.h), tensor cores and
@@ -11,9 +12,7 @@
 #include <stdbool.h>
 #include <stdint.h>
 
-#ifdef PAGODA_SIMT
-#include "tests/simt/simt.h"
-#else
+#ifndef PAGODA_SIMT
 #include <cuda_runtime.h>
 
 /* Launch kernel<<<grid, block, smem, stream>>>(...): grid and block dim3 or int; smem bytes of

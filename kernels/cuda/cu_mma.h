@@ -6,9 +6,7 @@
 
 #include "kernels/cuda/cu.h"
 
-#ifdef PAGODA_SIMT
-#include "tests/simt/simt_mma.h"
-#else
+#ifndef PAGODA_SIMT
 
 /* d[16,8] += a[16,16] . b[16,8]; a row, b column fragments; f32 accumulators. All lanes call. */
 static __device__ __forceinline__ void cu_mma_bf16(float d[4], const uint32_t a[4],

@@ -46,8 +46,8 @@ paging paging_new(check_ctx *c, int32_t n_seqs, const int32_t *len, int32_t page
         p.page0[i] = next;
         for (int32_t t = 0; t < len[i]; t++) {
             p.pos[p.first[i] + t] = t;
-            p.slot[p.first[i] + t] =
-                (int64_t)p.pages[next + t / page_tokens] * page_tokens + t % page_tokens;
+            int32_t page = p.pages[next + t / page_tokens];
+            p.slot[p.first[i] + t] = (int64_t)page * page_tokens + t % page_tokens;
         }
         next += n;
     }
@@ -56,7 +56,8 @@ paging paging_new(check_ctx *c, int32_t n_seqs, const int32_t *len, int32_t page
 }
 
 void paging_free(paging *p) {
-    mem_free(p->pages), mem_free(p->pos), mem_free(p->slot), mem_free(p->cosines), mem_free(p->sines);
+    mem_free(p->pages), mem_free(p->pos), mem_free(p->slot), mem_free(p->cosines),
+        mem_free(p->sines);
 }
 
 attn_seq paging_rows(const paging *p, int32_t i, int32_t pos0, int32_t n, int32_t prefix) {
