@@ -14,6 +14,7 @@ struct mock {
     mock_options o;
     int32_t *text, *words;
     uint64_t *slots; /* [P,S] digests */
+    int64_t n_steps;
 };
 
 static uint64_t mix(uint64_t h, uint64_t x) {
@@ -110,6 +111,10 @@ static status mock_step(void *self, const batch_plan *plan, step_result *ret, er
     CHECK(plan->n_seqs <= m->o.max_seqs);
     CHECK(plan->n_tokens <= m->o.max_tokens);
     size_t page = (size_t)m->o.page_tokens;
+    m->n_steps++;
+    if (m->o.fail_step && m->n_steps >= m->o.fail_step)
+        return error_set(err, ERR_DEVICE, "the mock device failed at step %lld",
+                         (long long)m->n_steps);
     for (int32_t i = 0; i < plan->n_copies; i++)
         memcpy(m->slots + (size_t)plan->copies[i].dst * page,
                m->slots + (size_t)plan->copies[i].src * page, page * sizeof *m->slots);

@@ -24,6 +24,7 @@ typedef struct mock_options {
     int32_t eos_id; /* -1: a text starts again at its end */
     /* What a step costs: step_us + token_ns * tokens, slept. */
     uint32_t step_us, token_ns;
+    int64_t fail_step; /* this step (from 1) and all after it fail with ERR_DEVICE; 0: none */
     bool verify; /* check the digest of every page of every sequence, not only the last token's */
 } mock_options;
 

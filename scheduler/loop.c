@@ -13,6 +13,7 @@
  * Stopping: a submit under way is counted in n_submitting; stop first closes the door, then waits
  * for that to be 0, so the last look at the inbox misses nothing. */
 #include <sched.h>
+#include <stdio.h>
 #include <string.h>
 
 #include "engine/base/check.h"
@@ -25,6 +26,8 @@ enum { LOOP_RUNS, LOOP_DRAINS, LOOP_STOPS };
 struct scheduler {
     core *core;
     int32_t max_waiting;
+    void (*on_ready)(void *ctx, request **ready, int32_t n); /* the options' own */
+    void *ctx;
     mpsc *inbox;
     waker wake;
     pthread_t thread;
@@ -38,9 +41,27 @@ struct scheduler {
     scheduler_stats stats; /* as of the last step; under stats_mu */
 };
 
+/* Whoever learns that a request failed with the device finds the scheduler unhealthy. */
+static void tell(void *ctx, request **ready, int32_t n) {
+    scheduler *s = ctx;
+    const char *failure = core_failure(s->core);
+    if (failure && atomic_exchange(&s->healthy, false)) {
+        pthread_mutex_lock(&s->stats_mu);
+        s->stats.healthy = false;
+        snprintf(s->stats.failure, sizeof s->stats.failure, "%s", failure);
+        pthread_mutex_unlock(&s->stats_mu);
+    }
+    if (s->on_ready) s->on_ready(s->ctx, ready, n);
+}
+
 scheduler *scheduler_new(const scheduler_options *o, stepper st) {
     scheduler *s = mem_calloc(1, sizeof *s);
-    s->core = core_new(o, st, hash_key_random());
+    scheduler_options own = *o;
+    s->on_ready = o->on_ready;
+    s->ctx = o->ctx;
+    own.on_ready = tell;
+    own.ctx = s;
+    s->core = core_new(&own, st, hash_key_random());
     s->max_waiting = MAX(1, o->max_waiting);
     s->inbox = mpsc_new((size_t)s->max_waiting);
     waker_init(&s->wake);

@@ -45,7 +45,8 @@ typedef struct scheduler_stats {
     uint64_t step_tokens_total;            /* tokens computed */
     /* bit id-1 of each: adapters with a request that runs, with one that waits to start */
     uint64_t adapters_running[LIMIT_ADAPTERS / 64], adapters_waiting[LIMIT_ADAPTERS / 64];
-    bool healthy; /* false for good after a failed device */
+    bool healthy;      /* false for good after a failed device */
+    char failure[512]; /* what failed then */
 } scheduler_stats;
 
 typedef struct scheduler scheduler;

@@ -7,6 +7,9 @@
 #include "conf/conf.h"
 #include "engine/base/status.h"
 
+/* Exit status of a server whose engine failed: a supervisor starts it again. */
+#define EXIT_ENGINE 3
+
 /* Print "pagoda: TEXT" to stderr and return 1: how every command ends on an error. */
 int cmd_fail(const error *err);
 int cmd_failf(const char *fmt, ...) PRINTF_LIKE(1, 2);

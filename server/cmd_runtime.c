@@ -100,6 +100,7 @@ static status mock_open(runtime *r, const conf *c, error *err) {
         .n_text = (int32_t)text.n,
         .eos_id = -1,
         .step_us = (uint32_t)c->mock_step,
+        .fail_step = c->mock_fail,
     };
     r->mock = mock_new(&o);
     vec_done(&text);

@@ -2,7 +2,9 @@
  *
  * While the model loads, SIGTERM and SIGINT end the process at once (nothing is running yet).
  * Afterwards they arrive on a signalfd: the first one drains, the second one stops; SIGHUP reads
- * the key file again. All other threads have all signals blocked (engine/base/thread.h). */
+ * the key file again. When the engine fails, running requests end with an error event and /health
+ * says 503 for a moment, so that clients and probes see it; then the process ends with EXIT_ENGINE.
+ * All other threads have all signals blocked (engine/base/thread.h). */
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -18,7 +20,8 @@
 #include "server/cmd_runtime.h"
 #include "server/notify.h"
 
-#define HEALTH_US      1000000 /* how often the loop looks whether the engine is well */
+#define HEALTH_US      250000  /* how often the loop looks whether the engine is well */
+#define FAILED_US      3000000 /* how long a server with a failed engine still answers */
 #define PROGRESS_US    100000  /* most often that the progress line changes */
 #define PROGRESS_TICKS 30
 
@@ -81,22 +84,25 @@ static void reload(serving *s) {
     notify_ready("serving");
 }
 
-/* Until SIGTERM or SIGINT. */
-static void wait_for_end(serving *s) {
-    uint64_t beat = notify_watchdog_us(), beat_at = 0;
-    bool healthy = true;
+/* Until SIGTERM or SIGINT, or until the engine has failed and that could be seen. Returns the exit
+ * status. */
+static int wait_for_end(serving *s) {
+    uint64_t beat = notify_watchdog_us(), beat_at = 0, failed_at = 0;
     for (;;) {
         int sig = next_signal(s, beat ? MIN(beat, (uint64_t)HEALTH_US) : HEALTH_US);
-        if (sig == SIGTERM || sig == SIGINT) return;
+        if (sig == SIGTERM || sig == SIGINT) return failed_at ? EXIT_ENGINE : 0;
         if (sig == SIGHUP) reload(s);
         scheduler_stats stats;
         scheduler_stats_get(runtime_scheduler(s->r), &stats);
-        if (healthy && !stats.healthy)
-            log_error(
-                "the engine failed; /health says so, and a supervisor may restart the server");
-        healthy = stats.healthy;
-        /* An engine that is not well gets no more beats: the supervisor's watchdog acts. */
-        if (beat && healthy && clock_us() >= beat_at) {
+        if (!failed_at && !stats.healthy) {
+            failed_at = clock_us();
+            log_error("the engine failed: %s; the server answers 503 for %d s, then ends with "
+                      "status %d",
+                      stats.failure, FAILED_US / 1000000, EXIT_ENGINE);
+            notify_status("the engine failed");
+        }
+        if (failed_at && clock_us() - failed_at >= FAILED_US) return EXIT_ENGINE;
+        if (beat && !failed_at && clock_us() >= beat_at) {
             notify_alive();
             beat_at = clock_us() + beat / 2;
         }
@@ -139,12 +145,13 @@ int cmd_serve(const conf *c) {
     notify_ready("serving");
     log_info("serving %s on %s", runtime_model_name(s.r), url.p);
     strbuf_done(&url);
-    wait_for_end(&s);
+    int rc = wait_for_end(&s);
     notify_stopping();
-    log_info("stopping: running requests have %.0f s, a second signal ends them now",
-             (double)c->shutdown_timeout / 1e6);
+    if (rc == 0)
+        log_info("stopping: running requests have %.0f s, a second signal ends them now",
+                 (double)c->shutdown_timeout / 1e6);
     runtime_close(s.r, c->shutdown_timeout, second_signal, &s);
     close(s.signals);
     log_info("stopped");
-    return 0;
+    return rc;
 }

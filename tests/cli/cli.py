@@ -885,6 +885,19 @@ def sigterm_drains_and_a_second_one_stops():
 
 
 @case
+def a_failed_device_ends_streams_with_an_error_and_the_server_with_status_3():
+    with serving("--engine", "mock", "--mock-step", "10ms", "--mock-fail", "20") as (p, port):
+        with slow_stream(port) as s:
+            text = b""
+            while b'"error"' not in text and (piece := s.recv(65536)):
+                text += piece
+        assert b"the mock device failed at step 20" in text, text[-300:]
+        status, body = get(port, "/health")
+        assert status == 503 and b"unhealthy" in body, (status, body)
+        assert p.wait(20 * SLOW) == 3
+
+
+@case
 def sighup_reads_the_keys_again():
     with tempfile.NamedTemporaryFile("w") as f:
         f.write("first-key-0123456789\n")
