@@ -75,6 +75,7 @@ typedef struct arch_attn {
     int32_t window;    /* 0: all positions */
     int32_t rope;      /* index into ropes, -1: none */
     int32_t logn_base; /* q *= log(pos+1)/log(base) past base; 0: off */
+    float logn_beta;   /* not 0: q *= 1 + beta*log(1 + floor(pos/base)) instead */
     qk_norm_kind qk_norm;
     norm_kind qk_norm_kind;
     bool sinks;

@@ -74,13 +74,14 @@ static status resolve_qk_norm(arch_builder *b, arch_attn *t, error *err) {
 }
 
 static status resolve_scores(arch_builder *b, arch_attn *t, error *err) {
-    double scale, window, softcap, clip, logn;
+    double scale, window, softcap, clip, logn, beta;
     arch_eval *e = &b->e;
     TRY(arch_real(e, "attn.scale", 1 / sqrt(b->a->head_dim), &scale, err));
     TRY(arch_real(e, "attn.window", 0, &window, err));
     TRY(arch_real(e, "attn.softcap", 0, &softcap, err));
     TRY(arch_real(e, "attn.clip_qkv", 0, &clip, err));
     TRY(arch_real(e, "attn.logn.base", 0, &logn, err));
+    TRY(arch_real(e, "attn.logn.beta", 0, &beta, err));
     if (!(window >= 0 && window <= INT32_MAX) || window != floor(window))
         return error_set(err, ERR_FORMAT, "%s: attention window %g is no whole number >= 0",
                          e->config_path, window);
@@ -89,11 +90,15 @@ static status resolve_scores(arch_builder *b, arch_attn *t, error *err) {
                          e->config_path);
     if (!(logn == 0 || (logn >= 2 && logn <= INT32_MAX)))
         return error_set(err, ERR_FORMAT, "%s: logn base %g is out of range", e->config_path, logn);
+    if (!(beta >= 0 && beta <= 1e6) || (beta > 0 && logn == 0))
+        return error_set(err, ERR_FORMAT, "%s: logn beta %g needs a base and 0 to 1e6",
+                         e->config_path, beta);
     t->scale = (float)scale;
     t->window = (int32_t)window;
     t->softcap = (float)softcap;
     t->clip = (float)clip;
     t->logn_base = (int32_t)logn;
+    t->logn_beta = (float)beta;
     return OK;
 }
 

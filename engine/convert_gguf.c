@@ -206,7 +206,8 @@ const char *convert_difference(const arch *a, const arch *b) {
         if (fabsf(x.attn.scale - y.attn.scale) > 1e-6f * x.attn.scale) return "attention scale";
         if (x.attn.window != y.attn.window) return "attention window";
         if (x.attn.softcap != y.attn.softcap || x.attn.clip != y.attn.clip ||
-            x.attn.qk_norm != y.attn.qk_norm || x.attn.logn_base != y.attn.logn_base)
+            x.attn.qk_norm != y.attn.qk_norm || x.attn.logn_base != y.attn.logn_base ||
+            x.attn.logn_beta != y.attn.logn_beta)
             return "attention";
         if (memcmp(&x.mlp, &y.mlp, sizeof x.mlp) != 0) return "feed-forward net";
         if (memcmp(&x.attn_branch, &y.attn_branch, sizeof x.attn_branch) != 0 ||

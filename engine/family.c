@@ -330,5 +330,7 @@ status family_match(const family_set *s, const json_t *config, const char *confi
         *ret = &s->list[i];
         return OK;
     }
-    return unknown_architecture(s, arch.n ? arch : STR("(none)"), type, config_path, err);
+    str text = js_get_str(config, "text_model_type");
+    return unknown_architecture(s, arch.n ? arch : STR("(none)"), text.n ? text : type, config_path,
+                                err);
 }

@@ -66,6 +66,7 @@ const key_rule family_keys[] = {
     {"attn.clip_qkv", KEY_SCALAR},
     {"attn.logn", KEY_OBJECT},
     {"attn.logn.base", KEY_SCALAR},
+    {"attn.logn.beta", KEY_SCALAR},
     {"attn.qk_norm", KEY_OBJECT},
     {"attn.qk_norm.if", KEY_SCALAR},
     {"attn.qk_norm.kind", KEY_SCALAR},

@@ -63,13 +63,15 @@ static void lay_out_seq(forward *f, const batch_seq *s, attn_seq *ret) {
     }
 }
 
-/* q's factor past the length of training: log(p+1) / log(base). */
+/* q's factor past the length of training; families have one base and beta for all layers. */
 static void fill_logn(forward *f) {
-    int32_t base = 0;
-    for (int32_t l = 0; l < f->a->n_layers && !base; l++) base = f->a->layers[l].attn.logn_base;
-    for (int32_t t = 0; base && t < f->n_tokens; t++) {
-        int32_t n = f->in.pos[t] + 1;
-        f->in.logn[t] = n > base ? (float)(log(n) / log(base)) : 1;
+    const arch_attn *y = NULL;
+    for (int32_t l = 0; l < f->a->n_layers && !y; l++)
+        if (f->a->layers[l].attn.logn_base) y = &f->a->layers[l].attn;
+    for (int32_t t = 0; y && t < f->n_tokens; t++) {
+        int32_t p = f->in.pos[t], base = y->logn_base;
+        double past = p + 1 > base ? log(p + 1.0) / log(base) : 1;
+        f->in.logn[t] = (float)(y->logn_beta != 0 ? 1 + y->logn_beta * log(1 + p / base) : past);
     }
 }
 

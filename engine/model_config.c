@@ -12,8 +12,8 @@ static void lift_text_config(json_t *config) {
     if (!json_is_object(text)) return;
     json_incref(text);
     json_object_foreach(text, key, v) {
-        if (strcmp(key, "architectures") == 0 || strcmp(key, "model_type") == 0) continue;
-        json_object_set(config, key, v);
+        if (strcmp(key, "architectures") == 0) continue;
+        json_object_set(config, strcmp(key, "model_type") == 0 ? "text_model_type" : key, v);
     }
     json_object_del(config, "text_config");
     json_decref(text);

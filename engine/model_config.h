@@ -7,7 +7,7 @@
 
 /* The object of a config.json. Of a multimodal model (a nested text_config) the text part is meant:
  * its keys stand over those beside it, except architectures and model_type, which choose the
- * family. Errors name the path. */
+ * family; the text part's own model_type becomes text_model_type. Errors name the path. */
 NODISCARD status model_config_read(const char *path, json_t **ret, error *err);
 
 #endif

@@ -31,6 +31,8 @@ GPT = dict(COMMON, n_embd=32, n_layer=2, n_head=4, n_positions=128)
 
 LONGROPE = {"type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.7], "long_factor": [1.2, 2.5, 3.0, 4.5]}
 YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32, "beta_fast": 32, "beta_slow": 1}
+MINISTRAL3 = {"rope_type": "yarn", "type": "yarn", "factor": 8.0, "original_max_position_embeddings": 16, "beta_fast": 32.0,
+              "beta_slow": 1.0, "mscale": 1.0, "mscale_all_dim": 1.0, "rope_theta": 1000000.0}
 MOE = dict(num_experts_per_tok=2, moe_intermediate_size=24)
 MLA = dict(COMMON, hidden_size=32, num_hidden_layers=3, num_attention_heads=4, num_key_value_heads=4,
            intermediate_size=56, max_position_embeddings=128, rope_theta=10000.0, kv_lora_rank=16,
@@ -265,6 +267,11 @@ CASES = {
     "gpt-bigcode": case("GPTBigCodeForCausalLM", "gpt_bigcode", dict(
         GPT, multi_query=True, activation_function="gelu_pytorch_tanh", scale_attn_weights=True,
         attention_softmax_in_fp32=True)),
+    "ministral3": case("Ministral3ForCausalLM", "ministral3", dict(
+        {k: v for k, v in LLAMA.items() if k != "rope_theta"}, head_dim=16, rms_norm_eps=1e-5, sliding_window=None,
+        hidden_act="silu", rope_parameters={**MINISTRAL3, "llama_4_scaling_beta": 0.9}, tie_word_embeddings=False),
+        dict(rope_parameters={**MINISTRAL3, "llama_4_scaling_beta": 0.0}),
+        wrap=("Mistral3ForConditionalGeneration", "mistral3", "language_model.")),
 }
 
 ENCODER = dict(hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=56, vocab_size=VOCAB,
