@@ -109,8 +109,11 @@ static void take(const added_token *tok, str t, size_t at, size_t *covered, adde
     if (tok->single_word &&
         (class_before(t, from, UC_WORD, &edge) || class_after(t, to, UC_WORD, &edge)))
         return;
-    if (tok->lstrip)
+    if (tok->lstrip) {
         while (from > *covered && class_before(t, from, UC_SPACE, &edge)) from = edge;
+        from = MAX(from, *covered);
+        if (from >= to) return; /* white space that the last one's rstrip took */
+    }
     if (tok->rstrip)
         while (class_after(t, to, UC_SPACE, &edge)) to = edge;
     if (*covered < from) vec_push(out, ((added_part){-1, *covered, from}));

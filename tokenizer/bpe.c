@@ -147,7 +147,7 @@ static bool is_byte_id(const bpe *b, int32_t id) {
     return false;
 }
 
-/* An unknown character vanishes, or its bytes take part in merges. */
+/* An unknown character vanishes, or what it becomes (its bytes, unk) takes part in merges. */
 static bool needs_care(const bpe *b) {
     int32_t low = INT32_MAX, high = -1;
     bool merged = b->unk < 0;
@@ -155,10 +155,12 @@ static bool needs_care(const bpe *b) {
         if (b->byte_id[i] >= 0) low = MIN(low, b->byte_id[i]);
         high = MAX(high, b->byte_id[i]);
     }
-    for (uint32_t i = 0; i < b->pair_slots && b->byte_fallback && !merged; i++) {
+    for (uint32_t i = 0; i < b->pair_slots && !merged; i++) {
         int32_t l = b->pairs[i].left, r = b->pairs[i].right;
-        merged = l >= 0 && ((l >= low && l <= high && is_byte_id(b, l)) ||
-                            (r >= low && r <= high && is_byte_id(b, r)));
+        if (l < 0) continue;
+        merged = l == b->unk || r == b->unk ||
+                 (b->byte_fallback && ((l >= low && l <= high && is_byte_id(b, l)) ||
+                                       (r >= low && r <= high && is_byte_id(b, r))));
     }
     return merged;
 }
@@ -181,30 +183,30 @@ void bpe_set_breaks(bpe *b, const vocab *v) {
 
 /* ---- symbols ---- */
 
-/* A character that is no symbol: its bytes, an unknown, or nothing. *unk_pending: an unknown that
- * is to be written before the next known character (the reference keeps it that long). */
-static void add_unknown(const bpe *b, str ch, vec_i32 *out, bool *unk_pending) {
+/* A character that is no symbol: its bytes (true), an unknown, or nothing. *unk_pending: an unknown
+ * that is to be written before the next known character (the reference keeps it that long). */
+static bool add_unknown(const bpe *b, str ch, vec_i32 *out, bool *unk_pending) {
     if (b->byte_fallback) {
         bool all = true;
         for (size_t i = 0; i < ch.n; i++) all &= b->byte_id[(uint8_t)ch.p[i]] >= 0;
         if (all) {
             for (size_t i = 0; i < ch.n; i++) vec_push(out, b->byte_id[(uint8_t)ch.p[i]]);
-            return;
+            return true;
         }
     }
-    if (b->unk < 0) return;
+    if (b->unk < 0) return false;
     if (*unk_pending && !b->fuse_unk) vec_push(out, b->unk);
     *unk_pending = true;
+    return false;
 }
 
-static int32_t affixed_id(const bpe *b, str ch, bool first, bool last) {
-    char buf[64];
+/* The character with the prefix and the suffix that its place asks for. */
+static str affixed(const bpe *b, str ch, bool first, bool last, char buf[BPE_AFFIXED_MAX]) {
     size_t n = 0;
-    if (b->prefix.n + ch.n + b->suffix.n > sizeof buf) return -1;
-    if (!first) n += b->prefix.n, memcpy(buf, b->prefix.p ? b->prefix.p : "", b->prefix.n);
+    if (!first && b->prefix.n) n += b->prefix.n, memcpy(buf, b->prefix.p, b->prefix.n);
     memcpy(buf + n, ch.p, ch.n), n += ch.n;
     if (last && b->suffix.n) memcpy(buf + n, b->suffix.p, b->suffix.n), n += b->suffix.n;
-    return vocab_id(&b->whole, str_n(buf, n));
+    return str_n(buf, n);
 }
 
 typedef VEC(uint32_t) lengths; /* bytes of the word behind each symbol */
@@ -213,16 +215,15 @@ static void fill_lengths(lengths *len, size_t n, uint32_t each) {
     while (len->n < n) vec_push(len, each);
 }
 
-/* An unknown character of k bytes gave new ids (or none): its bytes are one each, an unknown takes
- * what it stands for; *run is that of the one which is pending. */
-static void measure_unknown(const bpe *b, const int32_t *new_ids, size_t n_new, bool pending,
-                            size_t k, uint32_t *run, lengths *len) {
-    bool written = n_new == 1 && new_ids[0] == b->unk; /* the one before this */
-    if (n_new && !written) {
+/* An unknown character of k bytes gave n_new ids: its bytes are one each, an unknown takes what it
+ * stands for; *run is that of the one which is pending. */
+static void measure_unknown(size_t n_new, bool as_bytes, bool pending, size_t k, uint32_t *run,
+                            lengths *len) {
+    if (as_bytes) {
         fill_lengths(len, len->n + n_new, 1);
         return;
     }
-    if (written) {
+    if (n_new) { /* the one before this */
         vec_push(len, *run);
         *run = 0;
     }
@@ -236,15 +237,15 @@ static inline __attribute__((always_inline)) void symbols_of_chars(const bpe *b,
     uint32_t run = 0;
     for (size_t at = 0, k; at < word.n; at += k) {
         uint32_t cp;
+        char buf[BPE_AFFIXED_MAX];
         k = char_len(b, word, at, &cp);
         str ch = str_cut(word, at, at + k);
-        int32_t id = affix ? affixed_id(b, ch, at == 0, at + k == word.n) : bpe_char_id(b, cp);
+        if (affix) ch = affixed(b, ch, at == 0, at + k == word.n, buf);
+        int32_t id = affix ? vocab_id(&b->whole, ch) : bpe_char_id(b, cp);
         if (id < 0) {
             size_t n = out->n;
-            add_unknown(b, ch, out, &unk_pending);
-            if (len)
-                measure_unknown(b, out->n > n ? &out->p[n] : NULL, out->n - n, unk_pending, k, &run,
-                                len);
+            bool as_bytes = add_unknown(b, ch, out, &unk_pending);
+            if (len) measure_unknown(out->n - n, as_bytes, unk_pending, k, &run, len);
             continue;
         }
         if (unk_pending) {
@@ -261,21 +262,32 @@ static inline __attribute__((always_inline)) void symbols_of_chars(const bpe *b,
     if (len) vec_push(len, run);
 }
 
-static bool of_chars(const bpe *b) {
-    return !b->bytes || b->prefix.n || b->suffix.n;
-}
-
-static void symbols(const bpe *b, str word, vec_i32 *out) {
-    if (of_chars(b)) {
-        symbols_of_chars(b, word, out, NULL);
-        return;
-    }
+static void symbols_of_bytes(const bpe *b, str word, vec_i32 *out, lengths *len) {
+    bool fuses = false; /* the last symbol is an unknown that takes in more */
     vec_reserve(out, out->n + word.n);
     for (size_t i = 0; i < word.n; i++) {
         int32_t id = b->byte_id[(uint8_t)word.p[i]];
-        if (id < 0) id = b->unk;
-        if (id >= 0) out->p[out->n++] = id;
+        bool unknown = id < 0;
+        if (unknown) id = b->unk;
+        if (id < 0) continue;
+        if (unknown && fuses) {
+            if (len) len->p[len->n - 1]++;
+            continue;
+        }
+        out->p[out->n++] = id;
+        if (len) vec_push(len, 1);
+        fuses = unknown && b->fuse_unk;
     }
+}
+
+/* len: as in symbols_of_chars. */
+static void symbols(const bpe *b, str word, vec_i32 *out, lengths *len) {
+    if (b->bytes && !b->prefix.n && !b->suffix.n)
+        symbols_of_bytes(b, word, out, len);
+    else if (len)
+        symbols_of_chars(b, word, out, len);
+    else
+        symbols_of_chars(b, word, out, NULL);
 }
 
 /* ---- merging ---- */
@@ -447,7 +459,7 @@ static void encode_uncached(const bpe *b, str word, vec_i32 *ids) {
         }
     }
     size_t from = ids->n;
-    symbols(b, word, ids);
+    symbols(b, word, ids, NULL);
     size_t n = ids->n - from;
     if (b->pair_slots && n > 1)
         n = n <= SHORT_MAX ? merge_short(b, ids->p + from, n)
@@ -542,11 +554,7 @@ static void measure(const bpe *b, str word, vec_i32 *ids, lengths *len) {
         vec_push(len, (uint32_t)word.n);
         return;
     }
-    if (of_chars(b))
-        symbols_of_chars(b, word, ids, len);
-    else
-        symbols(b, word, ids);
-    fill_lengths(len, ids->n - from, 1);
+    symbols(b, word, ids, len);
     size_t n = ids->n - from;
     if (b->pair_slots && n > 1) {
         uint32_t *place = mem_alloc(n * sizeof *place);

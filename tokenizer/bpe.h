@@ -27,6 +27,8 @@ typedef struct bpe_char {
 } bpe_char;
 
 #define BPE_JOINED_BITS 17
+#define BPE_AFFIX_MAX   30
+#define BPE_AFFIXED_MAX (2 * BPE_AFFIX_MAX + 4)
 
 typedef struct bpe {
     bool bytes; /* a word is bytes, each a symbol; otherwise UTF-8 characters */
@@ -35,7 +37,8 @@ typedef struct bpe {
     int32_t n_ids;        /* ids at or above are private */
     int32_t unk;          /* -1: characters that are not there vanish */
     int32_t byte_id[256]; /* bytes: the symbol; characters: "<0x00>"..., -1: none */
-    str prefix, suffix;   /* continuing_subword_prefix, end_of_word_suffix; owned */
+    str prefix, suffix;   /* continuing_subword_prefix, end_of_word_suffix; owned, up to
+                             BPE_AFFIX_MAX bytes */
     vocab whole;          /* word -> id, where ignore_merges, prefix or suffix need it */
     bpe_pair *pairs;
     uint32_t n_pairs, pair_slots; /* slots: a power of two or 0 */

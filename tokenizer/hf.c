@@ -79,6 +79,9 @@ static status read_bpe(const model_parts *p, tokenizer *t, error *err) {
     b->ignore_merges = is_true(p->ignore_merges);
     TRY(own_string(p->prefix, "model.continuing_subword_prefix", &b->prefix, err));
     TRY(own_string(p->suffix, "model.end_of_word_suffix", &b->suffix, err));
+    if (MAX(b->prefix.n, b->suffix.n) > BPE_AFFIX_MAX)
+        return error_set(err, ERR_UNSUPPORTED, "model: a prefix or suffix of more than %d bytes",
+                         BPE_AFFIX_MAX);
     TRY(hf_vocab(p->vocab, &t->pieces, err));
     TRY(token_id(p->unk_token, "model.unk_token", &t->pieces, &b->unk, err));
     if (p->merges.p) TRY(hf_merges(p->merges, &t->pieces, b, err));
@@ -107,6 +110,9 @@ static status read_model(str raw, tokenizer *t, error *err) {
     /* Old files have no type: merges make a BPE, a list of pairs a Unigram. */
     bool bpe_like = str_eqz(p.type, "\"BPE\"") || (!p.type.p && p.merges.p);
     if (bpe_like) return read_bpe(&p, t, err);
+    if (pretok_bytes(t->pre))
+        return error_set(err, ERR_UNSUPPORTED,
+                         "a ByteLevel pre_tokenizer is supported with BPE models only");
     if (str_eqz(p.type, "\"Unigram\"") || (!p.type.p && p.vocab.p[0] == '['))
         return unigram_read(p.vocab, p.unk_id, is_true(p.byte_fallback), t, err);
     if (str_eqz(p.type, "\"WordPiece\"")) {

@@ -191,31 +191,75 @@ START_TEST(damaged_files_are_refused_by_name) {
     refuse("{\"decoder\":{\"type\":\"Blur\"},\"model\":{\"type\":\"BPE\",\"vocab\":{}}}", "Blur");
     refuse("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\\ud800\":0},\"merges\":[]}}", "surrogate");
     refuse("{\"model\":{\"type\":\"BPE\",\"vocab\":{},\"dropout\":0.5}}", "dropout");
+    refuse("{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"WordLevel\","
+           "\"vocab\":{\"a\":0}}}",
+           "ByteLevel");
+    refuse("{\"model\":{\"type\":\"BPE\",\"vocab\":{},\"end_of_word_suffix\":"
+           "\"0123456789012345678901234567890\"}}",
+           "30 bytes");
     refuse("{\"x\":\"\xFF\"}", "UTF-8");
 }
 END_TEST
 
-/* A string listed twice counts as last listed; of two strings with one id both are known. The ids
- * are those of the reference (tokenizers 0.23). */
-START_TEST(crossed_ids) {
-    static const int32_t want[] = {5, 4, 0, 1, 5, 7};
-    static const char file[] =
-        "{\"model\":{\"type\":\"BPE\",\"unk_token\":\"?\",\"vocab\":{\"?\":0,\"a\":1,\"b\":2,"
-        "\"c\":3,\"ab\":4,\"abc\":5,\"\":5,\"z\":6,\"z\":7},\"merges\":[\"a b\",\"ab c\"]}}";
+/* Odd vocabularies, with the ids of the reference (tokenizers 0.23). */
+static const struct {
+    const char *what, *file, *text;
+    int n;
+    int32_t ids[10];
+} odd[] = {
+    {"a string listed twice counts as last listed; two strings with one id are both known",
+     "{'model':{'type':'BPE','unk_token':'?','vocab':{'?':0,'a':1,'b':2,'c':3,'ab':4,'abc':5,"
+     "'':5,'z':6,'z':7},'merges':['a b','ab c']}}",
+     "abcab?aabcz",
+     6,
+     {5, 4, 0, 1, 5, 7}},
+    {"the unknown token is merged like any other",
+     "{'model':{'type':'BPE','unk_token':'e','vocab':{'e':0,'0':1,'e0':2,'b':3},"
+     "'merges':['e 0']}}",
+     ">b>0c",
+     4,
+     {0, 3, 2, 0}},
+    {"unknown bytes fuse",
+     "{'pre_tokenizer':{'type':'ByteLevel','add_prefix_space':false},'model':{'type':'BPE',"
+     "'unk_token':'?','fuse_unk':true,'vocab':{'?':0,'a':1,'\u0120':2,'b':3,'ab':4},"
+     "'merges':['a b']}}",
+     "ab \u00e9a?\u00e9b ab",
+     9,
+     {4, 2, 0, 1, 0, 0, 3, 2, 4}},
+    {"white space that one added token took is not another's",
+     "{'added_tokens':[{'id':2,'content':' ','lstrip':true,'rstrip':true,'special':true}],"
+     "'model':{'type':'BPE','vocab':{'a':0,'b':1},'merges':[]}}",
+     "a   b",
+     3,
+     {0, 2, 1}},
+    {"prefix and suffix fall back to bytes too",
+     "{'model':{'type':'BPE','unk_token':'?','byte_fallback':true,'end_of_word_suffix':'e',"
+     "'continuing_subword_prefix':'#','vocab':{'?':0,'a':1,'#b':2,'abe':3,'#be':4,'<0x23>':5,"
+     "'<0x7A>':6,'<0x65>':7},'merges':['a #be']}}",
+     "abzzab",
+     8,
+     {1, 2, 5, 6, 5, 6, 0, 4}},
+};
+
+START_TEST(odd_vocabularies) {
+    strbuf file = {0};
     tokenizer *t = NULL;
     vec_i32 ids = {0}, again = {0};
     token_spans spans = {0};
     error err;
-    ck_assert(hf_open(str_z(file), &t, &err) == OK);
-    ck_assert(tokenizer_encode(t, STR("abcab?aabcz"), 0, 0, &ids, &err) == OK);
-    ck_assert(tokenizer_encode_spans(t, STR("abcab?aabcz"), 0, 0, &again, &spans, &err) == OK);
-    ck_assert_uint_eq(ids.n, ARRAY_LEN(want));
-    ck_assert_uint_eq(again.n, ARRAY_LEN(want));
-    ck_assert_mem_eq(ids.p, want, sizeof want);
-    ck_assert_mem_eq(again.p, want, sizeof want);
+    str text = str_z(odd[_i].text);
+    size_t n = (size_t)odd[_i].n;
+    for (const char *c = odd[_i].file; *c; c++) strbuf_addc(&file, *c == '\'' ? '"' : *c);
+    ck_assert(hf_open(strbuf_str(&file), &t, &err) == OK);
+    ck_assert(tokenizer_encode(t, text, 0, 0, &ids, &err) == OK);
+    ck_assert(tokenizer_encode_spans(t, text, 0, 0, &again, &spans, &err) == OK);
+    ck_assert_msg(ids.n == n && !memcmp(ids.p, odd[_i].ids, n * sizeof *ids.p), "%s", odd[_i].what);
+    ck_assert_msg(again.n == n && !memcmp(again.p, odd[_i].ids, n * sizeof *ids.p), "%s: spans",
+                  odd[_i].what);
     vec_done(&ids);
     vec_done(&again);
     vec_done(&spans);
+    strbuf_done(&file);
     tokenizer_free(t);
 }
 END_TEST
@@ -408,7 +452,7 @@ int main(void) {
     tcase_add_test(c, context_keeps_the_space);
     tcase_add_test(c, token_bytes);
     tcase_add_test(c, damaged_files_are_refused_by_name);
-    tcase_add_test(c, crossed_ids);
+    tcase_add_loop_test(c, odd_vocabularies, 0, ARRAY_LEN(odd));
     tcase_add_test(c, rank_files);
     tcase_add_test(c, threads_agree);
     tcase_add_test(c, normal_forms);
