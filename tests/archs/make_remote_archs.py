@@ -88,6 +88,8 @@ CASES = {
     "moss": ("moss", MOSS, "f16", None),
     "minicpm-tied": ("minicpm", MINICPM, "f16", {"scale_depth": 1}),
     "minicpm-untied": ("minicpm", dict(MINICPM, tie_word_embeddings=False), "bf16", {"scale_emb": 1}),
+    "minicpm-moe": ("minicpm", dict(MINICPM, intermediate_size=24, num_experts=4, num_experts_per_tok=2), "bf16",
+                    {"num_experts_per_tok": 3}),
     "deepseek-moe": ("deepseek", DEEPSEEK, "bf16", {"norm_topk_prob": True}),
     "deepseek-moe-norm": ("deepseek", dict(DEEPSEEK, norm_topk_prob=True, moe_layer_freq=2, n_shared_experts=None,
                                            num_key_value_heads=2), "f16", {"norm_topk_prob": False}),
@@ -149,10 +151,11 @@ def yi_first_weights(c, w):
             w[f"model.layers.{i}.{now}.weight"] = w.pop(f"model.layers.{i}.{was}.weight")
 
 
-def glu_weights(w, p, h, ff):
-    w.matrix(p + "gate_proj", ff, h)
-    w.matrix(p + "up_proj", ff, h)
-    w.matrix(p + "down_proj", h, ff)
+def glu_weights(w, p, h, ff, names=("gate_proj", "up_proj", "down_proj")):
+    gate, up, down = names
+    w.matrix(p + gate, ff, h)
+    w.matrix(p + up, ff, h)
+    w.matrix(p + down, h, ff)
 
 
 def internlm2_weights(c, w):
@@ -248,7 +251,12 @@ def moss_weights(c, w):
 
 def minicpm_weights(c, w):
     tied = c.get("tie_word_embeddings", True)
-    llama_weights(c, w, tied=tied, final=3.0)
+
+    def experts(i, p):
+        w.matrix(p + "gate", c["num_experts"], c["hidden_size"], 2.0)
+        for e in range(c["num_experts"]):
+            glu_weights(w, f"{p}experts.{e}.", c["hidden_size"], c["intermediate_size"], ("w1", "w3", "w2"))
+    llama_weights(c, w, tied=tied, final=3.0, mlp=experts if c.get("num_experts") else None)
     if tied:  # or each token would only predict itself
         w["model.norm.weight"] = w.rng.normal(0, 8.0, c["hidden_size"])
 

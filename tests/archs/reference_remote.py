@@ -99,8 +99,8 @@ def llama_like(c, t, ids, attend, mlp, branch=1.0):
     return rms(x, t["model.norm.weight"], eps)
 
 
-def silu_mlp(t):
-    return lambda i, p, x: gated(x, t, p + "gate_proj", p + "up_proj", p + "down_proj")
+def silu_mlp(t, names=("gate_proj", "up_proj", "down_proj")):
+    return lambda i, p, x: gated(x, t, *(p + name for name in names))
 
 
 def separate_qkv(c, t, ids, freq):
@@ -287,7 +287,15 @@ def minicpm(c, t, ids, n_prompt, total):
     """LLaMA with scaled embeddings, branches and head; the head is the embedding unless said otherwise."""
     freq = frequencies(head_dim(c), scaled_base(c, c.get("rope_theta", 10000.0), total))
     branch = c["scale_depth"] / math.sqrt(c["num_hidden_layers"])
-    x = llama_like(c, t, ids, separate_qkv(c, t, ids, freq), silu_mlp(t), branch)
+    expert = silu_mlp(t, ("w1", "w3", "w2"))
+
+    def experts(i, p, x):
+        weights, chosen = linear(x, t, p + "gate").softmax(-1).topk(c["num_experts_per_tok"], -1)
+        weights = weights / weights.sum(-1, keepdim=True)
+        return torch.stack([sum(w * expert(i, p + f"experts.{e}.", x[row])
+                                for w, e in zip(weights[row], chosen[row].tolist())) for row in range(len(x))])
+    mlp = experts if c.get("num_experts") else silu_mlp(t)
+    x = llama_like(c, t, ids, separate_qkv(c, t, ids, freq), mlp, branch)
     head = t["model.embed_tokens.weight"] if c.get("tie_word_embeddings", True) else t["lm_head.weight"]
     return x / (c["hidden_size"] / c["dim_model_base"]) @ head.T
 

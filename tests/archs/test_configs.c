@@ -8,6 +8,7 @@
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "engine/model_config.h"
+#include "engine/quant_config.h"
 
 #define ROOT "tests/archs/configs"
 
@@ -30,6 +31,7 @@ static void check_dims(const char *name, const arch *a, const json_t *want) {
         same(name, dims[i].key, dims[i].got, (double)js_get_int(want, dims[i].key, 0));
     same(name, "embed_width", a->embed_width,
          (double)js_get_int(want, "embed_width", js_get_int(want, "hidden", 0)));
+    same(name, "tied", a->tied, js_get_bool(want, "tied", false));
     if (js_get(want, "params"))
         same(name, "params", (double)arch_n_params(a), (double)js_get_int(want, "params", 0));
 }
@@ -48,6 +50,12 @@ static void check_layers(const char *name, const arch *a, const json_t *want) {
     same(name, "expert_ffn", moe ? moe->ffn : 0, (double)js_get_int(want, "expert_ffn", 0));
     same(name, "window", window, (double)js_get_int(want, "window", 0));
     same(name, "window_layers", n_windows, (double)js_get_int(want, "window_layers", 0));
+    const json_t *grows = js_get(want, "q_grows");
+    if (grows) {
+        const arch_attn *y = &a->layers[0].attn;
+        same(name, "q grows from", y->logn_base, (double)js_get_int(grows, "base", 0));
+        same(name, "q grows by", y->logn_beta, (float)js_get_real(grows, "beta", 0));
+    }
 }
 
 /* The first layer's rope. */
@@ -67,6 +75,31 @@ static void check_rope(const char *name, const arch *a, const json_t *want) {
     }
     if (r->scaling != SCALE_NONE && r->scaling != SCALE_LONGROPE)
         same(name, "rope factor", r->factor, js_get_real(w, "factor", 0));
+}
+
+/* What quantization_config says of a projection and of the head. */
+static void check_quant(const char *name, const char *path, const json_t *config,
+                        const json_t *want) {
+    const json_t *q = js_get(config, "quantization_config"), *w = js_get(want, "quant");
+    quant_config *ret = NULL;
+    error err;
+    same(name, "is quantised", json_is_object(q), json_is_object(w));
+    if (!json_is_object(q) || !json_is_object(w)) return;
+    if (quant_config_parse(path, q, &ret, &err) != OK) {
+        n_failed++;
+        fprintf(stderr, "%s: %s\n", name, err.text);
+        return;
+    }
+    if (!str_eqz(js_get_str(w, "method"), quant_method_name(ret->method))) {
+        n_failed++;
+        fprintf(stderr, "%s: quantised by %s\n", name, quant_method_name(ret->method));
+    }
+    const quant_scheme *s = quant_config_scheme(ret, "model.layers.0.self_attn.q_proj");
+    same(name, "bits", s ? s->bits : 0, (double)js_get_int(w, "bits", 0));
+    same(name, "group", s ? s->group : 0, (double)js_get_int(w, "group", 0));
+    same(name, "the head is plain", !quant_config_scheme(ret, "lm_head"),
+         js_get_bool(w, "plain_head", false));
+    quant_config_free(ret);
 }
 
 static void check_config(const family_set *families, const char *name, const json_t *want) {
@@ -91,6 +124,7 @@ static void check_config(const family_set *families, const char *name, const jso
         check_dims(name, a, want);
         check_layers(name, a, want);
         check_rope(name, a, want);
+        check_quant(name, path, config, want);
         printf("%-30s %-12s %15lld parameters\n", name, a->family, (long long)arch_n_params(a));
     }
     arch_free(a);
