@@ -15,7 +15,8 @@ typedef struct engine_options {
     const char *register_path; /* NULL or a directory with more family files (NAME.json) */
     const char *dtype;         /* "auto" (the checkpoint's), "f32", "bf16", "f16" */
     const char *kv_dtype; /* "auto" (f32 with f32 or quantised f16 weights, else bf16), f32, bf16 */
-    const char *isa;      /* NULL: best */
+    const char *device;   /* "auto", "cpu", "cuda", "cuda:N" (kernels/device.h); NULL: auto */
+    const char *isa;      /* of the CPU; NULL: best */
     int n_threads;        /* 0: one per usable CPU */
     int32_t max_model_len;      /* 0: the model's, reduced to what fits */
     int32_t max_seqs;           /* most sequences in a step */

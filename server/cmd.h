@@ -20,6 +20,7 @@ int cmd_generate(const conf *c);
 int cmd_bench(const conf *c);
 int cmd_eval(const conf *c);
 int cmd_predict(const conf *c);
+int cmd_devices(const conf *c);
 int cmd_inspect(const conf *c);
 int cmd_tokenize(const conf *c);
 int cmd_render(const conf *c);

@@ -29,6 +29,9 @@ typedef struct cuda_backend {
     void *ws;              /* scratch of the op under way */
     size_t ws_bytes;
     uint64_t step; /* counts calls of step */
+    struct cuda_staging *staging;
+    const char *fault; /* tests: "NAME:N": the N-th use of the op or call of that name fails */
+    int fault_left;
 } cuda_backend;
 
 static inline cuda_backend *cuda_of(backend *b) {
@@ -47,8 +50,21 @@ void *cuda_scratch(cuda_backend *c, size_t bytes);
 bool cuda_ready(const cuda_backend *c);
 /* Take note of a launch error (and wait, with sync_ops). */
 void cuda_launched(cuda_backend *c, const char *op);
-/* Note the result of a runtime call; true when it succeeded. */
+/* Note the result of a runtime call; true when it succeeded. Any thread. */
 bool cuda_note(cuda_backend *c, cudaError_t e, const char *what);
+/* True where a test wants this use of `what` to fail. */
+bool cuda_fault(cuda_backend *c, const char *what);
+
+/* Pinned memory through which ordinary memory reaches the device (cuda_staging.cu). NULL and *ret
+ * on failure. */
+struct cuda_staging *cuda_staging_new(cudaError_t *ret);
+void cuda_staging_free(struct cuda_staging *s);
+
+/* Packing, from any thread: backend.h. */
+void cuda_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *src,
+                    dtype src_dt, int64_t src_stride);
+void cuda_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows);
+void cuda_quant_side(backend *b, wmat *w, const int32_t *order, const float *table);
 
 /* One function per op of ops.def. */
 #define OP(name, tol32, tol16, what) void cuda_##name(backend *b, const op_##name *a);

@@ -1,0 +1,342 @@
+/* The object: device, stream, memory, copies, the first failure.
+ *
+ * Everything goes to one stream, whichever thread asks: copies of loader threads and ops are
+ * ordered by it, and nothing waits but download, sync and a scratch that grows. The stream is no
+ * legacy stream, so nothing outside it is ordered with it.
+ *
+ * A failing call is noted once, for good; from then on ops and copies do nothing, so that the
+ * program reaches its next sync quickly and reads the sentence there. A download after a failure
+ * gives zeros: what the program computes until then from ids and counts stays in bounds. */
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "kernels/cuda/cuda_backend.h"
+
+extern "C" {
+#include "engine/base/check.h"
+#include "engine/base/mem.h"
+#include "engine/base/thread.h"
+#include "kernels/device_plugin.h"
+}
+
+#define CC_LEAST     80
+#define LOADERS_MOST 8 /* threads that read and pack weights */
+#define GIB(x)       ((double)(x) / 1073741824.0)
+
+static pthread_mutex_t note_lock = PTHREAD_MUTEX_INITIALIZER;
+
+static void set_device(const cuda_backend *c) {
+    static thread_local int current = -1;
+    if (current == c->device) return;
+    if (cudaSetDevice(c->device) == cudaSuccess) current = c->device;
+}
+
+bool cuda_note(cuda_backend *c, cudaError_t e, const char *what) {
+    if (e == cudaSuccess) return true;
+    pthread_mutex_lock(&note_lock);
+    if (c->failed == cudaSuccess) {
+        c->failed_in = what;
+        __atomic_store_n(&c->failed, e, __ATOMIC_RELEASE);
+    }
+    pthread_mutex_unlock(&note_lock);
+    return false;
+}
+
+bool cuda_ready(const cuda_backend *c) {
+    set_device(c);
+    return __atomic_load_n(&c->failed, __ATOMIC_ACQUIRE) == cudaSuccess;
+}
+
+bool cuda_fault(cuda_backend *c, const char *what) {
+    size_t n = strlen(what);
+    if (!c->fault || strncmp(c->fault, what, n) != 0 || c->fault[n] != ':') return false;
+    return __atomic_sub_fetch(&c->fault_left, 1, __ATOMIC_RELAXED) == 0;
+}
+
+void cuda_launched(cuda_backend *c, const char *op) {
+    cudaError_t e = cudaGetLastError();
+    if (e == cudaSuccess && c->fault && cuda_fault(c, op)) e = cudaErrorLaunchFailure;
+    if (e == cudaSuccess && c->sync_ops) e = cudaStreamSynchronize(c->stream);
+    cuda_note(c, e, op);
+}
+
+void *cuda_scratch(cuda_backend *c, size_t bytes) {
+    if (!cuda_ready(c)) return NULL;
+    if (bytes <= c->ws_bytes) return c->ws;
+    size_t want = ALIGN_UP(bytes + bytes / 4, (size_t)65536);
+    void *p = NULL;
+    if (!cuda_note(c, cudaStreamSynchronize(c->stream), "scratch")) return NULL;
+    cudaFree(c->ws);
+    c->ws = NULL;
+    c->ws_bytes = 0;
+    cudaError_t e = cuda_fault(c, "scratch") ? cudaErrorMemoryAllocation : cudaMalloc(&p, want);
+    if (!cuda_note(c, e, "scratch")) return NULL;
+    c->ws = p;
+    c->ws_bytes = want;
+    return p;
+}
+
+static void backend_free(backend *b) {
+    cuda_backend *c = cuda_of(b);
+    set_device(c);
+    if (c->stream) {
+        cudaStreamSynchronize(c->stream);
+        cudaStreamDestroy(c->stream);
+    }
+    cuda_staging_free(c->staging);
+    cudaFree(c->ws);
+    mem_free(c);
+}
+
+static status mem_info(backend *b, size_t *ret_free, size_t *ret_total, error *err) {
+    cuda_backend *c = cuda_of(b);
+    set_device(c);
+    cudaError_t e = cudaMemGetInfo(ret_free, ret_total);
+    if (e == cudaSuccess) return OK;
+    return error_set(err, ERR_DEVICE, "cuda:%d does not tell its memory: %s", c->device,
+                     cudaGetErrorString(e));
+}
+
+/* A sentence with numbers for a refused allocation. */
+static status refused(cuda_backend *c, size_t bytes, const char *of, cudaError_t e, error *err) {
+    size_t left = 0, total = 0;
+    cudaGetLastError(); /* it is told here, not by the next launch */
+    cudaMemGetInfo(&left, &total);
+    return error_set(err, e == cudaErrorMemoryAllocation ? ERR_NOMEM : ERR_DEVICE,
+                     "cuda:%d refused %zu bytes of %s (%.2f of %.2f GiB are free): %s", c->device,
+                     bytes, of, GIB(left), GIB(total), cudaGetErrorString(e));
+}
+
+static status device_alloc(backend *b, size_t bytes, void **ret, error *err) {
+    cuda_backend *c = cuda_of(b);
+    void *p = NULL;
+    set_device(c);
+    size_t want = MAX(bytes, (size_t)1);
+    cudaError_t e = cuda_fault(c, "mem_alloc") ? cudaErrorMemoryAllocation : cudaMalloc(&p, want);
+    if (e != cudaSuccess) return refused(c, bytes, "its memory", e, err);
+    cuda_note(c, cudaMemsetAsync(p, 0, want, c->stream), "mem_alloc");
+    *ret = p;
+    return OK;
+}
+
+static void device_free(backend *b, void *p, size_t bytes) {
+    set_device(cuda_of(b));
+    cudaFree(p);
+}
+
+static status pinned_alloc(backend *b, size_t bytes, void **ret, error *err) {
+    cuda_backend *c = cuda_of(b);
+    void *p = NULL;
+    set_device(c);
+    size_t want = MAX(bytes, (size_t)1);
+    cudaError_t e = cuda_fault(c, "host_alloc")
+                        ? cudaErrorMemoryAllocation
+                        : cudaHostAlloc(&p, want, cudaHostAllocPortable | cudaHostAllocMapped);
+    if (e != cudaSuccess) return refused(c, bytes, "pinned host memory", e, err);
+    memset(p, 0, want);
+    *ret = p;
+    return OK;
+}
+
+static void pinned_free(backend *b, void *p, size_t bytes) {
+    set_device(cuda_of(b));
+    cudaFreeHost(p);
+}
+
+/* From ordinary memory the call returns when the runtime has taken the bytes, from pinned memory
+ * at once. */
+static void upload(backend *b, void *dst, const void *src, size_t bytes) {
+    cuda_backend *c = cuda_of(b);
+    if (!bytes || !cuda_ready(c)) return;
+    cudaError_t e = cuda_fault(c, "upload")
+                        ? cudaErrorUnknown
+                        : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->stream);
+    cuda_note(c, e, "upload");
+}
+
+static void download(backend *b, void *dst, const void *src, size_t bytes) {
+    cuda_backend *c = cuda_of(b);
+    if (!bytes) return;
+    if (cuda_ready(c)) {
+        cudaError_t e = cuda_fault(c, "download")
+                            ? cudaErrorUnknown
+                            : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, c->stream);
+        if (cuda_note(c, e, "download") &&
+            cuda_note(c, cudaStreamSynchronize(c->stream), "download"))
+            return;
+    }
+    memset(dst, 0, bytes);
+}
+
+static void step(backend *b) {
+    cuda_of(b)->step++;
+}
+
+static status sync(backend *b, error *err) {
+    cuda_backend *c = cuda_of(b);
+    if (cuda_ready(c)) cuda_note(c, cudaStreamSynchronize(c->stream), "the wait for its results");
+    if (cuda_ready(c)) return OK;
+    pthread_mutex_lock(&note_lock); /* for failed_in */
+    const char *where = c->failed_in;
+    pthread_mutex_unlock(&note_lock);
+    return error_set(err, c->failed == cudaErrorMemoryAllocation ? ERR_NOMEM : ERR_DEVICE,
+                     "cuda:%d failed in %s: %s (%s)", c->device, where,
+                     cudaGetErrorString(c->failed), cudaGetErrorName(c->failed));
+}
+
+static size_t wmat_bytes(backend *b, int32_t n, int32_t k, dtype dt) {
+    CHECK(n > 0 && k > 0 && dtype_is_float(dt));
+    return (size_t)n * (size_t)cuda_ld(dt, k) * dtype_bytes(dt);
+}
+
+static void wmat_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, void *data) {
+    memset(w, 0, sizeof *w);
+    w->n = n;
+    w->k = k;
+    w->dt = dt;
+    w->data = data;
+    w->bytes = wmat_bytes(b, n, k, dt);
+}
+
+static size_t quant_bytes(backend *b, int32_t n, int32_t k, dtype dt, const quant_spec *spec) {
+    return quant_side_bytes(dt, spec, k) + (size_t)n * quant_row_bytes(dt, spec, k);
+}
+
+static void quant_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, const quant_spec *spec,
+                       void *data) {
+    CHECK(dtype_is_quant(dt) && k % (dtype_kind_of(dt) == DTYPE_GGUF ? dtype_block(dt) : 1) == 0);
+    memset(w, 0, sizeof *w);
+    w->n = n;
+    w->k = k;
+    w->dt = dt;
+    w->data = data;
+    w->bytes = quant_bytes(b, n, k, dt, spec);
+    if (spec) w->q = *spec;
+}
+
+static const backend_vtbl vtbl = {
+    .close = backend_free,
+    .mem_alloc = device_alloc,
+    .mem_free = device_free,
+    .host_alloc = pinned_alloc,
+    .host_free = pinned_free,
+    .mem_info = mem_info,
+    .upload = upload,
+    .download = download,
+    .step = step,
+    .sync = sync,
+    .wmat_bytes = wmat_bytes,
+    .wmat_init = wmat_init,
+    .wmat_pack = cuda_wmat_pack,
+    .pack_rows = 1,
+    .quant_bytes = quant_bytes,
+    .quant_init = quant_init,
+    .quant_pack = cuda_quant_pack,
+    .quant_side = cuda_quant_side,
+#define OP(name, tol32, tol16, what) .name = cuda_##name,
+#include "kernels/ops.def"
+#undef OP
+};
+
+/* Why there is no device: without a driver the runtime only says that it is insufficient. */
+static status count_devices(int *ret, error *err) {
+    int n = 0, driver = 0, runtime = 0;
+    cudaError_t e = cudaGetDeviceCount(&n);
+    if (e == cudaSuccess && n > 0) {
+        *ret = n;
+        return OK;
+    }
+    cudaGetLastError();
+    cudaDriverGetVersion(&driver);
+    cudaRuntimeGetVersion(&runtime);
+    if (e == cudaErrorInsufficientDriver && driver == 0)
+        return error_set(err, ERR_UNAVAILABLE,
+                         "no CUDA device: the NVIDIA driver's library libcuda.so.1 is not on this "
+                         "machine");
+    if (e == cudaErrorInsufficientDriver)
+        return error_set(err, ERR_UNAVAILABLE,
+                         "the NVIDIA driver is for CUDA %d.%d at most, this build needs %d.%d",
+                         driver / 1000, driver % 1000 / 10, runtime / 1000, runtime % 1000 / 10);
+    if (e == cudaSuccess || e == cudaErrorNoDevice)
+        return error_set(err, ERR_UNAVAILABLE,
+                         "no CUDA device: the NVIDIA driver is there but sees no GPU");
+    return error_set(err, ERR_UNAVAILABLE, "no CUDA device: %s (%s)", cudaGetErrorString(e),
+                     cudaGetErrorName(e));
+}
+
+static status describe(int index, cudaDeviceProp *p, error *err) {
+    cudaError_t e = cudaGetDeviceProperties(p, index);
+    if (e != cudaSuccess)
+        return error_set(err, ERR_INVALID, "cuda:%d: %s", index, cudaGetErrorString(e));
+    if (p->major * 10 + p->minor >= CC_LEAST) return OK;
+    return error_set(err, ERR_UNSUPPORTED,
+                     "cuda:%d (%s) has compute capability %d.%d, pagoda needs 8.0 (Ampere) or "
+                     "later",
+                     index, p->name, p->major, p->minor);
+}
+
+static status device_info_get(int index, device_info *ret, error *err) {
+    cudaDeviceProp p;
+    memset(ret, 0, sizeof *ret);
+    status st = describe(index, &p, err);
+    if (st == ERR_INVALID) return st;
+    snprintf(ret->name, sizeof ret->name, "%.95s", p.name);
+    ret->cc = p.major * 10 + p.minor;
+    ret->total_bytes = p.totalGlobalMem;
+    cudaDriverGetVersion(&ret->driver);
+    cudaRuntimeGetVersion(&ret->runtime);
+    if (st != OK) return st;
+    cudaError_t e = cudaSetDevice(index);
+    if (e == cudaSuccess) e = cudaMemGetInfo(&ret->free_bytes, &ret->total_bytes);
+    if (e == cudaSuccess) return OK;
+    cudaGetLastError();
+    return error_set(err, ERR_UNSUPPORTED, "cuda:%d (%s) cannot be used: %s", index, p.name,
+                     cudaGetErrorString(e));
+}
+
+static void read_switches(cuda_backend *c) {
+    const char *sync_ops = getenv("PAGODA_CUDA_SYNC"), *fault = getenv("PAGODA_CUDA_FAULT");
+    c->sync_ops = sync_ops && strcmp(sync_ops, "1") == 0;
+    const char *colon = fault ? strchr(fault, ':') : NULL;
+    if (!colon) return;
+    c->fault = fault;
+    c->fault_left = atoi(colon + 1);
+}
+
+static cudaError_t start(cuda_backend *c) {
+    cudaError_t e = cudaSetDevice(c->device);
+    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess) c->staging = cuda_staging_new(&e);
+    return e;
+}
+
+static status open_device(int index, backend **ret, error *err) {
+    cudaDeviceProp p;
+    TRY(describe(index, &p, err));
+    cuda_backend *c = (cuda_backend *)mem_calloc(1, sizeof *c);
+    c->base.v = &vtbl;
+    c->base.name = "cuda";
+    c->base.n_threads = MIN(cpu_count(), LOADERS_MOST);
+    c->device = index;
+    c->n_sms = p.multiProcessorCount;
+    c->cc = p.major * 10 + p.minor;
+    c->smem_max = p.sharedMemPerBlockOptin;
+    read_switches(c);
+    snprintf(c->base.device, sizeof c->base.device, "cuda:%d, %.48s, %d SMs, %.1f GiB", index,
+             p.name, c->n_sms, GIB(p.totalGlobalMem));
+    cudaError_t e = start(c);
+    if (e != cudaSuccess) {
+        error_set(err, ERR_UNAVAILABLE, "cuda:%d (%s) cannot be opened: %s", index, p.name,
+                  cudaGetErrorString(e));
+        backend_free(&c->base);
+        return ERR_UNAVAILABLE;
+    }
+    *ret = &c->base;
+    return OK;
+}
+
+extern "C" __attribute__((visibility("default"))) const device_plugin pagoda_cuda_plugin;
+const device_plugin pagoda_cuda_plugin = {DEVICE_PLUGIN_ABI, PAGODA_VERSION, count_devices,
+                                          device_info_get, open_device};
