@@ -2,7 +2,7 @@
  * the reference for the vector conversions. */
 #include "kernels/dtype.h"
 
-#include <math.h>
+#include "kernels/f8_values.h"
 
 static const struct {
     const char *name;
@@ -67,21 +67,8 @@ uint16_t f32_to_f16(float f) {
     return sign | (uint16_t)((u - 0x38000000u) >> 13);
 }
 
-/* The 8-bit floats by their definition, evaluated by the compiler. */
-#define EXP2(e) ((float)(1u << (e)))
-#define SIGN(x) ((x)&0x80 ? -1.0f : 1.0f)
-#define E4M3_(x)                                                                                   \
-    ((x) >> 3 & 15 ? (1 + ((x)&7) / 8.0f) * EXP2((x) >> 3 & 15) / 128 : ((x)&7) / 512.0f)
-#define E4M3(x) (((x)&0x7F) == 0x7F ? NAN : SIGN(x) * E4M3_(x))
-#define E5M2_(x)                                                                                   \
-    ((x) >> 2 & 31 ? (1 + ((x)&3) / 4.0f) * EXP2((x) >> 2 & 31) / 32768 : ((x)&3) / 65536.0f)
-#define E5M2(x)                                                                                    \
-    (((x)&0x7F) > 0x7C ? NAN : ((x)&0x7F) == 0x7C ? SIGN(x) * INFINITY : SIGN(x) * E5M2_(x))
-#define T4(f, x)  f(x), f(x + 1), f(x + 2), f(x + 3)
-#define T16(f, x) T4(f, x), T4(f, x + 4), T4(f, x + 8), T4(f, x + 12)
-#define T64(f, x) T16(f, x), T16(f, x + 16), T16(f, x + 32), T16(f, x + 48)
-const float f8_e4m3_values[256] = {T64(E4M3, 0), T64(E4M3, 64), T64(E4M3, 128), T64(E4M3, 192)};
-const float f8_e5m2_values[256] = {T64(E5M2, 0), T64(E5M2, 64), T64(E5M2, 128), T64(E5M2, 192)};
+const float f8_e4m3_values[256] = {F8_E4M3_VALUES};
+const float f8_e5m2_values[256] = {F8_E5M2_VALUES};
 
 float f8_e8m0_to_f32(uint8_t x) {
     uint32_t u = x == 255 ? 0x7FC00000u : x ? (uint32_t)x << 23 : 0x00400000u;

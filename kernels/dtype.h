@@ -52,13 +52,13 @@ static inline uint16_t f32_to_bf16(float f) {
     if ((u & 0x7FFFFFFFu) > 0x7F800000u) return (uint16_t)(u >> 16 | 0x40);
     return (uint16_t)((u + 0x7FFFu + (u >> 16 & 1)) >> 16);
 }
-float f16_to_f32(uint16_t h); /* IEEE 754 binary16, subnormals included */
+__attribute__((const)) float f16_to_f32(uint16_t h); /* IEEE 754 binary16, subnormals included */
 uint16_t f32_to_f16(float f); /* round to nearest even; overflow gives infinity */
 
 /* 8-bit floats: E4M3 has no infinity and one NaN (0x7F, 0xFF), largest 448; E5M2 as IEEE, largest
  * 57344; E8M0 is 2^(x-127), 255 NaN. */
 extern const float f8_e4m3_values[256], f8_e5m2_values[256];
-float f8_e8m0_to_f32(uint8_t x);
+__attribute__((const)) float f8_e8m0_to_f32(uint8_t x);
 
 /* One element of kind ELEM (or an 8-bit float) as f32; src need not be aligned. */
 float dtype_to_f32(dtype d, const void *src);

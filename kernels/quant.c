@@ -1,8 +1,5 @@
-/* Codes with scales apart: the canonical row, written and read.
- *
- * Reading goes group by group: one scale and one zero serve a run of columns. With an order
- * (GPTQ's act-order) neighbouring columns have different groups, so each column looks up its own;
- * the scales of a row are decoded once, in strips, before. Both ways compute the same product. */
+/* Codes with scales apart: the canonical row, written and read (quant_codes.h says what it means).
+ * Strips of QUANT_STRIP columns are unpacked to a byte each first, then scaled. */
 #include "kernels/quant.h"
 
 #include <math.h>
@@ -81,24 +78,13 @@ static void unpack_nibbles(const uint8_t *p, int32_t n, uint8_t *ret) {
     for (; i < n; i++) ret[i] = p[i % 32 / 2] >> 4 * (i % 2) & 15;
 }
 
-/* n codes from code k0, which begins a byte. */
-static void unpack_codes(int bits, const uint8_t *row, int32_t k0, int32_t n, uint8_t *ret) {
-    const uint8_t *p = row + (size_t)k0 * (size_t)bits / 8;
-    if (bits == 8) {
-        memcpy(ret, p, (size_t)n);
-    } else if (bits == 4) {
-        unpack_nibbles(p, n, ret);
-    } else if (bits == 2) {
-        for (int32_t i = 0; i < n; i++) ret[i] = p[i / 4] >> i % 4 * 2 & 3;
-    } else {
-        for (int32_t i = 0; i < n; i += 8, p += 3) { /* eight codes in three bytes */
-            uint32_t all = p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16;
-            uint8_t eight[8];
-            for (int j = 0; j < 8; j++) eight[j] = all >> 3 * j & 7;
-            memcpy(ret + i, eight, (size_t)MIN(8, n - i));
-        }
-    }
-}
+#define QUANT_FN              static inline
+#define QUANT_RESTRICT        restrict
+#define QUANT_SCALE           dtype_to_f32
+#define QUANT_SCALE_BYTES(dt) dtype_bytes(dt)
+#define QUANT_NIBBLES         unpack_nibbles
+#define QUANT_STEP            QUANT_STRIP
+#include "kernels/quant_codes.h"
 
 /* The fixed tables by code, NULL for integers. */
 static const float *table_of(dtype dt, const quant_spec *q, int32_t k, const void *side) {
@@ -111,55 +97,19 @@ static const float *table_of(dtype dt, const quant_spec *q, int32_t k, const voi
     return NULL;
 }
 
-typedef struct row_view {
-    const quant_spec *q;
-    const uint8_t *codes, *scales, *zeros;
-} row_view;
-
-static float scale_at(const row_view *r, int32_t g) {
-    size_t bytes = dtype_bytes(r->q->scale_dt);
-    return dtype_to_f32(r->q->scale_dt, r->scales + (size_t)g * bytes) * r->q->scale_mul;
-}
-
-static int zero_at(const row_view *r, int32_t g) {
-    return r->q->zero + (r->zeros ? r->zeros[g] : 0);
-}
-
-/* n values of one group. */
-static void group_f32(const float *restrict table, float scale, int zero,
-                      const uint8_t *restrict codes, int32_t n, float *restrict ret) {
-    if (table)
-        for (int32_t i = 0; i < n; i++) ret[i] = table[codes[i]] * scale;
-    else
-        for (int32_t i = 0; i < n; i++) ret[i] = (float)(codes[i] - zero) * scale;
-}
-
-/* Columns [k0, k0+n), n at most QUANT_STRIP. */
-static void strip_f32(dtype dt, const row_view *r, const float *table, const int32_t *order,
-                      int32_t k0, int32_t n, float *ret) {
-    uint8_t codes[QUANT_STRIP];
-    unpack_codes(quant_bits(dt), r->codes, k0, n, codes);
-    for (int32_t i = 0, run; i < n; i += run) {
-        int32_t g = order ? order[k0 + i] : (k0 + i) / r->q->group;
-        int64_t end = (int64_t)(g + 1) * r->q->group - k0;
-        run = order ? 1 : (int32_t)(MIN(n, end) - i);
-        group_f32(table, scale_at(r, g), zero_at(r, g), codes + i, run, ret + i);
-    }
-}
-
 void quant_row_f32(dtype dt, const quant_spec *q, int32_t k, const void *side, const void *row,
                    int32_t k0, int32_t n, float *ret) {
     if (dtype_kind_of(dt) == DTYPE_GGUF) {
         quant_blocks_f32(dt, (const char *)row + dtype_row_bytes(dt, k0), n, ret);
         return;
     }
-    row_view r = {.q = q, .codes = row};
+    codes_row r = {.q = q, .bits = quant_bits(dt), .codes = row};
     r.scales = r.codes + dtype_row_bytes(dt, k);
     if (q->has_zeros) r.zeros = r.scales + dtype_bytes(q->scale_dt) * (size_t)quant_groups(q, k);
-    const float *table = table_of(dt, q, k, side);
-    const int32_t *order = q->has_order ? side : NULL;
+    r.table = table_of(dt, q, k, side);
+    r.order = q->has_order ? side : NULL;
     for (int32_t i = 0; i < n; i += QUANT_STRIP)
-        strip_f32(dt, &r, table, order, k0 + i, MIN(QUANT_STRIP, n - i), ret + i);
+        codes_f32(&r, k0 + i, MIN(QUANT_STRIP, n - i), ret + i);
 }
 
 static float round_code(float x, int zero) {

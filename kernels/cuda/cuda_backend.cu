@@ -28,9 +28,8 @@ extern "C" {
 static pthread_mutex_t note_lock = PTHREAD_MUTEX_INITIALIZER;
 
 static void set_device(const cuda_backend *c) {
-    static thread_local int current = -1;
-    if (current == c->device) return;
-    if (cudaSetDevice(c->device) == cudaSuccess) current = c->device;
+    int now;
+    if (cudaGetDevice(&now) != cudaSuccess || now != c->device) cudaSetDevice(c->device);
 }
 
 bool cuda_note(cuda_backend *c, cudaError_t e, const char *what) {
