@@ -1,4 +1,4 @@
-/* Codes with scales apart: the canonical row, written and read (quant_codes.h says what it means).
+/* Codes with scales apart: the canonical row, written and read (quant_codes.inc says what it means).
  * Strips of QUANT_STRIP columns are unpacked to a byte each first, then scaled. */
 #include "kernels/quant.h"
 
@@ -84,7 +84,7 @@ static void unpack_nibbles(const uint8_t *p, int32_t n, uint8_t *ret) {
 #define QUANT_SCALE_BYTES(dt) dtype_bytes(dt)
 #define QUANT_NIBBLES         unpack_nibbles
 #define QUANT_STEP            QUANT_STRIP
-#include "kernels/quant_codes.h"
+#include "kernels/quant_codes.inc"
 
 /* The fixed tables by code, NULL for integers. */
 static const float *table_of(dtype dt, const quant_spec *q, int32_t k, const void *side) {

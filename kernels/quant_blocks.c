@@ -1,4 +1,4 @@
-/* Whole GGUF blocks to f32: the runs of quant_values.h, type by type, so that each type is a loop
+/* Whole GGUF blocks to f32: the runs of quant_values.inc, type by type, so that each type is a loop
  * of its own with its scales read once. */
 #include "engine/base/check.h"
 #include "kernels/quant.h"
@@ -9,7 +9,7 @@
 #define QUANT_F16      f16_to_f32
 #define QUANT_E8M0     f8_e8m0_to_f32
 #define QUANT_E4M3     f8_e4m3_values
-#include "kernels/quant_values.h"
+#include "kernels/quant_values.inc"
 
 /* n values of one type, whole blocks. */
 #define BLOCKS_OF(dt, runs, run_of)                                                                \

@@ -1,7 +1,7 @@
 /* The program: finds the command, reads its options, runs it. The only file that ends the process.
  *
- * Exit status: 0 done, 1 the command failed (one sentence on stderr), 2 wrong usage, 3 the engine of
- * a server failed (a lost device, say): start it again. */
+ * Exit status: 0 done, 1 the command failed (one sentence on stderr), 2 wrong usage, 3 the engine
+ * of a server failed (a lost device, say): start it again. */
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -1,4 +1,4 @@
-/* Quantised storage on the device: the functions of quant_values.h and quant_codes.h compiled as
+/* Quantised storage on the device: the functions of quant_values.inc and quant_codes.inc compiled as
  * device code, so that a value has the bits it has on the CPU. A thread reads 16 values at a time:
  *
  *   GGUF   cu_block_run(dt, block, run, v)   values [16*run, 16*run+16) of one block
@@ -54,8 +54,8 @@ static __device__ inline void cu_nibbles(const uint8_t *p, int32_t n, uint8_t *r
 #define QUANT_SCALE_BYTES(dt) ((size_t)cu_dtypes[dt].bytes)
 #define QUANT_NIBBLES         cu_nibbles
 #define QUANT_STEP            16
-#include "kernels/quant_codes.h"
-#include "kernels/quant_values.h"
+#include "kernels/quant_codes.inc"
+#include "kernels/quant_values.inc"
 
 #define CU_RUN QUANT_RUN
 
