@@ -1,5 +1,5 @@
-/* Codes with scales apart: the canonical row, written and read (quant_codes.inc says what it means).
- * Strips of QUANT_STRIP columns are unpacked to a byte each first, then scaled. */
+/* Codes with scales apart: the canonical row, written and read (quant_codes.inc says what it
+ * means). Strips of QUANT_STRIP columns are unpacked to a byte each first, then scaled. */
 #include "kernels/quant.h"
 
 #include <math.h>
