@@ -58,6 +58,33 @@ static void check_layers(const char *name, const arch *a, const json_t *want) {
     }
 }
 
+/* What no dimension tells; checked where expected.json states it. */
+static void check_behaviour(const char *name, const arch *a, const json_t *want) {
+    static const char *const acts[] = {"silu",  "gelu", "gelu_tanh", "relu",      "quick_gelu",
+                                       "relu2", "tanh", "sigmoid",   "swiglu_oai"};
+    const arch_layer *y = &a->layers[a->n_layers - 1];
+    const struct {
+        const char *key;
+        double got;
+    } values[] = {{"eps", a->eps},
+                  {"logit_scale", a->logit_scale},
+                  {"qk_norm", y->attn.qk_norm != QK_NONE},
+                  {"parallel", y->parallel},
+                  {"route_scale", y->mlp.route_scale},
+                  {"renorm", y->mlp.renorm},
+                  {"shared_ffn", y->mlp.shared_ffn}};
+    for (size_t i = 0; i < ARRAY_LEN(values); i++) {
+        const json_t *w = js_get(want, values[i].key);
+        double x = json_is_boolean(w) ? json_is_true(w) : json_number_value(w);
+        if (w) same(name, values[i].key, values[i].got, (float)x);
+    }
+    str act = js_get_str(want, "act");
+    if (act.n && !str_eqz(act, acts[y->mlp.act])) {
+        n_failed++;
+        fprintf(stderr, "%s: activation is %s\n", name, acts[y->mlp.act]);
+    }
+}
+
 /* The first layer's rope. */
 static void check_rope(const char *name, const arch *a, const json_t *want) {
     static const char *const kinds[] = {"none", "linear",   "dynamic", "llama3",
@@ -113,7 +140,19 @@ static void check_config(const family_set *families, const char *name, const jso
     if (st == OK) st = family_match(families, config, path, &f, &err);
     if (st == OK)
         st = arch_resolve(f, config, path, (tensor_names){arch_assumed_tensor, NULL}, &a, &err);
-    if (st != OK) {
+    if (js_get(want, "refused")) {
+        str reason = js_get_str(want, "refused");
+        if (st == OK && js_get(config, "quantization_config")) {
+            quant_config *q = NULL;
+            st = quant_config_parse(path, js_get(config, "quantization_config"), &q, &err);
+            quant_config_free(q);
+        }
+        if (st != ERR_UNSUPPORTED || str_find(str_z(err.text), reason, 0) < 0) {
+            n_failed++;
+            fprintf(stderr, "%s: not refused, or with other words: %s\n", name,
+                    st == OK ? "" : err.text);
+        }
+    } else if (st != OK) {
         n_failed++;
         fprintf(stderr, "%s: %s\n", name, err.text);
     } else {
@@ -123,6 +162,7 @@ static void check_config(const family_set *families, const char *name, const jso
         }
         check_dims(name, a, want);
         check_layers(name, a, want);
+        check_behaviour(name, a, want);
         check_rope(name, a, want);
         check_quant(name, path, config, want);
         printf("%-30s %-12s %15lld parameters\n", name, a->family, (long long)arch_n_params(a));
