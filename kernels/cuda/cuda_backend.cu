@@ -80,6 +80,7 @@ void *cuda_scratch(cuda_backend *c, size_t bytes) {
 static void backend_free(backend *b) {
     cuda_backend *c = cuda_of(b);
     set_device(c);
+    cuda_tables_free(c);
     if (c->stream) {
         cudaStreamSynchronize(c->stream);
         cudaStreamDestroy(c->stream);

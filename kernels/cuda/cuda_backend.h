@@ -32,6 +32,7 @@ typedef struct cuda_backend {
     struct cuda_staging *staging;
     const char *fault; /* tests: "NAME:N": the N-th use of the op or call of that name fails */
     int fault_left;
+    struct cuda_tables *tables; /* descriptions of experts (cuda_experts.cu) */
 } cuda_backend;
 
 static inline cuda_backend *cuda_of(backend *b) {
@@ -65,6 +66,9 @@ void cuda_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const voi
                     dtype src_dt, int64_t src_stride);
 void cuda_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows);
 void cuda_quant_side(backend *b, wmat *w, const int32_t *order, const float *table);
+
+/* Free what cuda_experts keeps; takes a backend that kept nothing. */
+void cuda_tables_free(cuda_backend *c);
 
 /* One function per op of ops.def. */
 #define OP(name, tol32, tol16, what) void cuda_##name(backend *b, const op_##name *a);

@@ -1,0 +1,146 @@
+/* gemm: describes the product, lets the plan choose (cuda_gemm_plan.h), runs the passes it needs
+ * and one of four kernels.
+ *
+ * Bits: f32 and quantised weights are multiplied in f32 in the order of cu_lanes.h; 16-bit ones on
+ * tensor cores in the order of cuda_gemm_plan.h, with a rounded to their type (an f16 matrix so
+ * turns activations beyond 65504 into infinities, as f16 inference does everywhere). Both orders
+ * depend on K alone, so every plan gives a row the same bits. */
+#include "kernels/cuda/cu_half.h"
+#include "kernels/cuda/cuda_gemm.h"
+
+extern "C" {
+#include "engine/base/check.h"
+}
+
+#define EXPAND_BYTES ((int64_t)64 << 20) /* of weights as f32 at once */
+
+gemm_w gemm_w_of(const wmat *w) {
+    gemm_w g = {};
+    g.dt = w->dt;
+    g.kind = gemm_kind_of(w->dt);
+    g.rows = (const uint8_t *)w->data;
+    if (g.kind != GEMM_CODES) {
+        g.ld = (int32_t)cuda_ld(w->dt, w->k);
+        g.row_bytes = (int64_t)g.ld * (int64_t)dtype_bytes(w->dt);
+        return g;
+    }
+    g.row_bytes = (int64_t)quant_row_bytes(w->dt, &w->q, w->k);
+    if (dtype_kind_of(w->dt) != DTYPE_CODES) return g;
+    g.q = w->q;
+    g.side = g.rows;
+    g.rows += quant_side_bytes(w->dt, &w->q, w->k);
+    g.is_codes = true;
+    return g;
+}
+
+/* A thread writes 16 bytes: eight columns of a row. */
+template <class H>
+static __global__ void __launch_bounds__(256)
+    round16_kernel(const float *a, int64_t stride, int32_t n_rows, int32_t k, uint16_t *to) {
+    int32_t slabs = gemm_slabs(k), chunks = slabs * (GEMM_SLAB / 8);
+    int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
+    if (i >= (int64_t)chunks * n_rows) return;
+    int64_t r = i / chunks;
+    int32_t k0 = (int32_t)(i - r * chunks) * 8;
+    const float *row = a + r * stride;
+    float v[8];
+#pragma unroll
+    for (int j = 0; j < 8; j++) v[j] = k0 + j < k ? row[k0 + j] : 0;
+    cu_words w = {H::pack(v[0], v[1]), H::pack(v[2], v[3]), H::pack(v[4], v[5]),
+                  H::pack(v[6], v[7])};
+    ((cu_words *)to)[i] = w;
+}
+
+void gemm_round16(cuda_backend *c, const float *a, int64_t stride, int32_t n_rows, int32_t k,
+                  gemm_kind kind, uint16_t *to) {
+    int64_t n = gemm_round_ld(k) / 8 * n_rows;
+    dim3 grid((unsigned)CEIL_DIV(n, 256)), block(256);
+    if (kind == GEMM_BF16)
+        CU_LAUNCH((round16_kernel<cu_bf16>), grid, block, 0, c->stream, a, stride, n_rows, k, to);
+    else
+        CU_LAUNCH((round16_kernel<cu_f16>), grid, block, 0, c->stream, a, stride, n_rows, k, to);
+    cuda_launched(c, "gemm");
+}
+
+gemm_plan gemm_choose(const cuda_backend *c, const gemm_call *g, int32_t n_experts) {
+    gemm_shape s = {};
+    s.kind = g->kind;
+    s.m = g->m, s.n = g->n, s.k = g->k;
+    s.n_experts = n_experts;
+    s.n_sms = c->n_sms;
+    s.a_aligned = (uintptr_t)g->a % 16 == 0 && g->a_stride % 4 == 0;
+    return gemm_plan_of(&s);
+}
+
+static int32_t expand_rows(const gemm_call *g) {
+    int64_t row = cuda_ld(DT_F32, g->k) * 4;
+    return (int32_t)MIN(g->n, MAX(1, EXPAND_BYTES / row));
+}
+
+size_t gemm_scratch(const gemm_plan *p, const gemm_call *g, int32_t a_rows) {
+    if (p->round_a) return (size_t)a_rows * (size_t)gemm_round_ld(g->k) * 2;
+    if (p->expand) return (size_t)expand_rows(g) * (size_t)cuda_ld(DT_F32, g->k) * 4;
+    return 0;
+}
+
+/* Expand some rows of weights, multiply, go on; launches are in order, so scratch is used again. */
+static void expand_product(cuda_backend *c, const gemm_call *all, const gemm_plan *p,
+                           float *values) {
+    int32_t step = expand_rows(all);
+    for (int32_t n0 = 0; n0 < all->n; n0 += step) {
+        gemm_call g = *all;
+        g.kind = GEMM_F32;
+        g.n = MIN(step, all->n - n0);
+        g.out = all->out + n0;
+        if (g.bias) g.bias += n0;
+        gemm_expand(c, &all->w, all->k, n0, g.n, values);
+        g.w = {};
+        g.w.rows = (const uint8_t *)values;
+        g.w.ld = (int32_t)cuda_ld(DT_F32, all->k);
+        g.w.row_bytes = (int64_t)g.w.ld * 4;
+        gemm_lanes(c, &g, p);
+    }
+}
+
+void gemm_product(cuda_backend *c, gemm_call *g, const gemm_plan *p, int32_t a_rows,
+                  void *scratch) {
+    CHECK(gemm_blocks(g, p) <= INT32_MAX);
+    if (p->round_a) {
+        gemm_round16(c, g->a, g->a_stride, a_rows, g->k, g->kind, (uint16_t *)scratch);
+        g->a16 = (const uint16_t *)scratch;
+    }
+    if (p->expand)
+        expand_product(c, g, p, (float *)scratch);
+    else if (p->kernel == GEMM_LANES)
+        gemm_lanes(c, g, p);
+    else if (p->kernel == GEMM_UNPACK)
+        gemm_unpack(c, g, p);
+    else if (p->kernel == GEMM_SPLITS)
+        gemm_splits_run(c, g, p);
+    else
+        gemm_tiles_run(c, g, p);
+}
+
+void cuda_gemm(backend *b, const op_gemm *a) {
+    cuda_backend *c = cuda_of(b);
+    if (!cuda_ready(c) || a->m <= 0 || a->w->n <= 0) return;
+    gemm_call g = {};
+    g.w = gemm_w_of(a->w);
+    g.kind = g.w.kind;
+    g.m = a->m, g.n = a->w->n, g.k = a->w->k;
+    g.a = a->a, g.a_stride = a->a_stride;
+    g.out = a->out, g.out_stride = a->out_stride;
+    g.bias = a->bias;
+    g.accumulate = a->accumulate;
+    bool rounds = g.w.q.act != ACT_ROUND_NONE;
+    size_t acts = rounds ? ALIGN_UP((size_t)g.m * (size_t)g.k * sizeof(float), (size_t)256) : 0;
+    gemm_plan p = gemm_choose(c, &g, 0);
+    size_t bytes = acts + gemm_scratch(&p, &g, g.m);
+    char *ws = bytes ? (char *)cuda_scratch(c, bytes) : NULL;
+    if (bytes && !ws) return;
+    if (rounds) {
+        gemm_round_acts(c, &g, g.m, NULL, (float *)ws);
+        g.a = (const float *)ws, g.a_stride = g.k;
+    }
+    gemm_product(c, &g, &p, g.m, ws + acts);
+}

@@ -1,0 +1,142 @@
+/* What the kernels of matrix products share: the parameters of a launch, how blocks find their
+ * part, how outputs are written. A launch multiplies all rows by one matrix, or, for experts, runs
+ * of rows by a matrix each: the rows lie sorted by expert, and a list on the device cuts them into
+ * tiles. */
+#ifndef KERNELS_CUDA_CUDA_GEMM_H
+#define KERNELS_CUDA_CUDA_GEMM_H
+
+#include "kernels/cuda/cu_load.h"
+#include "kernels/cuda/cuda_backend.h"
+
+extern "C" {
+#include "engine/base/mem.h"
+#include "kernels/cuda/cuda_gemm_plan.h"
+}
+
+/* A packed matrix as kernels read it. */
+typedef struct gemm_w {
+    const uint8_t *rows, *side; /* side: of codes (quant.h) */
+    int64_t row_bytes;
+    int32_t ld; /* elements of a row of floats, the padding zero */
+    dtype dt;
+    gemm_kind kind;
+    bool is_codes; /* else GGUF blocks, where it is quantised */
+    quant_spec q;  /* of codes */
+} gemm_w;
+
+/* Rows [row0, row0+n) are of one expert; n is at most the tokens of a block. */
+typedef struct gemm_tile {
+    int32_t expert, row0, n;
+} gemm_tile;
+
+/* Parameters of a launch. Row r of out is the product of row (a_row ? a_row[r] : r) of a. */
+typedef struct gemm_call {
+    gemm_kind kind;
+    int32_t m, n, k;
+    const float *a;
+    int64_t a_stride;
+    const uint16_t *a16; /* [.., gemm_round_ld(k)] a rounded to the weights' type, or NULL */
+    const int32_t *a_row;
+    float *out;
+    int64_t out_stride;
+    bool accumulate;
+    gemm_w w; /* one matrix for all */
+    const float *bias;
+    const gemm_w
+        *experts; /* or NULL: a matrix for each expert; tiles of other kinds are left out */
+    const float *const *biases; /* [E] or NULL; the first bias_skip of each are not used */
+    int32_t bias_skip;
+    const gemm_tile *tiles;
+    const int32_t *n_tiles;
+    int64_t most_tiles; /* what *n_tiles can be at most */
+} gemm_call;
+
+gemm_w gemm_w_of(const wmat *w);
+
+/* Launch one product under its plan; a16 is filled where the plan wants it. */
+void gemm_lanes(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
+void gemm_unpack(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
+void gemm_splits_run(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
+void gemm_tiles_run(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
+
+/* Passes before a product. round16: n_rows rows to 16 bits. round_acts: row r of to [n_rows,k] is
+ * row (a_row ? a_row[r] : r) of a, rounded as its matrix says (quant_spec.act): w, or that of
+ * expert row_expert[r]. expand: rows [row0, row0+n_rows) of w to f32 [n_rows, ld of f32]. */
+void gemm_round16(cuda_backend *c, const float *a, int64_t stride, int32_t n_rows, int32_t k,
+                  gemm_kind kind, uint16_t *to);
+void gemm_round_acts(cuda_backend *c, const gemm_call *g, int32_t n_rows, const int32_t *row_expert,
+                     float *to);
+void gemm_expand(cuda_backend *c, const gemm_w *w, int32_t k, int32_t row0, int32_t n_rows,
+                 float *to);
+
+/* Bytes of scratch that gemm_product needs for a plan; a has a_rows rows. */
+size_t gemm_scratch(const gemm_plan *p, const gemm_call *g, int32_t a_rows);
+/* The product with its passes. */
+void gemm_product(cuda_backend *c, gemm_call *g, const gemm_plan *p, int32_t a_rows, void *scratch);
+gemm_plan gemm_choose(const cuda_backend *c, const gemm_call *g, int32_t n_experts);
+
+/* ---- on the device ---- */
+
+/* A block's part of a launch. */
+typedef struct gemm_place {
+    const uint8_t *rows; /* of its matrix */
+    int64_t row_bytes;
+    int32_t ld, expert;
+    const float *bias;
+    int32_t row0, n_rows; /* of out */
+    int32_t n0;           /* first feature */
+} gemm_place;
+
+/* Blocks that run together share weights and activations in the L2 cache: neighbours in a launch
+ * take the row tiles of a group of GEMM_RASTER one after the other, feature tile by feature tile.
+ */
+#define GEMM_RASTER 16
+static __device__ __forceinline__ bool gemm_place_of(const gemm_call &c, int32_t features,
+                                                     int32_t tokens, gemm_place *p) {
+    int32_t n_across = (c.n + features - 1) / features;
+    int32_t n_down = c.experts ? *c.n_tiles : (c.m + tokens - 1) / tokens;
+    int64_t id = blockIdx.x;
+    if (id >= (int64_t)n_across * n_down) return false;
+    int32_t group = (int32_t)(id / ((int64_t)n_across * GEMM_RASTER));
+    int32_t at = (int32_t)(id - (int64_t)group * n_across * GEMM_RASTER);
+    int32_t high = n_down - group * GEMM_RASTER;
+    if (high > GEMM_RASTER) high = GEMM_RASTER;
+    int32_t tile = group * GEMM_RASTER + at % high;
+    p->n0 = at / high * features;
+    if (!c.experts) {
+        p->rows = c.w.rows, p->row_bytes = c.w.row_bytes, p->ld = c.w.ld, p->expert = 0;
+        p->bias = c.bias;
+        p->row0 = tile * tokens;
+        p->n_rows = c.m - p->row0 < tokens ? c.m - p->row0 : tokens;
+        return true;
+    }
+    gemm_tile t = c.tiles[tile];
+    const gemm_w *w = &c.experts[t.expert];
+    if (w->kind != c.kind) return false;
+    p->rows = w->rows, p->row_bytes = w->row_bytes, p->ld = w->ld, p->expert = t.expert;
+    p->bias = c.biases ? c.biases[t.expert] + c.bias_skip : NULL;
+    p->row0 = t.row0, p->n_rows = t.n;
+    return true;
+}
+
+static __device__ __forceinline__ int64_t gemm_a_row(const gemm_call &c, int32_t row) {
+    return c.a_row ? c.a_row[row] : row;
+}
+
+/* Write the sum of row r and feature n0+f of the place, where there are such. */
+static __device__ __forceinline__ void gemm_put(const gemm_call &c, const gemm_place &p, int32_t r,
+                                                int32_t f, float v) {
+    int32_t n = p.n0 + f;
+    if (r >= p.n_rows || n >= c.n) return;
+    if (p.bias) v += p.bias[n];
+    float *out = c.out + (int64_t)(p.row0 + r) * c.out_stride + n;
+    *out = c.accumulate ? v + *out : v;
+}
+
+/* Blocks of a launch. */
+static inline int64_t gemm_blocks(const gemm_call *g, const gemm_plan *p) {
+    int64_t down = g->experts ? g->most_tiles : CEIL_DIV(g->m, p->tokens);
+    return down * CEIL_DIV(g->n, p->features);
+}
+
+#endif

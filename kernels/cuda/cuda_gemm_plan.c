@@ -1,0 +1,75 @@
+/* Which kernel and which tile a product runs under.
+ *
+ * Few rows are bound by reading the weights once: as many warps as the device holds, each with
+ * several 16-byte loads under way. From about a hundred rows on tensor cores are the limit and
+ * tiles grow. The bounds between are estimates from those two limits; none has been timed on a GPU.
+ */
+#include "kernels/cuda/cuda_gemm_plan.h"
+
+#include "engine/base/mem.h"
+
+gemm_kind gemm_kind_of(dtype dt) {
+    if (dtype_is_quant(dt)) return GEMM_CODES;
+    return dt == DT_F16 ? GEMM_F16 : dt == DT_BF16 ? GEMM_BF16 : GEMM_F32;
+}
+
+int64_t gemm_row_tiles(int32_t m, int32_t n_experts, int32_t tokens) {
+    int64_t full = m / tokens;
+    if (n_experts == 0) return CEIL_DIV(m, tokens);
+    return full + MIN(m, n_experts); /* each expert may end with a part of a tile */
+}
+
+/* Rows that one matrix meets, on average over those that meet any. */
+static int32_t rows_each(const gemm_shape *s) {
+    int32_t active = s->n_experts ? MIN(s->m, s->n_experts) : 1;
+    return active ? CEIL_DIV(s->m, active) : 0;
+}
+
+static int64_t blocks_of(const gemm_shape *s, int32_t features, int32_t tokens) {
+    return gemm_row_tiles(s->m, s->n_experts, tokens) * CEIL_DIV(s->n, features);
+}
+
+static gemm_plan lanes_plan(int32_t rows) {
+    int32_t tokens = rows <= 1 ? 1 : rows <= 4 ? 4 : 16;
+    return (gemm_plan){.kernel = GEMM_LANES, .features = 32, .tokens = tokens, .warps = 8};
+}
+
+static gemm_plan unpack_plan(const gemm_shape *s, int32_t rows) {
+    if (rows > 16 && s->n_experts == 0) {
+        gemm_plan p = lanes_plan(rows);
+        p.expand = true;
+        return p;
+    }
+    int32_t tokens = rows <= 1 ? 1 : rows <= 4 ? 4 : 8;
+    return (gemm_plan){.kernel = GEMM_UNPACK, .features = 16, .tokens = tokens, .warps = 8};
+}
+
+static gemm_plan splits_plan(const gemm_shape *s, int32_t rows) {
+    gemm_plan p = {.kernel = GEMM_SPLITS};
+    int32_t n_splits = gemm_splits(s->k);
+    p.tokens = rows <= 8 ? 8 : rows <= 16 ? 16 : 32;
+    bool is_wide = p.tokens == 32 || blocks_of(s, 32, p.tokens) >= 2 * (int64_t)s->n_sms;
+    p.features = is_wide ? 32 : 16;
+    p.warps = MIN(n_splits, is_wide ? 8 : 16); /* 8 at most with 32 features */
+    p.round_a = rows > 8 || !s->a_aligned;
+    /* a row of sums is 4 floats wider than the tile, which keeps the lanes on different banks */
+    p.smem = (size_t)n_splits * (size_t)p.tokens * (size_t)(p.features + 4) * sizeof(float);
+    return p;
+}
+
+#define TILE_STAGES 4
+static gemm_plan tiles_plan(int32_t size, int32_t warps) {
+    gemm_plan p = {.kernel = GEMM_TILES, .features = size, .tokens = size, .warps = warps};
+    p.round_a = true;
+    p.smem = (size_t)TILE_STAGES * 2 * (size_t)size * GEMM_SLAB * 2;
+    return p;
+}
+
+gemm_plan gemm_plan_of(const gemm_shape *s) {
+    int32_t rows = rows_each(s);
+    if (s->kind == GEMM_F32) return lanes_plan(rows);
+    if (s->kind == GEMM_CODES) return unpack_plan(s, rows);
+    if (rows <= 32 || blocks_of(s, 64, 64) < s->n_sms) return splits_plan(s, rows);
+    if (rows > 96 && blocks_of(s, 128, 128) >= s->n_sms) return tiles_plan(128, 8);
+    return tiles_plan(64, 4);
+}

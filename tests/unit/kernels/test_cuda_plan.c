@@ -1,0 +1,147 @@
+/* How products are laid out on a device: splits of K cover it once whatever K is and depend on
+ * nothing else; every plan is one that the kernels have and that every GPU can launch. */
+#include <check.h>
+
+#include "engine/base/mem.h"
+#include "kernels/cuda/cuda_gemm_plan.h"
+#include "tests/unit/suite.h"
+
+START_TEST(splits_cover_k_once) {
+    for (int32_t k = 1; k < 40000; k += k < 2000 ? 1 : 97) {
+        int32_t slabs = gemm_slabs(k), n = gemm_splits(k);
+        ck_assert_int_ge(slabs * GEMM_SLAB, k);
+        ck_assert_int_lt((slabs - 1) * GEMM_SLAB, k);
+        ck_assert(n >= 1 && n <= GEMM_MAX_SPLITS && (n & (n - 1)) == 0);
+        ck_assert_int_eq(gemm_split_slab(slabs, n, 0), 0);
+        ck_assert_int_eq(gemm_split_slab(slabs, n, n), slabs);
+        for (int32_t s = 0; s < n; s++) /* none is empty, and more than one are worth a warp each */
+            ck_assert_int_ge(gemm_split_slab(slabs, n, s + 1) - gemm_split_slab(slabs, n, s),
+                             n == 1 ? 1 : 4);
+    }
+}
+END_TEST
+
+START_TEST(splits_of_known_widths) {
+    ck_assert_int_eq(gemm_splits(32), 1);
+    ck_assert_int_eq(gemm_splits(224), 1);
+    ck_assert_int_eq(gemm_splits(256), 2);
+    ck_assert_int_eq(gemm_splits(896), 4);
+    ck_assert_int_eq(gemm_splits(2048), 16);
+    ck_assert_int_eq(gemm_splits(14336), 16);
+    ck_assert_int_eq(gemm_round_ld(100), 128);
+}
+END_TEST
+
+START_TEST(kinds_of_types) {
+    ck_assert_int_eq(gemm_kind_of(DT_F32), GEMM_F32);
+    ck_assert_int_eq(gemm_kind_of(DT_F16), GEMM_F16);
+    ck_assert_int_eq(gemm_kind_of(DT_BF16), GEMM_BF16);
+    ck_assert_int_eq(gemm_kind_of(DT_Q4_K), GEMM_CODES);
+    ck_assert_int_eq(gemm_kind_of(DT_INT4), GEMM_CODES);
+}
+END_TEST
+
+/* What the kernels are compiled for, and what every GPU from sm_80 on can launch. */
+static void check_plan(const gemm_shape *s, const gemm_plan *p) {
+    static const int32_t lanes_tokens[] = {1, 4, 16}, unpack_tokens[] = {1, 4, 8};
+    bool known = false;
+    for (int i = 0; i < 3 && p->kernel == GEMM_LANES; i++) known |= p->tokens == lanes_tokens[i];
+    for (int i = 0; i < 3 && p->kernel == GEMM_UNPACK; i++) known |= p->tokens == unpack_tokens[i];
+    if (p->kernel == GEMM_LANES) known &= p->features == 32 && p->warps == 8;
+    if (p->kernel == GEMM_UNPACK) known &= p->features == 16 && p->warps == 8;
+    if (p->kernel == GEMM_SPLITS) {
+        known = p->tokens == 8 || p->tokens == 16 || (p->tokens == 32 && p->features == 32);
+        known &= p->features == 16 || (p->features == 32 && p->warps <= 8);
+        known &= p->warps >= 1 && p->warps <= 16 && p->warps <= gemm_splits(s->k);
+        known &= p->round_a || (p->tokens == 8 && s->a_aligned);
+    }
+    if (p->kernel == GEMM_TILES) {
+        known = p->features == p->tokens && (p->tokens == 64 || p->tokens == 128);
+        known &= p->round_a && p->warps == (p->tokens == 64 ? 4 : 8);
+    }
+    ck_assert_msg(known, "kind=%d m=%d n=%d k=%d experts=%d: kernel %d of %dx%d, %d warps", s->kind,
+                  s->m, s->n, s->k, s->n_experts, p->kernel, p->features, p->tokens, p->warps);
+    ck_assert(p->smem <= 99 * 1024);
+    ck_assert(!p->expand || (s->kind == GEMM_CODES && s->n_experts == 0));
+    ck_assert((s->kind == GEMM_F32 || p->expand) == (p->kernel == GEMM_LANES));
+    ck_assert((s->kind == GEMM_CODES && !p->expand) == (p->kernel == GEMM_UNPACK));
+    ck_assert(p->tokens <= 16 || s->kind == GEMM_F16 || s->kind == GEMM_BF16);
+}
+
+START_TEST(every_plan_can_be_launched) {
+    static const int32_t sizes[] = {1, 2, 3, 4, 5, 8, 9, 16, 17, 33, 64, 97, 130, 1000, 5000};
+    static const int32_t widths[] = {1, 40, 896, 4096, 14336, 128256}, experts[] = {0, 1, 8, 256};
+    for (int kind = 0; kind < GEMM_KINDS; kind++)
+        for (size_t m = 0; m < ARRAY_LEN(sizes); m++)
+            for (size_t n = 0; n < ARRAY_LEN(widths); n++)
+                for (size_t k = 0; k < ARRAY_LEN(widths); k++)
+                    for (size_t e = 0; e < ARRAY_LEN(experts); e++)
+                        for (int v = 0; v < 4; v++) {
+                            gemm_shape s = {.kind = (gemm_kind)kind,
+                                            .m = sizes[m],
+                                            .n = widths[n],
+                                            .k = widths[k],
+                                            .n_experts = experts[e],
+                                            .n_sms = v & 1 ? 132 : 8,
+                                            .a_aligned = v & 2};
+                            gemm_plan p = gemm_plan_of(&s);
+                            check_plan(&s, &p);
+                        }
+}
+END_TEST
+
+/* Decoding reads activations as they are; prompts fill the device with the largest tiles. */
+START_TEST(plans_of_known_products) {
+    gemm_shape s = {
+        .kind = GEMM_BF16, .m = 1, .n = 4096, .k = 4096, .n_sms = 132, .a_aligned = true};
+    gemm_plan p = gemm_plan_of(&s);
+    ck_assert(p.kernel == GEMM_SPLITS && p.features == 16 && p.warps == 16 && !p.round_a);
+    s.n = 128256;
+    p = gemm_plan_of(&s);
+    ck_assert(p.kernel == GEMM_SPLITS && p.features == 32 && p.warps == 8 && !p.round_a);
+    s.n = 4096, s.m = 32;
+    p = gemm_plan_of(&s);
+    ck_assert(p.kernel == GEMM_SPLITS && p.tokens == 32 && p.round_a);
+    s.m = 512;
+    p = gemm_plan_of(&s);
+    ck_assert(p.kernel == GEMM_TILES && p.tokens == 64); /* 128 wide: 128 tiles for 132 */
+    s.m = 2048;
+    p = gemm_plan_of(&s);
+    ck_assert(p.kernel == GEMM_TILES && p.tokens == 128);
+    s = (gemm_shape){.kind = GEMM_CODES, .m = 1, .n = 4096, .k = 4096, .n_sms = 132};
+    p = gemm_plan_of(&s);
+    ck_assert(p.kernel == GEMM_UNPACK && p.tokens == 1);
+    s.m = 512;
+    p = gemm_plan_of(&s);
+    ck_assert(p.expand && p.tokens == 16);
+}
+END_TEST
+
+/* However rows fall to experts, their tiles are no more than said. */
+START_TEST(row_tiles_are_enough) {
+    ck_assert_int_eq(gemm_row_tiles(100, 0, 16), 7);
+    uint32_t seed = 1;
+    for (int round = 0; round < 2000; round++) {
+        int32_t rows[12], n = 1 + round % 12, m = 0, tokens = 1 << round % 8, tiles = 0;
+        for (int32_t e = 0; e < n; e++) {
+            seed = seed * 1664525u + 1013904223u;
+            rows[e] = seed >> 31 ? 0 : (int32_t)(seed >> 20 & 255);
+            m += rows[e], tiles += CEIL_DIV(rows[e], tokens);
+        }
+        ck_assert_int_le(tiles, gemm_row_tiles(m, n, tokens));
+    }
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("cuda_plan");
+    TCase *tc = tcase_create("cuda_plan");
+    tcase_add_test(tc, splits_cover_k_once);
+    tcase_add_test(tc, splits_of_known_widths);
+    tcase_add_test(tc, kinds_of_types);
+    tcase_add_test(tc, every_plan_can_be_launched);
+    tcase_add_test(tc, plans_of_known_products);
+    tcase_add_test(tc, row_tiles_are_enough);
+    suite_add_tcase(s, tc);
+    return suite_run(s);
+}
