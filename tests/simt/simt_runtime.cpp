@@ -620,6 +620,7 @@ static void copy_now(void *dst, const void *src, size_t n) {
 }
 
 static bool direction_ok(cudaMemcpyKind kind, place dst, place src) {
+    if (settings()->host_pointers) return true;
     switch (kind) {
     case cudaMemcpyHostToHost: return dst != DEVICE && src != DEVICE;
     case cudaMemcpyHostToDevice: return dst == DEVICE && src != DEVICE;
@@ -676,9 +677,14 @@ cudaError_t cudaMemsetAsync(void *dst, int byte, size_t n, cudaStream_t s) {
     locked l;
     if (sticky) return note(sticky);
     if (n == 0) return note(cudaSuccess);
-    if (place_of(dst, n) != DEVICE) return note(cudaErrorInvalidValue);
+    place to = place_of(dst, n);
+    if (to == NOWHERE || (to != DEVICE && !settings()->host_pointers))
+        return note(cudaErrorInvalidValue);
     submit_call(s, [dst, byte, n] {
-        if (!memory_fill(dst, byte, n)) simt_fail("a memset of %zu bytes: its memory was freed", n);
+        if (!memory_is_device(dst))
+            memset(dst, byte, n);
+        else if (!memory_fill(dst, byte, n))
+            simt_fail("a memset of %zu bytes: its memory was freed", n);
     });
     return note(cudaSuccess);
 }
