@@ -39,8 +39,8 @@ static world world_new(check_ctx *c, setting s, int32_t n_seqs, const int32_t *l
     int32_t width = (s.g * s.r + 2 * s.g) * s.d;
     w.qkv = mat_new(w.p.n_tokens, width, width + 7);
     mat_random(c, &w.qkv, 1);
-    w.slopes = mem_alloc((size_t)(s.g * s.r) * sizeof(float));
-    w.sinks = mem_alloc((size_t)(s.g * s.r) * sizeof(float));
+    w.slopes = fenced_alloc((size_t)(s.g * s.r) * sizeof(float));
+    w.sinks = fenced_alloc((size_t)(s.g * s.r) * sizeof(float));
     for (int32_t h = 0; h < s.g * s.r; h++) {
         w.slopes[h] = (float)pow(2, -1 - h % 8);
         w.sinks[h] = h == 1 ? 300 : (float)check_uniform(c) * 8 - 4;
@@ -50,7 +50,7 @@ static world world_new(check_ctx *c, setting s, int32_t n_seqs, const int32_t *l
 
 static void world_free(world *w) {
     paging_free(&w->p);
-    mem_free(w->slopes), mem_free(w->sinks);
+    fenced_free(w->slopes), fenced_free(w->sinks);
     mat_free(&w->qkv);
 }
 
@@ -60,8 +60,8 @@ static kv_state kv_new(backend *b, const world *w, int32_t step) {
     kv_state kv = {.qkv = mat_new(w->p.n_tokens, w->qkv.width, w->qkv.stride)};
     mat_copy(&kv.qkv, &w->qkv);
     kv.bytes = (size_t)w->p.n_pages * (size_t)(s->g * s->page_tokens * s->d) * dtype_bytes(s->kv);
-    kv.k = fenced_alloc(kv.bytes);
-    kv.v = fenced_alloc(kv.bytes);
+    kv.k = packed_alloc(kv.bytes);
+    kv.v = packed_alloc(kv.bytes);
     memset(kv.k, 0xFF, kv.bytes);
     memset(kv.v, 0xFF, kv.bytes);
     for (int32_t t = 0; t < w->p.n_tokens; t += step) {
@@ -81,15 +81,15 @@ static kv_state kv_new(backend *b, const world *w, int32_t step) {
                         kv.v,
                         s->kv,
                         s->page_tokens};
-        b->v->rope_kv(b, &a);
+        CALL(b, rope_kv, &a);
     }
     return kv;
 }
 
 static void kv_free(kv_state *kv) {
     mat_free(&kv->qkv);
-    fenced_free(kv->k, kv->bytes);
-    fenced_free(kv->v, kv->bytes);
+    fenced_free(kv->k);
+    fenced_free(kv->v);
 }
 
 /* Attention for the given rows of each sequence; seqs[i].row0 counts in the buffer of all tokens,
@@ -98,7 +98,8 @@ static mat attend(backend *b, const world *w, const kv_state *kv, int32_t n, con
     const setting *s = &w->s;
     int32_t width = s->g * s->r * s->d;
     mat out = mat_new(w->p.n_tokens, width, width + 3);
-    op_attention a = {{n, seqs, seqs, w->p.pages},
+    attn_seq *dev = seqs_dev(n, seqs);
+    op_attention a = {{n, seqs, dev, w->p.pages},
                       s->g * s->r,
                       s->g,
                       s->d,
@@ -115,7 +116,9 @@ static mat attend(backend *b, const world *w, const kv_state *kv, int32_t n, con
                       s->kv,
                       s->page_tokens,
                       s->sinks ? w->sinks : NULL};
-    b->v->attention(b, &a);
+    b->v->step(b);
+    CALL(b, attention, &a);
+    fenced_free(dev);
     return out;
 }
 
@@ -136,7 +139,7 @@ static void compare(check_ctx *c, setting s, int32_t n_seqs, const int32_t *len,
         seqs[i] = seq_rows(&w, i, len[i] - n, n);
     }
     mat want = attend(c->ref, &w, &want_kv, n_seqs, seqs);
-    for (int t = 0; t < 3; t++) {
+    for (int t = 0; t < c->n_be; t++) {
         kv_state kv = kv_new(c->be[t], &w, w.p.n_tokens);
         check_close(c, &want_kv.qkv, &kv.qkv, check_tol("rope_kv", false),
                     "rope_kv d=%d g=%d r=%d rope=%d style=%d threads=%d", s.d, s.g, s.r, s.rope_dim,
@@ -184,7 +187,7 @@ static void invariance(check_ctx *c, setting s) {
     check_same(c, &kv.qkv, 0, &pieces.qkv, "rope_kv bits d=%d in pieces", s.d);
     kv_free(&pieces);
     static const int32_t cuts[] = {0, 1, 8, 71, 500, 513, 1030, 1099, 1100};
-    for (int t = 0; t < 3; t++) {
+    for (int t = 0; t < c->n_be; t++) {
         for (size_t i = 0; i + 1 < ARRAY_LEN(cuts); i++) { /* a prompt in chunks */
             attn_seq one = seq_rows(&w, 0, cuts[i], cuts[i + 1] - cuts[i]);
             mat part = attend(c->be[t], &w, &kv, 1, &one);
@@ -207,7 +210,7 @@ static void far_sinks(check_ctx *c, setting s) {
     const int32_t len[] = {90, 1};
     world w = world_new(c, s, 2, len);
     attn_seq seqs[2] = {seq_rows(&w, 0, 0, 90), seq_rows(&w, 1, 0, 1)};
-    for (int t = 0; t < 3; t++) {
+    for (int t = 0; t < c->n_be; t++) {
         kv_state kv = kv_new(c->be[t], &w, w.p.n_tokens);
         w.s.sinks = false;
         mat want = attend(c->be[t], &w, &kv, 2, seqs);

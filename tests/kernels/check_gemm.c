@@ -47,7 +47,7 @@ static mat run(backend *b, const gemm_case *g, const wmat *w, int32_t row0, int3
                   out.p,
                   out.stride,
                   (how & 2) != 0};
-    b->v->gemm(b, &op);
+    CALL(b, gemm, &op);
     return out;
 }
 
@@ -59,7 +59,7 @@ static void compare(check_ctx *c, shape s, dtype dt, int how, bool special) {
         if (s.m > 3) memset(g.a.p + 3 * g.a.stride, 0, (size_t)s.k * 4);
     }
     mat want = run(c->ref, &g, &g.ref, 0, s.m, how);
-    for (int t = 0; t < 3; t++) {
+    for (int t = 0; t < c->n_be; t++) {
         mat got = run(c->be[t], &g, &g.fast, 0, s.m, how);
         check_close(c, &want, &got, check_tol("gemm", dt != DT_F32),
                     "gemm %s m=%d n=%d k=%d how=%d special=%d threads=%d", dtype_name(dt), s.m, s.n,
@@ -75,7 +75,7 @@ static void invariance(check_ctx *c, dtype dt, int32_t n, int32_t k) {
     static const int32_t counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 25, 64, 255};
     gemm_case g = case_new(c, (shape){256, n, k}, dt);
     mat all = run(c->be[0], &g, &g.fast, 0, 256, 3);
-    for (int t = 0; t < 3; t++)
+    for (int t = 0; t < c->n_be; t++)
         for (size_t i = 0; i < ARRAY_LEN(counts); i++) {
             int32_t row0 = check_int(c, 0, 256 - counts[i]);
             mat part = run(c->be[t], &g, &g.fast, row0, counts[i], 3);

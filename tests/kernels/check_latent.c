@@ -50,7 +50,7 @@ static cache cache_new(backend *b, const world *w, int32_t step) {
     mat_copy(&k.q, &w->q);
     mat_copy(&k.kv, &w->kv);
     k.bytes = (size_t)w->p.n_pages * (size_t)(s->page_tokens * width) * dtype_bytes(s->kv);
-    k.pages = fenced_alloc(k.bytes);
+    k.pages = packed_alloc(k.bytes);
     memset(k.pages, 0xFF, k.bytes);
     for (int32_t t = 0; t < w->p.n_tokens; t += step) {
         op_latent_kv a = {.n_tokens = MIN(step, w->p.n_tokens - t),
@@ -71,21 +71,22 @@ static cache cache_new(backend *b, const world *w, int32_t step) {
                           .pages = k.pages,
                           .kv_dt = s->kv,
                           .page_tokens = s->page_tokens};
-        b->v->latent_kv(b, &a);
+        CALL(b, latent_kv, &a);
     }
     return k;
 }
 
 static void cache_free(cache *k) {
     mat_free(&k->q), mat_free(&k->kv);
-    fenced_free(k->pages, k->bytes);
+    fenced_free(k->pages);
 }
 
 static mat attend(backend *b, const world *w, const cache *k, int32_t n, const attn_seq *seqs) {
     const setting *s = &w->s;
     int32_t width = s->h * s->latent;
     mat out = mat_new(w->p.n_tokens, width, width + 3);
-    op_latent_attention a = {.seqs = {n, seqs, seqs, w->p.pages},
+    attn_seq *dev = seqs_dev(n, seqs);
+    op_latent_attention a = {.seqs = {n, seqs, dev, w->p.pages},
                              .n_heads = s->h,
                              .latent = s->latent,
                              .rope_dim = s->rope,
@@ -97,7 +98,9 @@ static mat attend(backend *b, const world *w, const cache *k, int32_t n, const a
                              .pages = k->pages,
                              .kv_dt = s->kv,
                              .page_tokens = s->page_tokens};
-    b->v->latent_attention(b, &a);
+    b->v->step(b);
+    CALL(b, latent_attention, &a);
+    fenced_free(dev);
     return out;
 }
 
@@ -114,7 +117,7 @@ static void compare(check_ctx *c, setting s, int32_t n_seqs, const int32_t *len,
         seqs[i] = paging_rows(&w.p, i, len[i] - n, n, s.prefix);
     }
     mat want = attend(c->ref, &w, &want_k, n_seqs, seqs);
-    for (int t = 0; t < 3; t++) {
+    for (int t = 0; t < c->n_be; t++) {
         cache k = cache_new(c->be[t], &w, w.p.n_tokens);
         double tol = check_tol("latent_kv", false);
         check_close(c, &want_k.q, &k.q, tol, "latent_kv q L=%d R=%d style=%d threads=%d", s.latent,
@@ -166,7 +169,7 @@ static void invariance(check_ctx *c, setting s) {
     for (int i = 0; i < 3; i++) whole[i] = paging_rows(&w.p, i, 0, len[i], s.prefix);
     mat all = attend(c->be[0], &w, &k, 3, whole);
     static const int32_t cuts[] = {0, 1, 8, 71, 500, 513, 1039, 1040};
-    for (int t = 0; t < 3; t++) {
+    for (int t = 0; t < c->n_be; t++) {
         for (size_t i = 0; i + 1 < ARRAY_LEN(cuts); i++) {
             attn_seq one = paging_rows(&w.p, 0, cuts[i], cuts[i + 1] - cuts[i], s.prefix);
             check_part(c, &w, &k, &all, t, 1, &one);

@@ -17,7 +17,7 @@ typedef struct quant_case {
 } quant_case;
 
 static uint8_t *bytes_new(check_ctx *c, size_t n, int bits) {
-    uint8_t *p = mem_alloc(n + 1);
+    uint8_t *p = packed_alloc(n);
     uint64_t s = (uint64_t)(check_uniform(c) * 0x1p53) | 1;
     for (size_t i = 0; i < n; i++) {
         s = s * 6364136223846793005u + 1442695040888963407u;
@@ -67,7 +67,7 @@ static quant_case case_new(check_ctx *c, dtype dt, quant_spec spec, int32_t m, i
 
 static void case_free(quant_case *q) {
     mat_free(&q->a), mat_free(&q->bias), mat_free(&q->old);
-    mem_free(q->codes), mem_free(q->zeros), mem_free(q->scales), mem_free(q->order);
+    fenced_free(q->codes), fenced_free(q->zeros), mem_free(q->scales), mem_free(q->order);
 }
 
 static void pack_range(backend *b, const quant_case *q, wmat *w, int32_t r0, int32_t r1) {
@@ -86,32 +86,34 @@ static void pack_range(backend *b, const quant_case *q, wmat *w, int32_t r0, int
 }
 
 /* A matrix in the backend's memory, which ends at a fence. */
-static wmat pack(backend *b, const quant_case *q, size_t *ret_bytes) {
+static wmat pack(backend *b, const quant_case *q) {
     wmat w;
     const quant_spec *spec = dtype_kind_of(q->dt) == DTYPE_CODES ? &q->q : NULL;
-    *ret_bytes = b->v->quant_bytes(b, q->n, q->k, q->dt, spec);
-    void *data = fenced_alloc(*ret_bytes);
-    memset(data, 0x7F, *ret_bytes);
+    size_t bytes = b->v->quant_bytes(b, q->n, q->k, q->dt, spec);
+    void *data = packed_alloc(bytes);
+    memset(data, 0x7F, bytes);
     b->v->quant_init(b, &w, q->n, q->k, q->dt, spec, data);
     if (spec) b->v->quant_side(b, &w, q->order, q->table);
     pack_range(b, q, &w, q->n / 3, q->n);
     pack_range(b, q, &w, 0, q->n / 3);
+    check_wait(b);
     return w;
 }
 
 /* The same values as f32 weights. */
-static wmat pack_values(backend *b, const wmat *quant, size_t *ret_bytes) {
+static wmat pack_values(backend *b, const wmat *quant) {
     wmat w;
     float *row = mem_alloc((size_t)quant->k * sizeof *row);
     const char *at = (const char *)quant->data + quant_side_bytes(quant->dt, &quant->q, quant->k);
-    *ret_bytes = b->v->wmat_bytes(b, quant->n, quant->k, DT_F32);
-    b->v->wmat_init(b, &w, quant->n, quant->k, DT_F32, fenced_alloc(*ret_bytes));
+    size_t bytes = b->v->wmat_bytes(b, quant->n, quant->k, DT_F32);
+    b->v->wmat_init(b, &w, quant->n, quant->k, DT_F32, packed_alloc(bytes));
     for (int32_t r = 0; r < quant->n; r++) {
         quant_row_f32(quant->dt, &quant->q, quant->k, quant->data,
                       at + (size_t)r * quant_row_bytes(quant->dt, &quant->q, quant->k), 0, quant->k,
                       row);
         b->v->wmat_pack(b, &w, r, 1, row, DT_F32, quant->k);
     }
+    check_wait(b);
     mem_free(row);
     return w;
 }
@@ -129,7 +131,7 @@ static mat run(backend *b, const quant_case *q, const wmat *w, int32_t row0, int
                  .out = out.p,
                  .out_stride = out.stride,
                  .accumulate = (how & 2) != 0};
-    b->v->gemm(b, &g);
+    CALL(b, gemm, &g);
     return out;
 }
 
@@ -140,13 +142,12 @@ static void round_input(quant_case *q) {
 
 static void check_case(check_ctx *c, dtype dt, quant_spec spec, int32_t m, int32_t n, int32_t k) {
     quant_case q = case_new(c, dt, spec, m, n, k);
-    size_t bytes, value_bytes, ref_bytes;
-    wmat w = pack(c->be[0], &q, &bytes);
-    wmat values = pack_values(c->be[0], &w, &value_bytes);
-    wmat ref = pack_values(c->ref, &w, &ref_bytes);
+    wmat w = pack(c->be[0], &q);
+    wmat values = pack_values(c->be[0], &w);
+    wmat ref = pack_values(c->ref, &w);
     int how = check_int(c, 0, 3);
     mat all = run(c->be[0], &q, &w, 0, m, how);
-    for (int t = 0; t < 3; t++) {
+    for (int t = 0; t < c->n_be; t++) {
         mat again = run(c->be[t], &q, &w, 0, m, how);
         check_same(c, &all, 0, &again, "gemm %s bits n=%d k=%d threads=%d", dtype_name(dt), n, k,
                    t + 1);
@@ -164,8 +165,7 @@ static void check_case(check_ctx *c, dtype dt, quant_spec spec, int32_t m, int32
     check_close(c, &want, &all, check_tol("gemm", false), "gemm %s m=%d n=%d k=%d how=%d act=%d",
                 dtype_name(dt), m, n, k, how, (int)spec.act);
     mat_free(&all), mat_free(&same), mat_free(&want);
-    fenced_free(w.data, bytes), fenced_free(values.data, value_bytes);
-    fenced_free(ref.data, ref_bytes);
+    fenced_free(w.data), fenced_free(values.data), fenced_free(ref.data);
     case_free(&q);
 }
 
@@ -186,9 +186,9 @@ static quant_spec random_spec(check_ctx *c, int32_t k, act_round act) {
 static void check_embed(check_ctx *c, dtype dt) {
     enum { T = 40, ROWS = 30 };
     quant_case q = case_new(c, dt, (quant_spec){0}, 1, ROWS, dtype_block(dt) * 3);
-    int32_t ids[T];
+    int32_t *ids = fenced_alloc(T * sizeof *ids);
     for (int i = 0; i < T; i++) ids[i] = check_int(c, 0, ROWS - 1);
-    for (int t = 0; t < 3; t++) {
+    for (int t = 0; t < c->n_be; t++) {
         mat want = mat_new(T, q.k, q.k), got = mat_new(T, q.k, q.k);
         mat_random(c, &want, 1), mat_copy(&got, &want);
         float *row = mem_alloc((size_t)q.k * sizeof *row);
@@ -207,11 +207,12 @@ static void check_embed(check_ctx *c, dtype dt) {
                       .scale = 1.5f,
                       .out = got.p,
                       .accumulate = t == 1};
-        c->be[t]->v->embed(c->be[t], &e);
+        CALL(c->be[t], embed, &e);
         check_close(c, &want, &got, 0, "embed %s accumulate=%d threads=%d", dtype_name(dt), t == 1,
                     t + 1);
         mem_free(row), mat_free(&want), mat_free(&got);
     }
+    fenced_free(ids);
     case_free(&q);
 }
 

@@ -7,11 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 
 #include "engine/base/clock.h"
 #include "engine/base/rng.h"
 #include "kernels/bench.h"
+#include "kernels/device.h"
 #include "kernels/select.h"
 #include "tests/kernels/checkkern.h"
 
@@ -25,23 +25,6 @@ static float poison(void) {
     return f;
 }
 
-#define PAGE        ((size_t)4096)
-#define FENCE_ALIGN ((size_t)4) /* of the memory's begin: weights start with floats */
-
-void *fenced_alloc(size_t bytes) {
-    bytes = ALIGN_UP(bytes, FENCE_ALIGN);
-    size_t whole = ALIGN_UP(bytes, PAGE) + PAGE;
-    char *p = mmap(NULL, whole, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (p == MAP_FAILED || mprotect(p + whole - PAGE, PAGE, PROT_NONE) != 0) abort();
-    return p + whole - PAGE - bytes;
-}
-
-void fenced_free(void *p, size_t bytes) {
-    bytes = ALIGN_UP(bytes, FENCE_ALIGN);
-    size_t whole = ALIGN_UP(bytes, PAGE) + PAGE;
-    if (p) munmap((char *)p + bytes + PAGE - whole, whole);
-}
-
 mat mat_new(int32_t rows, int32_t width, int64_t stride) {
     mat m = {rows, width, stride, NULL, NULL, 0};
     m.n = (size_t)((rows - 1) * stride + width) + GUARD;
@@ -52,7 +35,7 @@ mat mat_new(int32_t rows, int32_t width, int64_t stride) {
 }
 
 void mat_free(mat *m) {
-    fenced_free(m->base, m->n * sizeof(float));
+    fenced_free(m->base);
     *m = (mat){0};
 }
 
@@ -166,6 +149,13 @@ double check_tol(const char *op, bool narrow) {
     return 0;
 }
 
+void check_wait(backend *b) {
+    error err;
+    if (b->v->sync(b, &err) == OK) return;
+    fprintf(stderr, "checkkern: %s\n", err.text);
+    exit(1);
+}
+
 static backend *open_or_die(const char *isa, int n_threads) {
     cpu_options o = {n_threads, isa};
     backend *b;
@@ -175,62 +165,124 @@ static backend *open_or_die(const char *isa, int n_threads) {
     exit(2);
 }
 
-/* What --op takes. */
+/* What --op takes: a group, or one of its ops. */
 static const struct {
     const char *name;
     void (*run)(check_ctx *c);
-} groups[] = {{"gemm", check_gemm},     {"quant", check_quant}, {"attention", check_attention},
-              {"latent", check_latent}, {"ops", check_ops},     {"experts", check_experts}};
+    const char *ops[10];
+} groups[] = {
+    {"gemm", check_gemm, {"gemm"}},
+    {"quant", check_quant, {"quant"}},
+    {"attention", check_attention, {"attention", "rope_kv"}},
+    {"latent", check_latent, {"latent", "latent_kv", "latent_attention"}},
+    {"ops",
+     check_ops,
+     {"embed", "norm", "act", "add", "scale", "limit", "logsumexp", "copy_pages"}},
+    {"experts", check_experts, {"experts", "route"}},
+};
 
-static bool in_group(const char *op, const char *name) {
-    return !op || strcmp(op, name) == 0;
+static bool in_group(const char *op, size_t i, const char **ret_only) {
+    *ret_only = NULL;
+    if (!op || strcmp(op, groups[i].name) == 0) return true;
+    for (size_t j = 0; j < ARRAY_LEN(groups[i].ops) && groups[i].ops[j]; j++)
+        if (strcmp(op, groups[i].ops[j]) == 0) {
+            *ret_only = groups[i].ops[j];
+            return true;
+        }
+    return false;
+}
+
+bool check_wanted(const check_ctx *c, const char *op) {
+    return !c->only || strcmp(c->only, op) == 0;
 }
 
 static void check_level(check_ctx *c, const char *op) {
     uint64_t start = clock_us();
     int passed = c->n_passed, failed = c->n_failed;
-    c->ref = open_or_die("ref", 1);
-    for (int i = 0; i < 3; i++) c->be[i] = open_or_die(c->isa, i + 1);
     for (size_t i = 0; i < ARRAY_LEN(groups); i++)
-        if (in_group(op, groups[i].name)) groups[i].run(c);
-    backend_close(c->ref);
-    for (int i = 0; i < 3; i++) backend_close(c->be[i]);
+        if (in_group(op, i, &c->only)) groups[i].run(c);
     printf("%-10s %d passed, %d failed, %.1f s\n", c->isa, c->n_passed - passed,
            c->n_failed - failed, (double)(clock_us() - start) * 1e-6);
 }
 
+static void check_isa(check_ctx *c, const char *op) {
+    c->n_be = 3;
+    for (int i = 0; i < 3; i++) c->be[i] = open_or_die(c->isa, i + 1);
+    check_level(c, op);
+    for (int i = 0; i < 3; i++) backend_close(c->be[i]);
+}
+
+static void check_device(check_ctx *c, const char *name, const char *op) {
+    device_options o = {.device = name};
+    backend *b;
+    error err;
+    if (device_open(&o, &b, &err) != OK) {
+        fprintf(stderr, "checkkern: %s\n", err.text);
+        exit(2);
+    }
+    printf("%s: %s\n", name, b->device);
+    fences_for(b);
+    c->isa = name;
+    c->device = true;
+    c->n_be = 1;
+    for (int i = 0; i < 3; i++) c->be[i] = b;
+    check_level(c, op);
+    backend_close(b);
+}
+
+/* Every level that this CPU has, or the one that is asked for; how many were skipped. */
+static int check_levels(check_ctx *c, const char *only_isa, const char *op) {
+    int n_skipped = 0;
+    for (cpu_isa isa = 0; isa < ISA_COUNT; isa++) {
+        c->isa = isa_name(isa);
+        if (only_isa && strcmp(only_isa, c->isa) != 0) continue;
+        if (isa_usable(isa)) {
+            check_isa(c, op);
+            continue;
+        }
+        printf("%-10s skipped: this CPU or build does not have it\n", c->isa);
+        n_skipped++;
+    }
+    return n_skipped;
+}
+
 typedef struct args {
-    const char *isa, *op;
+    const char *isa, *op, *device;
     uint64_t seed;
     int threads;
-    bool full, bench;
+    bool full, small, bench;
 } args;
 
 static const char help[] =
-    "usage: checkkern [--isa LEVEL] [--op GROUP] [--seed N] [--full]\n"
+    "usage: checkkern [--isa LEVEL | --device NAME] [--op NAME] [--seed N] [--full | --small]\n"
     "       checkkern --bench [--isa LEVEL] [--op TEXT] [--threads N]\n"
     "\n"
-    "Compares every row of every usable level with the reference rows, or times the rows.\n"
+    "Compares every row of every usable level, or the ops of a device, with the reference rows, "
+    "or\n"
+    "times the rows.\n"
     "\n"
     "  --isa LEVEL   only this level: ref, avx2, avx512 or avx512bf16; with --bench one, default "
     "the "
     "best\n"
-    "  --op GROUP    only this group: gemm, quant, attention, latent, ops or experts; with --bench "
-    "the\n"
-    "                lines whose name contains the text\n"
+    "  --device NAME cuda or cuda:N instead of the CPU\n"
+    "  --library PATH the device's plugin, as PAGODA_CUDA_LIBRARY names it; an emulated device\n"
+    "                reaches fenced memory with SIMT_HOST_POINTERS=1\n"
+    "  --op NAME     only this group: gemm, quant, attention, latent, ops or experts; or this op;\n"
+    "                with --bench the lines whose name contains the text\n"
     "  --seed N      of the random inputs; default 1\n"
     "  --full        more and larger shapes; takes minutes\n"
+    "  --small       fewer and smaller shapes: for an emulated device\n"
     "  --bench       time and fraction of the limit, a line per shape\n"
     "  --threads N   of --bench; default one per CPU\n";
 
 static void check_names(const args *a) {
+    const char *only;
     bool isa_known = !a->isa, op_known = !a->op || a->bench;
     for (cpu_isa i = 0; i < ISA_COUNT; i++) isa_known |= a->isa && !strcmp(a->isa, isa_name(i));
-    for (size_t i = 0; i < ARRAY_LEN(groups); i++)
-        op_known |= a->op && in_group(a->op, groups[i].name);
+    for (size_t i = 0; i < ARRAY_LEN(groups); i++) op_known |= a->op && in_group(a->op, i, &only);
     if (isa_known && op_known) return;
     fprintf(stderr, "checkkern: there is no %s %s; --help names them\n",
-            isa_known ? "group" : "level", isa_known ? a->op : a->isa);
+            isa_known ? "group or op" : "level", isa_known ? a->op : a->isa);
     exit(2);
 }
 
@@ -244,6 +296,12 @@ static args parse(int argc, char **argv) {
             a.bench = true;
         else if (strcmp(argv[i], "--isa") == 0 && value)
             a.isa = value, i++;
+        else if (strcmp(argv[i], "--small") == 0)
+            a.small = true;
+        else if (strcmp(argv[i], "--device") == 0 && value)
+            a.device = value, i++;
+        else if (strcmp(argv[i], "--library") == 0 && value)
+            setenv("PAGODA_CUDA_LIBRARY", value, 1), i++;
         else if (strcmp(argv[i], "--op") == 0 && value)
             a.op = value, i++;
         else if (strcmp(argv[i], "--seed") == 0 && value)
@@ -271,19 +329,15 @@ int main(int argc, char **argv) {
         fprintf(stderr, "checkkern: %s\n", err.text);
         return 1;
     }
-    check_ctx c = {.seed = a.seed, .full = a.full};
+    check_ctx c = {.seed = a.seed, .full = a.full, .small = a.small};
     int n_skipped = 0;
     printf("seed %llu\n", (unsigned long long)a.seed);
-    for (cpu_isa isa = 0; isa < ISA_COUNT; isa++) {
-        c.isa = isa_name(isa);
-        if (a.isa && strcmp(a.isa, c.isa) != 0) continue;
-        if (isa_usable(isa))
-            check_level(&c, a.op);
-        else {
-            printf("%-10s skipped: this CPU or build does not have it\n", c.isa);
-            n_skipped++;
-        }
-    }
+    c.ref = open_or_die("ref", 1);
+    if (a.device)
+        check_device(&c, a.device, a.op);
+    else
+        n_skipped = check_levels(&c, a.isa, a.op);
+    backend_close(c.ref);
     printf("%d passed, %d failed, %d skipped\n", c.n_passed, c.n_failed, n_skipped);
     return c.n_failed ? 1 : 0;
 }

@@ -10,18 +10,31 @@
 #include "kernels/backend.h"
 
 typedef struct check_ctx {
-    backend *ref;    /* isa ref, one thread */
-    backend *be[3];  /* the level under test with 1, 2 and 3 threads */
-    const char *isa; /* its name */
+    backend *ref;       /* isa ref, one thread */
+    backend *be[3];     /* the level under test with 1, 2 and 3 threads; a device: the same */
+    int n_be;           /* 3, or 1 where it is a device */
+    const char *isa;    /* the level's or device's name */
+    const char *only;   /* the op to check, NULL for all */
+    bool device, small; /* small: fewer and smaller shapes, for an emulated device */
     uint64_t seed;
     bool full; /* more shapes, slower */
     int n_passed, n_failed;
 } check_ctx;
 
 /* Memory whose end, rounded up to 4 bytes, lies against an unmapped page: reading past it ends the
- * program. */
+ * program. Ops of all backends reach it; for a real device it is its host_alloc, without fence.
+ * All that an op's pointers lead to comes from here, but for what ops.h marks host. */
 void *fenced_alloc(size_t bytes);
-void fenced_free(void *p, size_t bytes);
+/* The same for packed weights and pages, 64-byte aligned where a device wants that. */
+void *packed_alloc(size_t bytes);
+void fenced_free(void *p);   /* takes NULL */
+void fences_for(backend *b); /* from here on memory is for b; NULL or a CPU: ordinary */
+/* Wait for what was called; a device that failed ends the program. */
+void check_wait(backend *b);
+/* Run an op and wait. */
+#define CALL(b, op, args) ((b)->v->op((b), (args)), check_wait(b))
+/* Whether an op is to be checked. */
+bool check_wanted(const check_ctx *c, const char *op);
 
 /* f32 rows inside a larger buffer: everything that is not an element of a row is a guard, and the
  * last element of the last row is fenced. */
@@ -71,7 +84,10 @@ void paging_free(paging *p);
 /* Rows pos0 .. pos0+n-1 of sequence i; row0 counts in the buffer of all tokens. */
 attn_seq paging_rows(const paging *p, int32_t i, int32_t pos0, int32_t n, int32_t prefix);
 
-/* A packed copy of w for a backend, in three uneven ranges, on fenced memory. */
+/* A copy where ops read it; fenced_free. */
+attn_seq *seqs_dev(int32_t n, const attn_seq *seqs);
+
+/* A packed copy of w for a backend, in three uneven ranges, on packed_alloc. */
 wmat wmat_new(backend *b, const mat *w, dtype dt);
 void wmat_free(wmat *w);
 
