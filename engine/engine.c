@@ -17,6 +17,7 @@
 #include "engine/pooling.h"
 #include "engine/quant_config.h"
 #include "engine/quant_module.h"
+#include "kernels/device.h"
 
 /* Headroom for what the plan does not count: program, tokenizer, requests. */
 #define OTHER_BYTES ((size_t)64 << 20)
@@ -161,11 +162,13 @@ static dtype auto_kv(const weights *w) {
 }
 
 static status plan_weights(engine *e, const engine_options *o, error *err) {
-    cpu_options cpu = {.n_threads = o->n_threads, .isa = o->isa};
+    device_options device = {.device = o->device,
+                             .cpu = {.n_threads = o->n_threads, .isa = o->isa},
+                             .note = &e->device_note};
     dtype want = DT_COUNT, kv = DT_COUNT;
     TRY(parse_dtype("dtype", o->dtype, true, &want, err));
     TRY(parse_dtype("kv_dtype", o->kv_dtype, false, &kv, err));
-    TRY(backend_cpu_open(&cpu, &e->b, err));
+    TRY(device_open(&device, &e->b, err));
     TRY(weights_plan(e->a, &e->ckpt, e->b, want, &e->w, err));
     model_info *m = &e->info;
     m->n_params = e->w.n_params;
@@ -287,6 +290,8 @@ static status open_all(engine *e, const engine_options *o, error *err) {
     TRY(plan_memory(e, o, err));
     if (o->on_plan) {
         strbuf text = {0};
+        strbuf_addf(&text, "device        %s\n", e->info.backend);
+        if (e->device_note.n) strbuf_addf(&text, "  (" STR_FMT ")\n", STR_ARG(e->device_note));
         memplan_print(&e->plan, &text);
         o->on_plan(o->ctx, strbuf_str(&text));
         strbuf_done(&text);
@@ -328,6 +333,7 @@ void engine_free(engine *e) {
     kvcache_done(&e->kv);
     weights_done(&e->w);
     backend_close(e->b);
+    strbuf_done(&e->device_note);
     checkpoint_done(&e->ckpt);
     arch_free(e->a);
     family_set_done(&e->families);

@@ -15,6 +15,7 @@ struct engine {
     arch *a;
     checkpoint ckpt;
     backend *b;
+    strbuf device_note; /* why "auto" is not a GPU */
     weights w;
     memplan plan;
     status plan_status; /* with plan_only: would it fit? */

@@ -37,6 +37,7 @@ static status open_base(const char *dir, const char *isa, const char *merge, eng
                         error *err) {
     engine_options o = {.model_dir = dir,
                         .dtype = "f32",
+                        .device = test_device(),
                         .isa = isa,
                         .n_threads = 2,
                         .max_seqs = 80,

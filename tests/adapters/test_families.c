@@ -25,6 +25,7 @@ static int n_done;
 
 static status open_base(const char *dir, const char *merge, engine **ret, error *err) {
     engine_options o = {.model_dir = dir,
+                        .device = test_device(),
                         .dtype = "f32",
                         .n_threads = 1,
                         .max_seqs = 8,

@@ -1,15 +1,22 @@
 #include "tests/golden/model_run.h"
 
 #include <math.h>
+#include <stdlib.h>
 
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
 #include "engine/base/rng.h"
 
+const char *test_device(void) {
+    const char *name = getenv("PAGODA_TEST_DEVICE");
+    return name ? name : "cpu";
+}
+
 status model_open(const char *dir, const char *want, const char *isa, engine **ret, error *err) {
     engine_options o = {.model_dir = dir,
                         .dtype = want,
                         .kv_dtype = strcmp(want, "f32") == 0 ? "f32" : "auto",
+                        .device = test_device(),
                         .isa = isa,
                         .n_threads = 2,
                         .max_seqs = 80,

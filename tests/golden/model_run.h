@@ -6,6 +6,8 @@
 #include "engine/base/json.h"
 #include "engine/engine.h"
 
+/* What PAGODA_TEST_DEVICE names, else "cpu". */
+const char *test_device(void);
 /* Open a model for a test (small cache, 2 threads). want (dtype) and isa as in engine_options; f32
  * means pages of f32 too, for weights that stay quantised. */
 NODISCARD status model_open(const char *dir, const char *want, const char *isa, engine **ret,

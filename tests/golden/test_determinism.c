@@ -24,6 +24,7 @@
 #include "engine/engine.h"
 #include "scheduler/scheduler.h"
 #include "tests/unit/suite.h"
+#include "tests/golden/model_run.h"
 
 enum { SUBJECTS = 6, CROWD = 64, N_NEW = 24, SHARED = 40, TOP = 3 };
 
@@ -117,6 +118,7 @@ static engine *open_model(const char *dir, int n_threads) {
     engine_options o = {.model_dir = dir,
                         .dtype = "auto",
                         .kv_dtype = "auto",
+                        .device = test_device(),
                         .n_threads = n_threads,
                         .max_model_len = 128,
                         .max_seqs = 80,

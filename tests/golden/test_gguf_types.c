@@ -194,7 +194,11 @@ static float *logits_of(const char *dir, const char *name) {
     engine *e = NULL;
     error err = {0};
     float *x = mem_calloc(5 * VOCAB, sizeof *x);
-    engine_options o = {.model_dir = path, .kv_dtype = "f32", .n_threads = 2, .kv_bytes = 1 << 20};
+    engine_options o = {.model_dir = path,
+                        .device = test_device(),
+                        .kv_dtype = "f32",
+                        .n_threads = 2,
+                        .kv_bytes = 1 << 20};
     status st = engine_open(&o, &e, &err);
     if (st == OK) st = engine_logits(e, ids, 5, true, 0, x, &err);
     if (st != OK) {

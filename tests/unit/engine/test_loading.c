@@ -17,6 +17,7 @@
 
 static engine_options options(const char *dir) {
     return (engine_options){.model_dir = dir,
+                            .device = "cpu",
                             .n_threads = 2,
                             .max_seqs = 4,
                             .max_batched_tokens = 32,
