@@ -1,5 +1,6 @@
-/* Quantised storage on the device: the functions of quant_values.inc and quant_codes.inc compiled as
- * device code, so that a value has the bits it has on the CPU. A thread reads 16 values at a time:
+/* Quantised storage on the device: the functions of quant_values.inc and quant_codes.inc compiled
+ * as device code, so that a value has the bits it has on the CPU. A thread reads 16 values at a
+ * time:
  *
  *   GGUF   cu_block_run(dt, block, run, v)   values [16*run, 16*run+16) of one block
  *   codes  cu_codes(dt, q, k, side, row) makes the view of a stored row, then
