@@ -7,16 +7,7 @@
         (void)a;                                                                                   \
         cuda_note(cuda_of(b), cudaErrorNotSupported, "an op that this build lacks: " #name);       \
     }
-ABSENT(embed)
-ABSENT(norm)
 ABSENT(rope_kv)
 ABSENT(attention)
 ABSENT(latent_kv)
 ABSENT(latent_attention)
-ABSENT(act)
-ABSENT(add)
-ABSENT(scale)
-ABSENT(limit)
-ABSENT(route)
-ABSENT(copy_pages)
-ABSENT(logsumexp)
