@@ -133,7 +133,7 @@ def check_headers(files):
     # Headers of device code are compiled with the kernels that include them.
     def is_device(path):
         return path.startswith("tests/simt/") or (path.startswith("kernels/cuda/") and any(
-            word in line for line in lines(path) for word in ("cuda_runtime.h", "cuda/cu.h", "cuda/cu_")))
+            word in line for line in lines(path) for word in ("cuda_runtime.h", "cuda/cu.h", "cuda/cu_", "cuda/cuda_backend.h")))
 
     headers = [f for f in files if f.endswith(".h") and not is_device(f)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
