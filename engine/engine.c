@@ -226,6 +226,9 @@ static status plan_memory(engine *e, const engine_options *o, error *err) {
     if (host)
         p->activations_fixed +=
             sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof *e->tasks;
+    if (e->b->v->sample && e->a->has_head)
+        p->activations_fixed +=
+            sample_device_bytes(e->a->vocab, e->n_tasks_max, forward_rows_at_once(e->max_seqs));
     if (e->adapters_max > 0)
         p->activations_fixed +=
             adapter_step_bytes(&e->w, e->max_tokens, e->max_seqs, e->lora_rank_max);
@@ -261,6 +264,9 @@ static status allocate(engine *e, error *err) {
     if (e->adapters_max > 0)
         TRY(adapter_step_new(&e->w, &e->adapters, e->max_tokens, e->max_seqs, e->lora_rank_max,
                              &e->f.ad, err));
+    if (e->b->v->sample && e->a->has_head)
+        TRY(sample_device_new(e->b, e->a->vocab, e->n_tasks_max, e->f.n_rows, &e->device_sampler,
+                              err));
     e->sampler = sampler_new(e->a->vocab);
     e->tasks = mem_calloc((size_t)e->n_tasks_max, sizeof *e->tasks);
     return OK;
@@ -328,6 +334,7 @@ void engine_free(engine *e) {
     if (!e) return;
     mem_free(e->tasks);
     sampler_free(e->sampler);
+    sample_device_free(e->device_sampler);
     engine_adapters_done(e);
     forward_done(&e->f);
     kvcache_done(&e->kv);
@@ -384,7 +391,8 @@ static void chunk_logits(engine *e, int32_t row0, int32_t n_rows, float *ret) {
     for (int32_t r = row0; r < n_rows;) {
         int32_t m = MIN(n_rows - r, e->f.n_rows);
         for (int32_t i = 0; i < m; i++) rows[i] = r + i;
-        forward_logits(&e->f, rows, m);
+        forward_head(&e->f, rows, m);
+        forward_fetch_logits(&e->f, m);
         memcpy(ret, e->f.got.logits, (size_t)m * v * sizeof *ret);
         ret += (size_t)m * v;
         r += m;

@@ -8,6 +8,7 @@
 #include "engine/engine.h"
 #include "engine/forward.h"
 #include "engine/memplan.h"
+#include "engine/sample_device.h"
 
 struct engine {
     model_info info;
@@ -23,6 +24,7 @@ struct engine {
     kvcache kv;
     forward f;
     sampler *sampler;
+    sample_device *device_sampler; /* NULL: the backend has no op for it */
     int32_t max_tokens, max_seqs;
     bool loaded;
     bool config_only; /* plan_only of a directory without weights */
@@ -41,6 +43,7 @@ typedef struct row_task {
     int32_t row;    /* of f.x */
     int32_t seq;    /* of the plan */
     int32_t prompt; /* >= 0: describe this prompt token; -1: sample */
+    int32_t result; /* of the device's sampler; -1: the host's */
 } row_task;
 
 uint64_t engine_adapter_class(const engine *e, int32_t id); /* part of the kv class */

@@ -173,13 +173,20 @@ void forward_fetch_rows(forward *f, int32_t n) {
     fetch(f, f->got.rows, f->rows, (size_t)n * (size_t)f->a->hidden, sizeof(float));
 }
 
-static void fetch_logits(forward *f, int32_t n) {
+void forward_fetch_row(forward *f, int32_t i) {
+    size_t at = (size_t)i * (size_t)f->a->vocab;
+    fetch(f, f->got.logits + at, f->logits + at, (size_t)f->a->vocab, sizeof(float));
+    fetch(f, f->got.lse + i, f->row_lse + i, 1, sizeof(float));
+    fetch(f, f->got.argmax + i, f->row_argmax + i, 1, sizeof(int32_t));
+}
+
+void forward_fetch_logits(forward *f, int32_t n) {
     fetch(f, f->got.logits, f->logits, (size_t)n * (size_t)f->a->vocab, sizeof(float));
     fetch(f, f->got.lse, f->row_lse, (size_t)n, sizeof(float));
     fetch(f, f->got.argmax, f->row_argmax, (size_t)n, sizeof(int32_t));
 }
 
-void forward_logits(forward *f, const int32_t *rows, int32_t n) {
+void forward_head(forward *f, const int32_t *rows, int32_t n) {
     const arch *a = f->a;
     const float *in = f->rows;
     int32_t v = a->vocab;
@@ -207,5 +214,4 @@ void forward_logits(forward *f, const int32_t *rows, int32_t n) {
                        .ret_lse = f->row_lse,
                        .ret_argmax = f->row_argmax};
     f->b->v->logsumexp(f->b, &op);
-    fetch_logits(f, n);
 }

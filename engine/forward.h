@@ -9,6 +9,7 @@
 #include "engine/weights.h"
 
 #define FORWARD_ROWS_MAX 64 /* most rows of logits at a time */
+int32_t forward_rows_at_once(int32_t max_seqs);
 
 /* Memory: what ops touch is in the backend's memory ("dev"); what the host writes or reads is in
  * its own, and is sent or fetched. Where the backend's memory is the host's (the CPU) the two are
@@ -112,8 +113,12 @@ void forward_run(forward *f, const batch_plan *plan);
 /* Final norm of n <= n_rows rows of x: f->rows [n,C]; and fetched into f->got.rows. */
 void forward_final(forward *f, const int32_t *rows, int32_t n);
 void forward_fetch_rows(forward *f, int32_t n);
-/* Final norm and head for n <= n_rows rows of x: f->got.logits [n,V] and their statistics. */
-void forward_logits(forward *f, const int32_t *rows, int32_t n);
+/* Final norm and head for n <= n_rows rows of x: f->logits [n,V] and their statistics, in the
+ * backend's memory; all of them, or row i, are then fetched into f->got. */
+void forward_head(forward *f, const int32_t *rows, int32_t n);
+void forward_fetch_logits(forward *f, int32_t n);
+void forward_fetch_row(forward *f, int32_t i);
+/* Row i of those fetched. */
 static inline logits_row forward_row(const forward *f, int32_t i) {
     return (logits_row){f->got.logits + (size_t)i * (size_t)f->a->vocab, f->got.lse[i],
                         f->got.argmax[i]};

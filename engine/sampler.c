@@ -1,6 +1,7 @@
 /* Three parts: edits (penalties, biases and bans change a few logits in place and are undone
- * afterwards), candidates (the ids that top_k, top_p, min_p and typical_p leave, with their
- * weights), and the draw (inverse CDF over the candidates in the order of their ids).
+ * afterwards; sample_edits.c lists them), candidates (the ids that top_k, top_p, min_p and
+ * typical_p leave, with their weights), and the draw (inverse CDF over the candidates in the order
+ * of their ids).
  *
  * The vocabulary is never sorted. top_k finds its bar from block maxima (sampler_scan.c). top_p
  * looks only at ids with weight >= (1-p)/V of the mass: all others together weigh less than 1-p,
@@ -14,13 +15,9 @@
 #include "conf/limits.h"
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
-#include "engine/base/rng.h"
+#include "engine/sample_edits.h"
 #include "engine/sampler_scan.h"
-
-typedef struct saved_logit {
-    int32_t id;
-    float x;
-} saved_logit;
+#include "kernels/sample_num.h"
 
 typedef struct weighted {
     float key, weight;
@@ -31,33 +28,32 @@ typedef struct weighted {
 struct sampler {
     double bins[BINS];
     int32_t vocab;
-    uint32_t epoch;     /* of touched and seen */
-    uint32_t *touched;  /* [V] epoch of the last edit */
-    uint32_t *seen;     /* [V] epoch of the last sighting in a pass over the ids */
-    int32_t *count;     /* [V] zero between calls */
-    saved_logit *saved; /* [V] */
-    int32_t n_saved;
-    int32_t *ids;   /* [V] candidates, ascending unless given by allowed_ids */
-    float *x, *w;   /* [V] their logits and weights */
-    weighted *sort; /* [V] */
+    edit_maker *maker;
+    sample_edit *edits; /* [V] of the call */
+    float *saved;       /* [V] what the edits' logits were */
+    int32_t n_edits;
+    uint8_t *listed; /* [V] zero between calls */
+    int32_t *ids;    /* [V] candidates, ascending */
+    float *x, *w;    /* [V] their logits and weights */
+    weighted *sort;  /* [V] */
     int32_t n;
 };
 
-static const size_t bytes_per_id = 3 * sizeof(uint32_t) + sizeof(saved_logit) + sizeof(int32_t) +
-                                   2 * sizeof(float) + sizeof(weighted);
+static const size_t bytes_per_id =
+    sizeof(sample_edit) + sizeof(uint8_t) + sizeof(int32_t) + 3 * sizeof(float) + sizeof(weighted);
 
 size_t sampler_bytes(int32_t vocab) {
-    return sizeof(sampler) + (size_t)vocab * bytes_per_id;
+    return sizeof(sampler) + edit_maker_bytes(vocab) + (size_t)vocab * bytes_per_id;
 }
 
 sampler *sampler_new(int32_t vocab) {
     size_t v = (size_t)vocab;
     sampler *s = mem_calloc(1, sizeof *s);
     s->vocab = vocab;
-    s->touched = mem_calloc(v, sizeof *s->touched);
-    s->seen = mem_calloc(v, sizeof *s->seen);
-    s->count = mem_calloc(v, sizeof *s->count);
+    s->maker = edit_maker_new(vocab);
+    s->edits = mem_calloc(v, sizeof *s->edits);
     s->saved = mem_calloc(v, sizeof *s->saved);
+    s->listed = mem_calloc(v, sizeof *s->listed);
     s->ids = mem_calloc(v, sizeof *s->ids);
     s->x = mem_calloc(v, sizeof *s->x);
     s->w = mem_calloc(v, sizeof *s->w);
@@ -67,10 +63,10 @@ sampler *sampler_new(int32_t vocab) {
 
 void sampler_free(sampler *s) {
     if (!s) return;
-    mem_free(s->touched);
-    mem_free(s->seen);
-    mem_free(s->count);
+    edit_maker_free(s->maker);
+    mem_free(s->edits);
     mem_free(s->saved);
+    mem_free(s->listed);
     mem_free(s->ids);
     mem_free(s->x);
     mem_free(s->w);
@@ -80,74 +76,22 @@ void sampler_free(sampler *s) {
 
 /* Edits */
 
-static void next_epoch(sampler *s) {
-    if (++s->epoch != 0) return;
-    memset(s->touched, 0, (size_t)s->vocab * sizeof *s->touched);
-    memset(s->seen, 0, (size_t)s->vocab * sizeof *s->seen);
-    s->epoch = 1;
-}
-
 static bool in_vocab(const sampler *s, int32_t id) {
     return id >= 0 && id < s->vocab;
 }
 
-static void edit(sampler *s, float *x, int32_t id, float value) {
-    if (s->touched[id] != s->epoch) {
-        s->touched[id] = s->epoch;
-        s->saved[s->n_saved++] = (saved_logit){id, x[id]};
+static void edit_all(sampler *s, const batch_seq *q, float *x) {
+    sample_row p = edit_row(q);
+    s->n_edits = edit_make(s->maker, q, s->edits);
+    for (int32_t i = 0; i < s->n_edits; i++) {
+        const sample_edit *e = &s->edits[i];
+        s->saved[i] = x[e->id];
+        x[e->id] = sample_edited(x[e->id], e, &p);
     }
-    x[id] = value;
 }
 
 static void undo_edits(sampler *s, float *x) {
-    for (int32_t i = 0; i < s->n_saved; i++) x[s->saved[i].id] = s->saved[i].x;
-    s->n_saved = 0;
-}
-
-static void repetition(sampler *s, const batch_seq *q, float *x) {
-    float penalty = q->params->repetition_penalty;
-    for (int32_t i = 0; i < q->n_known; i++) {
-        int32_t id = q->ids[i];
-        if (!in_vocab(s, id) || s->seen[id] == s->epoch) continue;
-        s->seen[id] = s->epoch;
-        edit(s, x, id, x[id] < 0 ? x[id] * penalty : x[id] / penalty);
-    }
-}
-
-static void frequency(sampler *s, const batch_seq *q, float *x) {
-    const sample_params *p = q->params;
-    for (int32_t i = q->n_prompt; i < q->n_known; i++)
-        if (in_vocab(s, q->ids[i])) s->count[q->ids[i]]++;
-    for (int32_t i = q->n_prompt; i < q->n_known; i++) {
-        int32_t id = q->ids[i];
-        if (!in_vocab(s, id) || s->count[id] == 0) continue;
-        edit(s, x, id, x[id] - p->frequency_penalty * (float)s->count[id] - p->presence_penalty);
-        s->count[id] = 0;
-    }
-}
-
-/* Ban every id that would complete an n-gram that is already there. */
-static void no_repeat(sampler *s, const batch_seq *q, float *x) {
-    int32_t n = q->params->no_repeat_ngram, len = q->n_known;
-    const int32_t *tail = q->ids + len - (n - 1);
-    for (int32_t i = 0; i + n <= len; i++)
-        if (memcmp(q->ids + i, tail, (size_t)(n - 1) * sizeof *tail) == 0 &&
-            in_vocab(s, q->ids[i + n - 1]))
-            edit(s, x, q->ids[i + n - 1], -INFINITY);
-}
-
-static void edit_all(sampler *s, const batch_seq *q, float *x) {
-    const sample_params *p = q->params;
-    next_epoch(s);
-    for (int32_t i = 0; i < p->n_bias; i++)
-        if (in_vocab(s, p->bias[i].id))
-            edit(s, x, p->bias[i].id, x[p->bias[i].id] + p->bias[i].bias);
-    if (p->repetition_penalty != 1 && p->repetition_penalty > 0) repetition(s, q, x);
-    if (p->frequency_penalty != 0 || p->presence_penalty != 0) frequency(s, q, x);
-    if (p->no_repeat_ngram > 0 && q->n_known >= p->no_repeat_ngram) no_repeat(s, q, x);
-    if (q->n_known - q->n_prompt < p->min_tokens)
-        for (int32_t i = 0; i < p->n_stop_ids; i++)
-            if (in_vocab(s, p->stop_ids[i])) edit(s, x, p->stop_ids[i], -INFINITY);
+    for (int32_t i = 0; i < s->n_edits; i++) x[s->edits[i].id] = s->saved[i];
 }
 
 /* Greedy */
@@ -171,7 +115,7 @@ static status choose_greedy(sampler *s, const sample_params *p, const logits_row
         *ret = best;
         return best < 0 ? ERR_INVALID : OK;
     }
-    if (s->n_saved == 0) {
+    if (s->n_edits == 0) {
         *ret = row->argmax;
         return OK;
     }
@@ -290,6 +234,23 @@ static void gather(sampler *s, const float *from, float *to) {
     for (int32_t i = 0; i < s->n; i++) to[i] = from[s->ids[i]];
 }
 
+/* The allowed ids that can be chosen, ascending whatever the order of the list. */
+static void collect_allowed(sampler *s, const sample_params *p, const float *x) {
+    int32_t first = s->vocab, last = -1;
+    for (int32_t i = 0; i < p->n_allowed; i++) {
+        int32_t id = p->allowed_ids[i];
+        if (!in_vocab(s, id)) continue;
+        s->listed[id] = 1;
+        first = MIN(first, id);
+        last = MAX(last, id);
+    }
+    s->n = 0;
+    for (int32_t id = first; id <= last; id++) {
+        if (s->listed[id] && x[id] != -INFINITY) s->ids[s->n++] = id;
+        s->listed[id] = 0;
+    }
+}
+
 /* ids and x of what top_k leaves. */
 static void collect_top_k(sampler *s, const sample_params *p, const float *x) {
     if (!p->allowed_ids) {
@@ -297,14 +258,7 @@ static void collect_top_k(sampler *s, const sample_params *p, const float *x) {
         gather(s, x, s->x);
         return;
     }
-    s->n = 0;
-    for (int32_t i = 0; i < p->n_allowed; i++) {
-        int32_t id = p->allowed_ids[i];
-        if (!in_vocab(s, id) || s->count[id] || x[id] == -INFINITY) continue;
-        s->count[id] = 1; /* a list may repeat an id */
-        s->ids[s->n++] = id;
-    }
-    for (int32_t i = 0; i < s->n; i++) s->count[s->ids[i]] = 0;
+    collect_allowed(s, p, x);
     gather(s, x, s->x);
     if (p->top_k > 0 && p->top_k < s->n) {
         float bar = scan_kth(s->x, s->n, p->top_k, s->w);
@@ -375,13 +329,13 @@ static status filter(sampler *s, const sample_params *p, const float *x, float m
 
 /* The largest logit after the edits; they may have banned everything. */
 static status edited_max(const sampler *s, const logits_row *row, float *ret) {
-    *ret = s->n_saved == 0 ? row->x[row->argmax] : scan_max(row->x, s->vocab);
+    *ret = s->n_edits == 0 ? row->x[row->argmax] : scan_max(row->x, s->vocab);
     return isfinite(*ret) ? OK : ERR_INVALID;
 }
 
 static status choose_random(sampler *s, const batch_seq *q, const logits_row *row, int32_t *ret) {
     const sample_params *p = q->params;
-    double u = rng_uniform(p->seed, (uint64_t)q->n_known, (uint32_t)q->choice);
+    double u = (double)(edit_row(q).key >> 11) * 0x1p-53;
     bool filtered = has_top_k(s, p) || p->top_p < 1 || p->min_p > 0 || p->typical_p < 1;
     float max;
     TRY(edited_max(s, row, &max));

@@ -1,8 +1,5 @@
 /* Rows are walked in blocks: a block whose maximum is below the bar is skipped, so a scan for the
- * few best of 152k logits is one vector compare per lane and almost no branches.
- *
- * exp: e^y = 2^n * e^r with n = round(y/ln 2) by the 1.5*2^23 trick (SSE2 has no rounding
- * instruction), e^r by a degree-6 polynomial on |r| <= ln2/2. */
+ * few best of 152k logits is one vector compare per lane and almost no branches. */
 #include "engine/sampler_scan.h"
 
 #include <math.h>
@@ -11,6 +8,7 @@
 #include <string.h>
 
 #include "engine/base/mem.h"
+#include "kernels/sample_num.h"
 
 #define BLOCK 64
 #define LANES 16
@@ -84,25 +82,6 @@ INLINE int32_t count_above(const float *x, int32_t n, float value) {
     return sum;
 }
 
-INLINE float exp_one(float y) {
-    const float magic = 12582912.0f; /* 1.5 * 2^23 */
-    float clamped = y > -87.0f ? y : -87.0f;
-    float n = (clamped * 1.44269504f + magic) - magic;
-    float r = (clamped - n * 0.693359375f) - n * -2.12194440e-4f;
-    float p = 1.3888889e-3f;
-    p = p * r + 8.3333333e-3f;
-    p = p * r + 4.1666668e-2f;
-    p = p * r + 1.6666667e-1f;
-    p = p * r + 0.5f;
-    p = p * r + 1.0f;
-    p = p * r + 1.0f;
-    int32_t bits;
-    memcpy(&bits, &p, 4);
-    bits += (int32_t)n * (1 << 23);
-    memcpy(&p, &bits, 4);
-    return y > -87.0f ? p : 0.0f;
-}
-
 INLINE double sum_block(const float *x, int32_t n) {
     float sum[LANES];
     double total = 0;
@@ -123,7 +102,7 @@ INLINE double exp_all(const float *x, int32_t n, float max, float inv_t, float *
     double total = 0;
     for (int32_t at = 0; at < n; at += SCAN_BLOCK) {
         int32_t end = MIN(n, at + SCAN_BLOCK);
-        for (int32_t i = at; i < end; i++) ret[i] = exp_one((x[i] - max) * inv_t);
+        for (int32_t i = at; i < end; i++) ret[i] = sample_weight(x[i], max, inv_t);
         total += sum_block(ret + at, end - at);
     }
     return total;

@@ -52,6 +52,8 @@ typedef struct backend_vtbl {
 #define OP(name, tol32, tol16, what) void (*name)(backend * b, const op_##name *a);
 #include "kernels/ops.def"
 #undef OP
+    /* Optional: NULL where the host samples from logits that it fetches. */
+    void (*sample)(backend *b, const op_sample *a);
 } backend_vtbl;
 
 struct backend {

@@ -314,4 +314,75 @@ typedef struct op_logsumexp {
     int32_t *ret_argmax; /* [rows]: lowest index among equals */
 } op_logsumexp;
 
+/* Choosing tokens (optional, backend.h). Each row of a call stands alone: either its next token is
+ * chosen, or a given one is described. engine/sampler.c defines the choice; this op makes the same
+ * one from the same logits, but for sums that differ in their last bits (sample_num.h).
+ *
+ *   edits         logits of the listed ids: sample_edited. Then ids that are not in the mask are
+ *                 out, as are all logits of -inf.
+ *   temperature   0: the lowest id of the largest. Else weight = exp((x - max) / temperature)
+ *   top_k         ids whose logit is at least the k-th largest (its equals stay)
+ *   top_p         of those the fewest, by descending weight and then ascending id, whose weights
+ *                 reach top_p of the sum
+ *   min_p         of those the ids with weight >= min_p (the best weighs 1)
+ *   draw          the first of them, by ascending id, where the running sum of weights passes
+ *                 u * sum; u = the 53 high bits of key */
+enum { SAMPLE_SEEN = 1, SAMPLE_BAN = 2 };
+
+/* One id whose logit changes. */
+typedef struct sample_edit {
+    int32_t id;
+    float bias;     /* added first */
+    int32_t count;  /* times in the output: frequency and presence penalty where > 0 */
+    uint32_t flags; /* SEEN: repetition penalty; BAN: -inf in the end */
+} sample_edit;
+
+#define SAMPLE_TOP_MAX 20 /* LIMIT_TOP_LOGPROBS */
+
+typedef struct sample_row {
+    int32_t row;        /* of logits; the rows of a call differ */
+    int32_t given;      /* >= 0: describe this token and choose nothing */
+    int32_t n_logprobs; /* -1: none; 0: the token's; k: and the k best, k <= SAMPLE_TOP_MAX */
+    int32_t n_edits;    /* edits[edit0 ..], ids that differ */
+    int64_t edit0;
+    float temperature;
+    int32_t top_k;      /* 0: off */
+    float top_p, min_p; /* 1, 0: off */
+    float repetition_penalty, frequency_penalty, presence_penalty;
+    uint64_t key;         /* rng_bits(seed, n_known, choice) */
+    const uint32_t *mask; /* NULL, or [ceil(V/32)]: bit id%32 of word id/32 allows an id */
+} sample_row;
+
+typedef enum sample_status {
+    SAMPLE_OK,
+    SAMPLE_NOT_FINITE, /* lse is not finite */
+    SAMPLE_NOTHING     /* no id may be chosen: the largest logit is not finite after the edits */
+} sample_status;
+
+/* Logprobs are of the logits before any edit, rank 1 is the best. Of equals in `top` the lower id
+ * is first. Where status is not OK only token (-1) is set. */
+typedef struct sample_result {
+    int32_t status; /* sample_status */
+    int32_t token;
+    float logprob;
+    int32_t rank, n_top; /* 0 where not asked for */
+    struct {
+        int32_t id;
+        float logprob;
+    } top[SAMPLE_TOP_MAX];
+} sample_result;
+
+typedef struct op_sample {
+    int32_t n_rows, width; /* width = V <= 2^22 */
+    float *logits;         /* [R,V]: written to and given back as they were */
+    int64_t logits_stride;
+    const float *lse;       /* [R] of op_logsumexp, by row of logits, as argmax */
+    const int32_t *argmax;  /* [R] */
+    const sample_row *host; /* [n_rows] host memory: what a backend chooses its kernels by */
+    const sample_row *rows; /* [n_rows] the same, in backend memory */
+    const sample_edit *edits;
+    int64_t n_edits;    /* of all rows */
+    sample_result *out; /* [n_rows] */
+} op_sample;
+
 #endif

@@ -14,8 +14,11 @@ rng_block rng_philox(uint64_t key, uint64_t hi, uint64_t lo) {
     return c;
 }
 
-double rng_uniform(uint64_t seed, uint64_t position, uint32_t stream) {
+uint64_t rng_bits(uint64_t seed, uint64_t position, uint32_t stream) {
     rng_block b = rng_philox(seed, stream, position);
-    uint64_t bits = (uint64_t)b.x[0] << 32 | b.x[1];
-    return (double)(bits >> 11) * 0x1p-53;
+    return (uint64_t)b.x[0] << 32 | b.x[1];
+}
+
+double rng_uniform(uint64_t seed, uint64_t position, uint32_t stream) {
+    return (double)(rng_bits(seed, position, stream) >> 11) * 0x1p-53;
 }

@@ -10,7 +10,9 @@ typedef struct rng_block {
 } rng_block;
 
 rng_block rng_philox(uint64_t key, uint64_t counter_hi, uint64_t counter_lo);
-/* Uniform in [0, 1), 53 bits; `stream` separates uses of one (seed, position). */
+/* 64 random bits; `stream` separates uses of one (seed, position). */
+uint64_t rng_bits(uint64_t seed, uint64_t position, uint32_t stream);
+/* Uniform in [0, 1): their 53 high bits. */
 double rng_uniform(uint64_t seed, uint64_t position, uint32_t stream);
 
 #endif

@@ -9,6 +9,7 @@
 #include "engine/base/thread.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/pack.h"
+#include "kernels/ref/ref.h"
 
 /* Elements of elementwise work below which a second thread does not pay (about 2 us). */
 #define GRAIN_ELEMS 16384
@@ -320,6 +321,10 @@ static void cpu_logsumexp(backend *b, const op_logsumexp *a) {
     for (int32_t r = 0; r < a->n_rows; r++) lse_merge(&j, r);
 }
 
+static void cpu_sample(backend *b, const op_sample *a) {
+    ref_sample(a);
+}
+
 static const backend_vtbl vtbl = {
     .close = cpu_close,
     .mem_alloc = cpu_mem_alloc,
@@ -352,7 +357,9 @@ status backend_cpu_open(const cpu_options *o, backend **ret, error *err) {
     cpu_backend *c = mem_calloc(1, sizeof *c);
     c->isa = isa;
     select_rows(isa, &c->rows);
-    c->base.v = &vtbl;
+    c->vtbl = vtbl;
+    if (isa == ISA_REF) c->vtbl.sample = cpu_sample; /* ref_sample.c */
+    c->base.v = &c->vtbl;
     c->base.name = "cpu";
     c->base.host_memory = true;
     c->base.n_threads = o->n_threads ? o->n_threads : MIN(cpu_count(), TEAM_MAX);

@@ -8,6 +8,7 @@
 
 typedef struct cpu_backend {
     backend base;
+    backend_vtbl vtbl; /* base.v */
     cpu_isa isa;
     cpu_rows rows;
     team *team;

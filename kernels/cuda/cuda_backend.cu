@@ -238,6 +238,7 @@ static const backend_vtbl vtbl = {
 #define OP(name, tol32, tol16, what) .name = cuda_##name,
 #include "kernels/ops.def"
 #undef OP
+    .sample = NULL,
 };
 
 /* Why there is no device: without a driver the runtime only says that it is insufficient. */

@@ -20,4 +20,7 @@ extern const route_row ref_route;
 extern const copy_pages_row ref_copy_pages;
 extern const logsumexp_row ref_logsumexp;
 
+/* The optional op: all rows of the call. */
+void ref_sample(const op_sample *a);
+
 #endif
