@@ -424,6 +424,9 @@ static status parse_metaspace(pretok *p, const json_t *j, error *err) {
     step s = {.kind = STEP_METASPACE, .split = js_get_bool(j, "split", true)};
     str rep = js_get_str(j, "replacement"), scheme = js_get_str(j, "prepend_scheme");
     if (!rep.p) rep = STR("\u2581");
+    if (p->bytes)
+        return error_set(err, ERR_UNSUPPORTED,
+                         "pre_tokenizer: Metaspace behind ByteLevel is not supported");
     uint32_t cp;
     if (utf8_get(rep.p, rep.n, &cp) != rep.n || !rep.n)
         return error_set(err, ERR_FORMAT,

@@ -191,6 +191,9 @@ START_TEST(damaged_files_are_refused_by_name) {
     refuse("{\"decoder\":{\"type\":\"Blur\"},\"model\":{\"type\":\"BPE\",\"vocab\":{}}}", "Blur");
     refuse("{\"model\":{\"type\":\"BPE\",\"vocab\":{\"\\ud800\":0},\"merges\":[]}}", "surrogate");
     refuse("{\"model\":{\"type\":\"BPE\",\"vocab\":{},\"dropout\":0.5}}", "dropout");
+    refuse("{\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"ByteLevel\"},"
+           "{\"type\":\"Metaspace\"}]},\"model\":{\"type\":\"BPE\",\"vocab\":{}}}",
+           "Metaspace behind");
     refuse("{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"type\":\"WordLevel\","
            "\"vocab\":{\"a\":0}}}",
            "ByteLevel");
