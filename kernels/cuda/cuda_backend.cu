@@ -152,7 +152,7 @@ static void upload(backend *b, void *dst, const void *src, size_t bytes) {
     if (!bytes || !cuda_ready(c)) return;
     cudaError_t e = cuda_fault(c, "upload")
                         ? cudaErrorUnknown
-                        : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyHostToDevice, c->stream);
+                        : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->stream);
     cuda_note(c, e, "upload");
 }
 
@@ -162,7 +162,7 @@ static void download(backend *b, void *dst, const void *src, size_t bytes) {
     if (cuda_ready(c)) {
         cudaError_t e = cuda_fault(c, "download")
                             ? cudaErrorUnknown
-                            : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDeviceToHost, c->stream);
+                            : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->stream);
         if (cuda_note(c, e, "download") &&
             cuda_note(c, cudaStreamSynchronize(c->stream), "download"))
             return;
