@@ -137,6 +137,37 @@ def a_missing_model_is_status_1_and_one_sentence():
         assert err.startswith("pagoda: ") and err.count("\n") == 1, err
 
 
+NO_PLUGIN = {"PAGODA_CUDA_LIBRARY": "/nowhere/libpagoda_cuda.so"}
+
+
+@case
+def devices_says_what_is_usable_and_why_not():
+    text = run("devices", env=NO_PLUGIN)[0].splitlines()
+    assert len(text) == 2 and text[0].startswith("cpu "), text
+    assert text[1].startswith("cuda ") and "not usable: " in text[1] and "/nowhere" in text[1], text
+    cpu, cuda = json.loads(run("devices", "--json", env=NO_PLUGIN)[0])["devices"]
+    assert cpu["usable"] and not cuda["usable"] and "/nowhere" in cuda["why"]
+    assert json.loads(run("devices", "--json")[0])["devices"][0]["device"] == "cpu"
+    assert "unexpected argument" in run("devices", "all", rc=2)[1]
+
+
+@case
+def a_device_that_is_not_there_is_status_1_and_one_sentence():
+    for args in (["generate", "--prompt", "x"], ["inspect"], ["logits"], ["serve", "--port", "0"]):
+        for device, text in (("cuda", "/nowhere/libpagoda_cuda.so"), ("cuda:2", "/nowhere"),
+                             ("gpu", "expected auto, cpu, cuda"), ("cuda:two", "a number")):
+            err = run(*args, "--model", need(DEMO), "--device", device, rc=1, env=NO_PLUGIN)[1]
+            said = [line for line in err.splitlines() if line.startswith("pagoda: ")]
+            assert len(said) == 1 and text in said[0], (args, device, err)
+
+
+@case
+def auto_is_the_cpu_where_there_is_no_gpu():
+    for device in ([], ["--device", "auto"], ["--device", "cpu"]):
+        info = json.loads(run("inspect", "--json", *device, need(DEMO), env=NO_PLUGIN)[0])
+        assert info["backend"].startswith("cpu: "), info["backend"]
+
+
 @case
 def the_committed_option_texts_are_current():
     assert run("--help-markdown")[0] == open("conf/OPTIONS.md", encoding="utf-8").read()
