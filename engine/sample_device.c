@@ -39,8 +39,8 @@ struct sample_device {
     int64_t n_edits, edits_sent;
 };
 
-static void *cut(char **at, size_t n, size_t size) {
-    void *p = *at;
+static void *cut(uintptr_t *at, size_t n, size_t size) {
+    void *p = (void *)*at;
     *at += ALIGN_UP(n * size, (size_t)64);
     return p;
 }
@@ -48,12 +48,12 @@ static void *cut(char **at, size_t n, size_t size) {
 /* base NULL: only measured, in end. */
 static lists cut_lists(const sample_device *d, char *base) {
     lists l;
-    char *at = base;
+    uintptr_t at = (uintptr_t)base;
     l.rows = cut(&at, (size_t)d->n_results, sizeof *l.rows);
     l.edits = cut(&at, (size_t)d->n_edits_max, sizeof *l.edits);
     l.masks = cut(&at, (size_t)d->n_masks_max * (size_t)d->words, sizeof *l.masks);
     l.results = cut(&at, (size_t)d->n_results, sizeof *l.results);
-    l.end = at;
+    l.end = (char *)at;
     return l;
 }
 
@@ -67,7 +67,7 @@ static sample_device sized(int32_t vocab, int32_t n_results, int32_t n_rows) {
 
 size_t sample_device_bytes(int32_t vocab, int32_t n_results, int32_t n_rows) {
     sample_device d = sized(vocab, n_results, n_rows);
-    return (size_t)(cut_lists(&d, NULL).end - (char *)NULL);
+    return (size_t)(uintptr_t)cut_lists(&d, NULL).end;
 }
 
 status sample_device_new(backend *b, int32_t vocab, int32_t n_results, int32_t n_rows,
