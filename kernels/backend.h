@@ -49,6 +49,7 @@ typedef struct backend_vtbl {
                        void *data);
     void (*quant_pack)(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows);
     void (*quant_side)(backend *b, wmat *w, const int32_t *order, const float *table);
+    const struct measure *measure; /* measure.h; NULL: the host's clock is good enough */
 #define OP(name, tol32, tol16, what) void (*name)(backend * b, const op_##name *a);
 #include "kernels/ops.def"
 #undef OP

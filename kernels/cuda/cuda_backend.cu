@@ -81,6 +81,7 @@ static void backend_free(backend *b) {
     cuda_backend *c = cuda_of(b);
     set_device(c);
     cuda_tables_free(c);
+    cuda_probes_free(c);
     if (c->stream) {
         cudaStreamSynchronize(c->stream);
         cudaStreamDestroy(c->stream);
@@ -216,6 +217,8 @@ static void quant_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, cons
     if (spec) w->q = *spec;
 }
 
+static const measure cuda_measure = {cuda_time, cuda_probe};
+
 static const backend_vtbl vtbl = {
     .close = backend_free,
     .mem_alloc = device_alloc,
@@ -235,6 +238,7 @@ static const backend_vtbl vtbl = {
     .quant_init = quant_init,
     .quant_pack = cuda_quant_pack,
     .quant_side = cuda_quant_side,
+    .measure = &cuda_measure,
 #define OP(name, tol32, tol16, what) .name = cuda_##name,
 #include "kernels/ops.def"
 #undef OP

@@ -14,7 +14,7 @@
 #include "kernels/cuda/cu.h"
 
 extern "C" {
-#include "kernels/backend.h"
+#include "kernels/measure.h"
 }
 
 typedef struct cuda_backend {
@@ -33,6 +33,7 @@ typedef struct cuda_backend {
     const char *fault; /* tests: "NAME:N": the N-th use of the op or call of that name fails */
     int fault_left;
     struct cuda_tables *tables; /* descriptions of experts (cuda_experts.cu) */
+    struct cuda_probes *probes; /* what measurements keep (cuda_probe.cu) */
 } cuda_backend;
 
 static inline cuda_backend *cuda_of(backend *b) {
@@ -69,6 +70,11 @@ void cuda_quant_side(backend *b, wmat *w, const int32_t *order, const float *tab
 
 /* Free what cuda_experts keeps; takes a backend that kept nothing. */
 void cuda_tables_free(cuda_backend *c);
+
+/* Measurements: measure.h. */
+status cuda_time(backend *b, const measure_plan *p, double *ret_us, bool *ret_graph, error *err);
+status cuda_probe(backend *b, const probe_work *w, error *err);
+void cuda_probes_free(cuda_backend *c); /* takes a backend that measured nothing */
 
 /* One function per op of ops.def. */
 #define OP(name, tol32, tol16, what) void cuda_##name(backend *b, const op_##name *a);
