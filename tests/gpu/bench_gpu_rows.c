@@ -1,8 +1,9 @@
 /* What stands between the products: norm with the residual sum, rope with the write of keys and
- * values, SwiGLU, the statistics of logits. Many rows are bound by memory; with few rows a launch
- * is all there is. Buffers of few rows stay in the L2 cache, as in a decode step. */
+ * values, SwiGLU, statistics of logits, sampling. Many rows are bound by memory; with few rows a
+ * launch is all there is. Buffers of few rows stay in the L2 cache, as in a decode step. */
 #include <math.h>
 
+#include "engine/base/rng.h"
 #include "tests/gpu/gpu_bench.h"
 
 #define FEW_US 2.5
@@ -14,6 +15,11 @@ typedef struct rows_ctx {
     op_rope_kv rope;
     op_logsumexp lse;
 } rows_ctx;
+
+typedef struct sample_ctx {
+    backend *be;
+    op_sample op;
+} sample_ctx;
 
 static void norm_launch(void *ctx, int i) {
     rows_ctx *r = ctx;
@@ -122,6 +128,48 @@ static void lse_case(gpu_bench *g, int32_t t, int32_t width) {
     bench_free(g, argmax, (size_t)t * 4);
 }
 
+/* Choice of a token from each row with top-k 50 and top-p 0.9. Where the device has no such op the
+ * engine fetches the logits and chooses on the host. */
+static void sample_launch(void *ctx, int i) {
+    sample_ctx *s = ctx;
+    s->be->v->sample(s->be, &s->op);
+}
+
+static void sample_case(gpu_bench *g, int32_t t, int32_t width, double target) {
+    size_t n = (size_t)t * (size_t)width, results = (size_t)t * sizeof(sample_result);
+    char name[96];
+    snprintf(name, sizeof name, "sample top-k 50, top-p 0.9, V=%d B=%d", width, t);
+    if (!g->be->v->sample) {
+        bench_absent(g, "G10", name, "the host chooses tokens");
+        return;
+    }
+    float *x = bench_normal(g, n, DT_F32), *stats = bench_alloc(g, (size_t)t * 8);
+    int32_t *argmax = bench_alloc(g, (size_t)t * 4);
+    op_logsumexp lse = {t, width, x, width, stats, stats + t, argmax};
+    g->be->v->logsumexp(g->be, &lse);
+    sample_row *rows = mem_calloc((size_t)t, sizeof *rows);
+    for (int32_t i = 0; i < t; i++)
+        rows[i] = (sample_row){.row = i,
+                               .given = -1,
+                               .n_logprobs = -1,
+                               .temperature = 0.8f,
+                               .top_k = 50,
+                               .top_p = 0.9f,
+                               .repetition_penalty = 1,
+                               .key = rng_philox(5, 0, (uint64_t)i).x[0]};
+    void *dev_rows = bench_upload(g, rows, (size_t)t * sizeof *rows);
+    sample_result *out = bench_alloc(g, results);
+    sample_ctx s = {g->be, {t, width, x, width, stats + t, argmax, rows, dev_rows, NULL, 0, out}};
+    gpu_case c = {.line = "G10", .run = sample_launch, .ctx = &s, .goal = GOAL_US};
+    c.target = target, c.bytes = 4.0 * (double)n;
+    snprintf(c.name, sizeof c.name, "%s", name);
+    bench_case(g, &c);
+    bench_free(g, x, n * 4), bench_free(g, stats, (size_t)t * 8);
+    bench_free(g, argmax, (size_t)t * 4), bench_free(g, out, results);
+    bench_free(g, dev_rows, (size_t)t * sizeof *rows);
+    mem_free(rows);
+}
+
 void bench_rows(gpu_bench *g) {
     const int32_t rows[] = {g->tiny ? 70 : 4096, g->tiny ? 3 : 64};
     for (int i = 0; i < 2 && bench_wants(g, "G9"); i++) {
@@ -132,4 +180,6 @@ void bench_rows(gpu_bench *g) {
     if (!bench_wants(g, "G10")) return;
     lse_case(g, g->tiny ? 5 : 256, g->tiny ? 1000 : 128256);
     lse_case(g, 1, g->tiny ? 1000 : 128256);
+    sample_case(g, g->tiny ? 5 : 256, g->tiny ? 1000 : 128256, 60);
+    sample_case(g, 1, g->tiny ? 1000 : 128256, 8);
 }
