@@ -27,24 +27,43 @@ static __device__ __forceinline__ float lanes_fma(const cu_floats &a, const cu_f
     return fmaf(a.w, w.w, fmaf(a.z, w.z, fmaf(a.y, w.y, fmaf(a.x, w.x, sum))));
 }
 
-/* sum[f][t] of a warp's features f0.. and rows r0.. of the place, added over the lanes, written. */
+/* Add n sums over the lanes, n a power of two: at each step of the butterfly a lane hands on the
+ * half of its sums that lanes on the other side will finish, while it has more than one. Which sums
+ * a lane ends with: lane * n / 32 and on; where n < 32, neighbours end with the same one. */
+template <int n> static __device__ __forceinline__ void lanes_fold(float v[n]) {
+    int lane = threadIdx.x % CU_WARP, left = n;
+#pragma unroll
+    for (int d = CU_WARP / 2; d; d /= 2) {
+        if (left == 1) {
+            v[0] += __shfl_xor_sync(CU_FULL, v[0], d);
+            continue;
+        }
+        left /= 2;
+#pragma unroll
+        for (int i = 0; i < n / 2; i++) {
+            if (i >= left) continue;
+            float kept = lane & d ? v[i + left] : v[i], sent = lane & d ? v[i] : v[i + left];
+            v[i] = kept + __shfl_xor_sync(CU_FULL, sent, d);
+        }
+    }
+}
+
+/* sum[t][f] of a warp's rows r0.. and features f0.. of the place: added over the lanes, written. */
 template <int TN, int TM>
 static __device__ __forceinline__ void lanes_put(const gemm_call &c, const gemm_place &p,
-                                                 int32_t f0, int32_t r0, float sum[TN][TM]) {
+                                                 int32_t f0, int32_t r0, float sum[TM * TN]) {
+    enum {
+        N = TM * TN,
+        EACH = N > CU_WARP ? N / CU_WARP : 1,
+        SAME = N < CU_WARP ? CU_WARP / N : 1
+    };
     int lane = threadIdx.x % CU_WARP;
-    float mine[(TN * TM + CU_WARP - 1) / CU_WARP] = {};
+    lanes_fold<N>(sum);
+    if (lane % SAME) return;
 #pragma unroll
-    for (int t = 0; t < TM; t++)
-#pragma unroll
-        for (int f = 0; f < TN; f++) {
-            float v = cu_warp_sum(sum[f][t]);
-            int i = t * TN + f;
-            if (lane == i % CU_WARP) mine[i / CU_WARP] = v;
-        }
-#pragma unroll
-    for (int i = 0; i * CU_WARP < TN * TM; i++) {
-        int at = i * CU_WARP + lane;
-        if (at < TN * TM) gemm_put(c, p, r0 + at / TN, f0 + at % TN, mine[i]);
+    for (int i = 0; i < EACH; i++) {
+        int at = lane / SAME * EACH + i;
+        gemm_put(c, p, r0 + at / TN, f0 + at % TN, sum[i]);
     }
 }
 

@@ -12,8 +12,9 @@
  * type: a launch per kind of arithmetic leaves out the tiles of other kinds.
  *
  * Results of all pairs are kept until they are added, so a call with many tokens is cut into pieces
- * of at most PIECE_BYTES of them. Not timed on a GPU; with few tokens five launches, each short,
- * are expected to weigh more than the bytes they move. */
+ * of at most PIECE_BYTES of them: large, since every piece reads all its experts again. Not timed
+ * on a GPU; with few tokens five launches, each short, are expected to weigh more than the bytes
+ * they move. */
 #include <string.h>
 
 #include "kernels/cuda/cu_num.h"
@@ -23,7 +24,8 @@ extern "C" {
 #include "engine/base/check.h"
 }
 
-#define PIECE_BYTES  ((int64_t)256 << 20)
+#define PIECE_BYTES  ((int64_t)512 << 20)
+#define PIECE_SHARE  64 /* of the device's memory, if that is less */
 #define PIECE_TOKENS 32768
 #define THREADS      256
 #define WARPS        (THREADS / CU_WARP)
@@ -43,7 +45,19 @@ typedef struct table {
 
 struct cuda_tables {
     table *first;
+    int64_t piece_bytes;
 };
+
+/* What the backend keeps for experts, made when it is asked for first. */
+static struct cuda_tables *kept(cuda_backend *c) {
+    if (c->tables) return c->tables;
+    size_t free_bytes, total;
+    c->tables = (struct cuda_tables *)mem_calloc(1, sizeof *c->tables);
+    c->tables->piece_bytes = PIECE_BYTES;
+    if (c->base.v->mem_info(&c->base, &free_bytes, &total, NULL) == OK)
+        c->tables->piece_bytes = MIN(PIECE_BYTES, (int64_t)(total / PIECE_SHARE));
+    return c->tables;
+}
 
 void cuda_tables_free(cuda_backend *c) {
     table *t = c->tables ? c->tables->first : NULL;
@@ -59,8 +73,7 @@ void cuda_tables_free(cuda_backend *c) {
 }
 
 static table *table_of(cuda_backend *c, const void *host, int32_t n, size_t each, size_t dev_each) {
-    if (!c->tables) c->tables = (struct cuda_tables *)mem_calloc(1, sizeof *c->tables);
-    table **at = &c->tables->first;
+    table **at = &kept(c)->first;
     while (*at && ((*at)->host != host || (*at)->n != n || (*at)->dev_bytes != n * dev_each))
         at = &(*at)->next;
     if (*at) return *at;
@@ -358,7 +371,7 @@ void cuda_experts(backend *b, const op_experts *a) {
     r.mid = a->gated ? 2 * (int64_t)a->ffn : a->ffn;
     r.s.top_k = a->top_k;
     int64_t token_bytes = (int64_t)a->top_k * (a->width + r.mid) * (int64_t)sizeof(float);
-    int64_t most = MIN(PIECE_TOKENS, MAX(1, PIECE_BYTES / token_bytes));
+    int64_t most = MIN(PIECE_TOKENS, MAX(1, kept(c)->piece_bytes / token_bytes));
     r.most = (int32_t)MIN(most, a->n_tokens);
     if (!cuda_ready(c) || !cut(&r)) return;
     for (int32_t t0 = 0; t0 < a->n_tokens; t0 += r.most)

@@ -28,7 +28,7 @@ static __global__ void __launch_bounds__(WARPS *CU_WARP) lanes_kernel(const gemm
 #pragma unroll
     for (int t = 0; t < TM; t++)
         a[t] = c.a + gemm_a_row(c, p.row0 + min(r0 + t, p.n_rows - 1)) * c.a_stride;
-    float sum[TN][TM] = {};
+    float sum[TM * TN] = {};
 #pragma unroll(TM == 1 ? 4 : 1)
     for (int32_t k = lane * 4; k < c.k; k += LANES_STEP) {
         cu_floats wk[TN];
@@ -38,7 +38,7 @@ static __global__ void __launch_bounds__(WARPS *CU_WARP) lanes_kernel(const gemm
         for (int t = 0; t < TM; t++) {
             cu_floats ak = lanes_a<aligned>(a[t], k, c.k);
 #pragma unroll
-            for (int f = 0; f < TN; f++) sum[f][t] = lanes_fma(ak, wk[f], sum[f][t]);
+            for (int f = 0; f < TN; f++) sum[t * TN + f] = lanes_fma(ak, wk[f], sum[t * TN + f]);
         }
     }
     lanes_put<TN, TM>(c, p, f0, r0, sum);

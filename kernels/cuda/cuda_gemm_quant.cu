@@ -143,7 +143,7 @@ static __global__ void __launch_bounds__(WARPS *CU_WARP) unpack_kernel(const gem
 #pragma unroll
     for (int t = 0; t < TM; t++)
         a[t] = c.a + gemm_a_row(c, p.row0 + (t < p.n_rows ? t : p.n_rows - 1)) * c.a_stride;
-    float sum[FEATURES][TM] = {};
+    float sum[TM * FEATURES] = {};
     fetch(w, c.k, 0, &s);
     for (int32_t k0 = 0; k0 < c.k; k0 += STRIP) {
         put_words(s, raws[warp]);
@@ -160,8 +160,8 @@ static __global__ void __launch_bounds__(WARPS *CU_WARP) unpack_kernel(const gem
 #pragma unroll
             for (int t = 0; t < TM; t++) {
                 cu_floats ak = lanes_a<aligned>(a[t], k, c.k);
-                sum[0][t] = lanes_fma(ak, w0, sum[0][t]);
-                sum[1][t] = lanes_fma(ak, w1, sum[1][t]);
+                sum[t * FEATURES] = lanes_fma(ak, w0, sum[t * FEATURES]);
+                sum[t * FEATURES + 1] = lanes_fma(ak, w1, sum[t * FEATURES + 1]);
             }
         }
         __syncwarp();
