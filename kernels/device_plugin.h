@@ -15,6 +15,7 @@ enum {
 #define OP(name, tol32, tol16, what) +(int)sizeof(op_##name)
 #include "kernels/ops.def"
 #undef OP
+                        + (int)(sizeof(op_sample) + sizeof(sample_row) + sizeof(sample_result))
 };
 
 /* One device, for people and for lists. */

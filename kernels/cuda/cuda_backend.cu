@@ -242,7 +242,7 @@ static const backend_vtbl vtbl = {
 #define OP(name, tol32, tol16, what) .name = cuda_##name,
 #include "kernels/ops.def"
 #undef OP
-    .sample = NULL,
+    .sample = cuda_sample,
 };
 
 /* Why there is no device: without a driver the runtime only says that it is insufficient. */

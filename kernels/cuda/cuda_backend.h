@@ -80,5 +80,6 @@ void cuda_probes_free(cuda_backend *c); /* takes a backend that measured nothing
 #define OP(name, tol32, tol16, what) void cuda_##name(backend *b, const op_##name *a);
 #include "kernels/ops.def"
 #undef OP
+void cuda_sample(backend *b, const op_sample *a);
 
 #endif

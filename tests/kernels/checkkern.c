@@ -179,6 +179,7 @@ static const struct {
      check_ops,
      {"embed", "norm", "act", "add", "scale", "limit", "logsumexp", "copy_pages"}},
     {"experts", check_experts, {"experts", "route"}},
+    {"sample", check_sample, {"sample"}},
 };
 
 static bool in_group(const char *op, size_t i, const char **ret_only) {
@@ -249,7 +250,7 @@ static int check_levels(check_ctx *c, const char *only_isa, const char *op) {
 typedef struct args {
     const char *isa, *op, *device;
     uint64_t seed;
-    int threads;
+    int threads, n_draws;
     bool full, small, bench;
 } args;
 
@@ -267,11 +268,12 @@ static const char help[] =
     "  --device NAME cuda or cuda:N instead of the CPU\n"
     "  --library PATH the device's plugin, as PAGODA_CUDA_LIBRARY names it; an emulated device\n"
     "                reaches fenced memory with SIMT_HOST_POINTERS=1\n"
-    "  --op NAME     only this group: gemm, quant, attention, latent, ops or experts; or this op;\n"
-    "                with --bench the lines whose name contains the text\n"
+    "  --op NAME     only this group: gemm, quant, attention, latent, ops, experts or sample; or\n"
+    "                this op; with --bench the lines whose name contains the text\n"
     "  --seed N      of the random inputs; default 1\n"
     "  --full        more and larger shapes; takes minutes\n"
     "  --small       fewer and smaller shapes: for an emulated device\n"
+    "  --draws N     of each distribution of sample; default 2000, small 400\n"
     "  --bench       time and fraction of the limit, a line per shape\n"
     "  --threads N   of --bench; default one per CPU\n";
 
@@ -308,6 +310,8 @@ static args parse(int argc, char **argv) {
             a.seed = strtoull(value, NULL, 10), i++;
         else if (strcmp(argv[i], "--threads") == 0 && value)
             a.threads = atoi(value), i++;
+        else if (strcmp(argv[i], "--draws") == 0 && value)
+            a.n_draws = atoi(value), i++;
         else if (strcmp(argv[i], "--help") == 0) {
             fputs(help, stdout);
             exit(0);
@@ -330,6 +334,7 @@ int main(int argc, char **argv) {
         return 1;
     }
     check_ctx c = {.seed = a.seed, .full = a.full, .small = a.small};
+    c.n_draws = a.n_draws > 0 ? a.n_draws : a.small ? 400 : 2000;
     int n_skipped = 0;
     printf("seed %llu\n", (unsigned long long)a.seed);
     c.ref = open_or_die("ref", 1);

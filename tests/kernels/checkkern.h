@@ -17,7 +17,8 @@ typedef struct check_ctx {
     const char *only;   /* the op to check, NULL for all */
     bool device, small; /* small: fewer and smaller shapes, for an emulated device */
     uint64_t seed;
-    bool full; /* more shapes, slower */
+    bool full;   /* more shapes, slower */
+    int n_draws; /* of each distribution */
     int n_passed, n_failed;
 } check_ctx;
 
@@ -100,5 +101,6 @@ void check_attention(check_ctx *c);
 void check_latent(check_ctx *c);
 void check_experts(check_ctx *c);
 void check_ops(check_ctx *c);
+void check_sample(check_ctx *c);
 
 #endif
