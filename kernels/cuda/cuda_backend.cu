@@ -101,13 +101,13 @@ static status mem_info(backend *b, size_t *ret_free, size_t *ret_total, error *e
 }
 
 /* A sentence with numbers for a refused allocation. */
-static status refused(cuda_backend *c, size_t bytes, const char *of, cudaError_t e, error *err) {
+static status refused(cuda_backend *c, size_t bytes, cudaError_t e, error *err) {
     size_t left = 0, total = 0;
     cudaGetLastError(); /* it is told here, not by the next launch */
     cudaMemGetInfo(&left, &total);
     return error_set(err, e == cudaErrorMemoryAllocation ? ERR_NOMEM : ERR_DEVICE,
-                     "cuda:%d refused %zu bytes of %s (%.2f of %.2f GiB are free): %s", c->device,
-                     bytes, of, GIB(left), GIB(total), cudaGetErrorString(e));
+                     "cuda:%d refused %zu bytes of its memory (%.2f of %.2f GiB are free): %s",
+                     c->device, bytes, GIB(left), GIB(total), cudaGetErrorString(e));
 }
 
 static status device_alloc(backend *b, size_t bytes, void **ret, error *err) {
@@ -116,7 +116,7 @@ static status device_alloc(backend *b, size_t bytes, void **ret, error *err) {
     set_device(c);
     size_t want = MAX(bytes, (size_t)1);
     cudaError_t e = cuda_fault(c, "mem_alloc") ? cudaErrorMemoryAllocation : cudaMalloc(&p, want);
-    if (e != cudaSuccess) return refused(c, bytes, "its memory", e, err);
+    if (e != cudaSuccess) return refused(c, bytes, e, err);
     cuda_note(c, cudaMemsetAsync(p, 0, want, c->stream), "mem_alloc");
     *ret = p;
     return OK;
@@ -135,7 +135,12 @@ static status pinned_alloc(backend *b, size_t bytes, void **ret, error *err) {
     cudaError_t e = cuda_fault(c, "host_alloc")
                         ? cudaErrorMemoryAllocation
                         : cudaHostAlloc(&p, want, cudaHostAllocPortable | cudaHostAllocMapped);
-    if (e != cudaSuccess) return refused(c, bytes, "pinned host memory", e, err);
+    if (e != cudaSuccess) {
+        cudaGetLastError();
+        return error_set(err, e == cudaErrorMemoryAllocation ? ERR_NOMEM : ERR_DEVICE,
+                         "the system refused %zu bytes of pinned memory for cuda:%d: %s", bytes,
+                         c->device, cudaGetErrorString(e));
+    }
     memset(p, 0, want);
     *ret = p;
     return OK;
@@ -152,7 +157,7 @@ static void upload(backend *b, void *dst, const void *src, size_t bytes) {
     cuda_backend *c = cuda_of(b);
     if (!bytes || !cuda_ready(c)) return;
     cudaError_t e = cuda_fault(c, "upload")
-                        ? cudaErrorUnknown
+                        ? cudaErrorLaunchFailure
                         : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->stream);
     cuda_note(c, e, "upload");
 }
@@ -162,7 +167,7 @@ static void download(backend *b, void *dst, const void *src, size_t bytes) {
     if (!bytes) return;
     if (cuda_ready(c)) {
         cudaError_t e = cuda_fault(c, "download")
-                            ? cudaErrorUnknown
+                            ? cudaErrorLaunchFailure
                             : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->stream);
         if (cuda_note(c, e, "download") &&
             cuda_note(c, cudaStreamSynchronize(c->stream), "download"))

@@ -161,6 +161,25 @@ def a_device_that_is_not_there_is_status_1_and_one_sentence():
             assert len(said) == 1 and text in said[0], (args, device, err)
 
 
+def emulated(**more):
+    """Environment with the emulated GPU."""
+    plugin = os.environ.get("PAGODA_SIMT")
+    if not plugin or not os.path.exists(plugin):
+        raise Skip("the emulated GPU is not built")
+    return {"PAGODA_CUDA_LIBRARY": plugin, **more}
+
+
+@case
+def a_failing_device_is_status_1_and_one_sentence():
+    args = ["generate", "--model", need(DEMO), "--device", "cuda", "--prompt", "x",
+            "--max-tokens", "2"]
+    for fault, text in (("mem_alloc:1", "cuda:0 refused "), ("mem_alloc:3", "GiB are free"),
+                        ("host_alloc:1", "bytes of pinned memory"), ("upload:1", "in upload: "),
+                        ("embed:1", "failed in embed: "), ("norm:1", "failed in norm: ")):
+        err = run(*args, rc=1, env=emulated(PAGODA_CUDA_FAULT=fault))[1]
+        assert text in err and err.count("\n") == 1, (fault, err)
+
+
 @case
 def auto_is_the_cpu_where_there_is_no_gpu():
     for device in ([], ["--device", "auto"], ["--device", "cpu"]):
