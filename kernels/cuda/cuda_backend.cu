@@ -84,6 +84,7 @@ static void backend_free(backend *b) {
     cuda_probes_free(c);
     if (c->stream) {
         cudaStreamSynchronize(c->stream);
+        cuda_attn_done(c);
         cudaStreamDestroy(c->stream);
     }
     cuda_staging_free(c->staging);

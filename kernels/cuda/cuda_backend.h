@@ -34,6 +34,7 @@ typedef struct cuda_backend {
     int fault_left;
     struct cuda_tables *tables; /* descriptions of experts (cuda_experts.cu) */
     struct cuda_probes *probes; /* what measurements keep (cuda_probe.cu) */
+    struct cuda_attn *attn;     /* plans of attention, NULL before the first; cuda_attention.cu */
 } cuda_backend;
 
 static inline cuda_backend *cuda_of(backend *b) {
@@ -70,6 +71,8 @@ void cuda_quant_side(backend *b, wmat *w, const int32_t *order, const float *tab
 
 /* Free what cuda_experts keeps; takes a backend that kept nothing. */
 void cuda_tables_free(cuda_backend *c);
+/* Free c->attn, before memory goes. */
+void cuda_attn_done(cuda_backend *c);
 
 /* Measurements: measure.h. */
 status cuda_time(backend *b, const measure_plan *p, double *ret_us, bool *ret_graph, error *err);

@@ -1,0 +1,190 @@
+/* What the attention kernels share: the arguments of a launch, the scores, the state of a row and
+ * how states are merged. Every kernel of one element type must give a row the same bits, so what
+ * touches a row's numbers is here, with every rounding spelled out (cu_mul, fmaf: the compiler may
+ * not contract one way in one kernel and another way in the next).
+ *
+ * The state of a row after a chunk of keys is {acc[value width], max, sum}: acc and sum relative to
+ * max, which is ATTN_NONE before the first key. A key that a row does not see scores -inf and adds
+ * an exact zero; so blocks, chunks and tiles that only other rows need change nothing. */
+#ifndef KERNELS_CUDA_CUDA_ATTENTION_H
+#define KERNELS_CUDA_CUDA_ATTENTION_H
+
+#include <math.h>
+
+#include "kernels/cuda/cu.h"
+#include "kernels/cuda/cu_num.h"
+#include "kernels/cuda/cuda_backend.h"
+
+extern "C" {
+#include "kernels/cuda/cuda_attn_plan.h"
+}
+
+#define ATTN_LOG2E 1.44269504088896340736f
+#define ATTN_NONE  (-1e30f) /* maximum of no score: finite, so that differences are */
+
+/* One launch. Scores are in units of log2 in the bf16 kernels (unit 1) and natural in the f32 ones
+ * (unit log2(e)): probabilities are exp2((score - max) * unit). */
+typedef struct attn_args {
+    const attn_item *items;
+    const attn_merge *merges;
+    const attn_seq *seqs;
+    const int32_t *page_table;
+    int32_t group, n_kv_heads;
+    int32_t width, value_width; /* of a key, of a value */
+    int32_t page_tokens, window;
+    const float *q;
+    float *out;
+    int64_t q_stride, out_stride;
+    float fold; /* q . k * fold, then cap * tanh(that) if cap > 0 */
+    float cap;
+    float unit, slope_unit; /* of scores; what slopes and sinks are multiplied by */
+    const float *slopes, *sinks;
+    const void *k, *v;
+    bool aligned; /* rows of pages are whole 16-byte pieces */
+    float *states;
+    int32_t state_floats; /* of one state */
+    int32_t stages;       /* buffers of keys and values in shared memory */
+} attn_args;
+
+/* A row of a tile, in shared memory. */
+typedef struct attn_row {
+    int32_t first, last, pos; /* the keys that it sees; its own position */
+    float slope;
+} attn_row;
+
+/* x * y, rounded; never part of a fused operation. */
+static __device__ __forceinline__ float cu_mul(float x, float y) {
+#ifdef PAGODA_SIMT
+    return x * y;
+#else
+    return __fmul_rn(x, y);
+#endif
+}
+
+/* 2^x to 2 units in the last place; 0 for -inf. */
+static __device__ __forceinline__ float attn_exp2(float x) {
+#ifdef PAGODA_SIMT
+    return exp2f(x);
+#else
+    float y;
+    asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
+    return y;
+#endif
+}
+
+/* Two numbers rounded to bf16, the first in the low half. */
+static __device__ __forceinline__ uint32_t attn_pack(float low, float high) {
+#ifdef PAGODA_SIMT
+    return (uint32_t)cu_to_bf16(low) | (uint32_t)cu_to_bf16(high) << 16;
+#else
+    uint32_t u;
+    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(high), "f"(low));
+    return u;
+#endif
+}
+
+/* Row i of an item; a row behind its last sees nothing. */
+static __device__ __forceinline__ attn_row attn_row_of(const attn_args &a, const attn_item &t,
+                                                       const attn_seq &s, int kv_head, int i) {
+    attn_row r = {0, -1, 0, 0};
+    if (i >= t.n_f) return r;
+    int f = t.f0 + i;
+    r.pos = s.pos0 + f / a.group;
+    r.first = attn_first_key(a.window, r.pos);
+    r.last = attn_last_key(a.window, s.prefix, r.pos);
+    if (a.slopes) r.slope = cu_mul(a.slopes[kv_head * a.group + f % a.group], a.slope_unit);
+    return r;
+}
+
+/* Where row i of an item reads its query and writes its result, [width]. */
+static __device__ __forceinline__ int64_t attn_row_at(const attn_args &a, int row0, int f,
+                                                      int kv_head, int64_t stride, int width) {
+    return (row0 + f / a.group) * stride + (int64_t)(kv_head * a.group + f % a.group) * width;
+}
+
+/* Element 0 of (page of key, kv head, key). The key is one that some row sees. */
+static __device__ __forceinline__ int64_t attn_key_at(const attn_args &a, const attn_seq &s,
+                                                      int kv_head, int key) {
+    int64_t page = a.page_table[s.page0 + key / a.page_tokens];
+    return ((page * a.n_kv_heads + kv_head) * a.page_tokens + key % a.page_tokens) * a.width;
+}
+
+/* True when a product is not yet the score of every row and key of a block. */
+static __device__ __forceinline__ bool attn_is_plain(const attn_args &a) {
+    return !(a.cap > 0) && !a.slopes;
+}
+
+/* The score of a (folded) product: cap, slope, mask. */
+static __device__ __forceinline__ float attn_score(const attn_args &a, const attn_row &r, int key,
+                                                   float x) {
+    if (a.cap > 0) x = cu_mul(a.cap, tanhf(x));
+    if (a.slopes) x = fmaf(-r.slope, fabsf((float)(r.pos - key)), x);
+    return key < r.first || key > r.last ? -INFINITY : x;
+}
+
+/* The maximum and sum of a row over chunks merged so far, and the factors that bring what was
+ * summed before and what is added to a common maximum. */
+typedef struct attn_running {
+    float max, sum;
+} attn_running;
+
+static __device__ __forceinline__ void attn_merge_max(attn_running *all, float unit, float max,
+                                                      float sum, float *ret_old, float *ret_new) {
+    float top = fmaxf(all->max, max);
+    *ret_old = attn_exp2(cu_mul(all->max - top, unit));
+    *ret_new = attn_exp2(cu_mul(max - top, unit));
+    all->max = top;
+    all->sum = fmaf(sum, *ret_new, cu_mul(all->sum, *ret_old));
+}
+
+static __device__ __forceinline__ float attn_merge_acc(float all, float old_factor, float acc,
+                                                       float new_factor) {
+    return fmaf(acc, new_factor, cu_mul(all, old_factor));
+}
+
+/* After the last chunk: the sink of a query head joins the sum; the factor of acc for it. */
+static __device__ __forceinline__ float attn_sink(const attn_args &a, int head, attn_running *all) {
+    if (!a.sinks) return 1;
+    float old_factor, new_factor;
+    attn_merge_max(all, a.unit, fmaxf(cu_mul(a.sinks[head], a.slope_unit), ATTN_NONE), 1,
+                   &old_factor, &new_factor);
+    return old_factor;
+}
+
+/* out of acc; + 0 makes a negative zero positive: what other rows need may have added zeros. */
+static __device__ __forceinline__ float attn_finish(float acc, float sink_factor, float inverse) {
+    return cu_mul(cu_mul(acc, sink_factor), inverse) + 0.0f;
+}
+
+/* Floats of a state: acc, max, sum, whole 16-byte pieces. */
+static inline int32_t attn_state_floats(int32_t value_width) {
+    return (value_width + 2 + 3) / 4 * 4;
+}
+/* Number i of an item's or merge's states for a kv head. */
+static __device__ __forceinline__ float *attn_state_at(const attn_args &a, int64_t i, int kv_head) {
+    return a.states + (i * a.n_kv_heads + kv_head) * a.state_floats;
+}
+
+/* Launchers: a block per item and kv head, a.items from the first of the launch. smem of the bf16
+ * ones is what attn_*_smem said. */
+typedef struct attn_launch {
+    const void *kernel; /* for cudaFuncSetAttribute */
+    void (*run)(cuda_backend *c, const attn_args *a, unsigned blocks, size_t smem);
+    int32_t tile_rows, stages, per_sm;
+    size_t smem;
+} attn_launch;
+
+/* The kernels for a call: value width and storage decide, then what fits into smem_max. */
+attn_launch attn_pick_f32(int32_t width);
+attn_launch attn_pick_group(int32_t width, attn_width kind, size_t smem_max);
+attn_launch attn_pick_prefill(int32_t width);
+attn_launch attn_pick_latent(int32_t width, int32_t value_width, attn_width kind, size_t smem_max);
+
+/* Merge the states of cut tiles. */
+void attn_run_merges(cuda_backend *c, const attn_args *a, unsigned blocks, unsigned rows);
+
+/* Plan, upload and launch: a call with its two kernels (the same twice where one does all). */
+void attn_run(cuda_backend *c, const op_attention *op, int32_t value_width,
+              const attn_launch launch[ATTN_WIDTHS], const char *name);
+
+#endif
