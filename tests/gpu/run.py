@@ -1,79 +1,21 @@
-"""The parts of tests/gpu/run; see there. Python 3 alone.
+"""The parts of tests/gpu/run; see there. Python 3 alone, but for the peers.
 
 Each part runs programs with a time limit and yields rows: name, passed, failed, what was found. A
-program that crashes, hangs or prints no counts is a failure, whatever else it printed.
+program that crashes, hangs or prints no counts is a failure, whatever else it printed. The JSON is
+written anew after each part, so that an end from outside leaves what is known.
 """
 import argparse
 import json
 import os
-import re
 import shutil
-import signal
-import socket
-import subprocess
 import sys
 import time
-import urllib.request
 
-ROOT = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-COUNTS = re.compile(r"^(\d+) passed, (\d+) failed, (\d+) skipped", re.M)
-CHECK = re.compile(r"^\d+%: Checks: (\d+), Failures: (\d+), Errors: (\d+)", re.M)
-STREAMS = (1, 4, 16, 64, 256)
+sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import models
+from place import ROOT, Place, row, skipped
 
-
-class Place:
-    """Where the programs are, and the environment that makes them use the device."""
-
-    def __init__(self, args):
-        pack = args.pack or ("build-gpu-pack" if os.path.isdir("build-gpu-pack") else None)
-        self.emulated = args.emulated
-        self.env = dict(os.environ, PAGODA_TEST_DEVICE="cuda", CK_TIMEOUT_MULTIPLIER="30",
-                        CK_FORK="no")
-        if pack and not args.emulated:
-            self.bin = os.path.join(pack, "bin")
-            self.env["LD_LIBRARY_PATH"] = os.path.abspath(os.path.join(pack, "lib"))
-            self.env["PAGODA_CUDA_LIBRARY"] = os.path.abspath(
-                os.path.join(self.bin, "libpagoda_cuda.so"))
-            self.at = {}
-        else:
-            self.bin = "build"
-            self.at = {"checkkern": "tests/kernels", "pagoda": ""}
-        if args.emulated:
-            self.env["PAGODA_CUDA_LIBRARY"] = os.path.abspath(
-                "build/tests/simt/libpagoda_cuda_simt.so")
-
-    def program(self, name):
-        folder = self.at.get(name, "tests") if self.at else ""
-        return os.path.join(self.bin, folder, name)
-
-    def run(self, cmd, seconds):
-        """(exit status or None for a time-out, output)"""
-        try:
-            done = subprocess.run(cmd, env=self.env, stdout=subprocess.PIPE,
-                                  stderr=subprocess.STDOUT, text=True, timeout=seconds,
-                                  errors="replace", stdin=subprocess.DEVNULL)
-            return done.returncode, done.stdout
-        except subprocess.TimeoutExpired as e:
-            return None, (e.stdout or b"").decode(errors="replace")
-
-
-def counts(code, text):
-    """(passed, failed) that a test program printed; a bad end counts as one failure."""
-    found = COUNTS.findall(text)
-    passed, failed = map(int, found[-1][:2]) if found else (0, 0)
-    for checks, failures, errors in CHECK.findall(text):
-        bad = int(failures) + int(errors)
-        passed, failed = passed + int(checks) - bad, failed + bad
-    if (code != 0 or passed + failed == 0) and failed == 0:
-        failed = 1
-    return passed, failed
-
-
-def row(name, code, text, note=""):
-    passed, failed = counts(code, text)
-    if failed:
-        note = "timed out" if code is None else text.strip()[-800:]
-    return {"name": name, "passed": passed, "failed": failed, "note": note}
+EMULATED = ("device", "kernels", "bench", "serve")  # what runs without a GPU in about a minute
 
 
 def device(place, args):
@@ -83,130 +25,177 @@ def device(place, args):
                  if d["device"].startswith("cuda") and d.get("usable")]
     except (ValueError, KeyError):
         found = []
-    note = found[0].get("name", "") if found else text.strip()[-400:]
     yield {"name": "a CUDA device", "passed": int(bool(found)), "failed": int(not found),
-           "note": note}
-
-
-def sanitizer(place, args):
-    tool = shutil.which("compute-sanitizer")
-    if place.emulated or not tool:
-        yield {"name": "compute-sanitizer", "passed": 0, "failed": 0,
-               "note": "skipped: " + ("emulated" if place.emulated else "not on PATH")}
-        return
-    for check in ("memcheck", "racecheck", "synccheck", "initcheck"):
-        cmd = [tool, "--tool", check, "--error-exitcode", "9", place.program("checkkern"),
-               "--device", "cuda", "--small"]
-        yield row("compute-sanitizer " + check, *place.run(cmd, 90))
+           "note": found[0].get("name", "") if found else text.strip()[-400:],
+           "figures": found[0] if found else None}
 
 
 def kernels(place, args):
     cmd = [place.program("checkkern"), "--device", "cuda"]
-    yield row("kernels against the reference", *place.run(cmd, 240))
+    if place.emulated:
+        env = dict(place.env, SIMT_HOST_POINTERS="1")  # for memory with fences
+        for op in ("norm", "act", "copy_pages"):
+            yield row("kernels: " + op, *place.run(cmd + ["--small", "--op", op], 120, env))
+        return
+    yield row("kernels against the reference", *place.run(cmd, 150))
 
 
 def families(place, args):
-    yield row("families against their goldens", *place.run([place.program("test_archs")], 240))
+    yield row("families against their goldens", *place.run([place.program("test_archs")], 150))
+    yield row("quantised families", *place.run([place.program("test_quant_models")], 90))
 
 
 def golden(place, args):
-    for name in ("test_golden", "test_steps"):
-        yield row(name, *place.run([place.program(name)], 120))
+    for name in ("test_golden", "test_steps", "test_adapters"):
+        yield row(name, *place.run([place.program(name)], 90))
 
 
 def determinism(place, args):
-    yield row("the same bits in every batch", *place.run([place.program("test_determinism")], 180))
+    yield row("the same bits in every batch", *place.run([place.program("test_determinism")], 90))
 
 
-def free_port():
-    with socket.socket() as s:
-        s.bind(("127.0.0.1", 0))
-        return s.getsockname()[1]
+def find_cublaslt():
+    """The library of the toolkit or of a Python package, where the loader does not find it."""
+    folders = ["/usr/local/cuda/lib64", *(os.path.join(p, "nvidia", n, "lib") for p in sys.path
+                                          for n in ("cublas", "cu13", "cu12"))]
+    for folder in folders:
+        for name in ("libcublasLt.so.13", "libcublasLt.so.12"):
+            if os.path.exists(os.path.join(folder, name)):
+                return os.path.join(folder, name)
+    return None
 
 
-def healthy(url, server, seconds):
-    end = time.time() + seconds
-    while time.time() < end and server.poll() is None:
-        try:
-            if urllib.request.urlopen(url + "/health", timeout=2).status == 200:
-                return True
-        except OSError:
-            time.sleep(0.1)
-    return False
+def bench(place, args):
+    """The table of kernels, beside the ceilings of the same run."""
+    out = os.path.join(ROOT, "tests/out/gpu-bench.json")
+    env = dict(place.env)
+    library = find_cublaslt()
+    if library and not place.emulated:
+        env.setdefault("PAGODA_CUBLASLT_LIBRARY", library)
+    cmd = [place.program("bench_gpu"), "--json", out] + (["--quick"] if args.quick else [])
+    if place.emulated:
+        cmd += ["--line", "G3"]
+    if os.path.exists(out):
+        os.unlink(out)
+    code, text = place.run(cmd, 200, env)
+    print(text, end="", flush=True)
+    found = row("bench_gpu", code, text)
+    if os.path.exists(out) and not place.emulated:
+        with open(out) as f:
+            found["figures"] = json.load(f)
+    yield found
 
 
-def load(place, url, streams, seconds):
-    cmd = [place.program("pagoda"), "bench", "serve", "--url", url, "--concurrency", str(streams),
-           "--requests", str(4 * streams), "--input-len", "32", "--output-len", "32", "--json"]
-    code, text = place.run(cmd, 60 + 8 * seconds)
-    try:
-        line = json.loads(text.strip().splitlines()[-1])
-    except (ValueError, IndexError):
-        line = {}
-    ok = code == 0 and line.get("failed") == 0
-    return {"name": f"{streams} streams", "passed": int(ok), "failed": int(not ok),
-            "note": json.dumps(line) if ok and not place.emulated else text.strip()[-400:] * (not ok)}
+def peers(place, args):
+    """PyTorch on the same shapes, transformers on the same model of 1B parameters."""
+    if place.emulated:
+        yield skipped("peers", "emulated")
+        return
+    script = os.path.join(ROOT, "tests/gpu/peers.py")
+    model = args.maker.path("1b") if "1b" in args.maker.shapes and not args.maker.why else ""
+    env = dict(os.environ, TRANSFORMERS_OFFLINE="1", HF_HUB_OFFLINE="1")
+    code, text = place.run([sys.executable, script] + ([model] if model else []), 120, env)
+    print(text, end="", flush=True)
+    lines = [json.loads(s) for s in text.splitlines() if s.startswith("{")]
+    if code == 3:
+        yield skipped("peers", text.strip()[-200:])
+        return
+    yield {"name": "peers", "passed": int(bool(lines)), "failed": int(not lines),
+           "note": "" if code == 0 else f"status {code}", "figures": lines}
 
 
-def serve(place, args):
-    port = free_port()
-    url = f"http://127.0.0.1:{port}"
-    cmd = [place.program("pagoda"), "serve", "--model", "conf/demo-model", "--device", "cuda",
-           "--port", str(port), "--no-access-log", "--max-waiting", "4096"]
-    log = open("tests/out/gpu-server.log", "wb")
-    server = subprocess.Popen(cmd, env=place.env, stdout=log, stderr=log, stdin=subprocess.DEVNULL)
-    try:
-        if not healthy(url, server, 60):
-            tail = open("tests/out/gpu-server.log", errors="replace").read()[-400:]
-            yield {"name": "server", "passed": 0, "failed": 1, "note": tail}
-            return
-        for streams in STREAMS[:2] if place.emulated else STREAMS:
-            yield load(place, url, streams, args.seconds)
-    finally:
-        server.send_signal(signal.SIGTERM)
-        try:
-            code = server.wait(30)
-        except subprocess.TimeoutExpired:
-            server.kill()
-            code = None
-        log.close()
-    yield {"name": "the server ends by itself", "passed": int(code == 0), "failed": int(code != 0),
-           "note": "" if code == 0 else f"status {code}"}
+def sanitizer(place, args):
+    tool = shutil.which("compute-sanitizer") or "/usr/local/cuda/bin/compute-sanitizer"
+    if place.emulated or not os.path.exists(tool):
+        yield skipped("compute-sanitizer", "emulated" if place.emulated else "it is not there")
+        return
+    for check in ("memcheck", "racecheck", "synccheck", "initcheck"):
+        if place.seconds(60) < 15:
+            yield skipped("compute-sanitizer " + check, "no time was left")
+            continue
+        cmd = [tool, "--tool", check, "--error-exitcode", "9", place.program("checkkern"),
+               "--device", "cuda", "--small"]
+        code, text = place.run(cmd, 60)
+        if code is None:  # the checks that it reached were good, or it would have said so
+            late = "ERROR SUMMARY" not in text and "FAIL" not in text and "Error" not in text
+            yield {"name": "compute-sanitizer " + check, "passed": 0, "failed": int(not late),
+                   "note": "not finished in time" + ("" if late else ": " + text[-600:])}
+            continue
+        yield row("compute-sanitizer " + check, code, text)
 
 
-PARTS = {f.__name__: f for f in (device, sanitizer, kernels, families, golden, determinism, serve)}
+PARTS = {f.__name__: f for f in (device, kernels, golden, families, determinism, bench,
+                                 models.serve, models.models, peers, sanitizer)}
+
+
+def options():
+    p = argparse.ArgumentParser(usage="tests/gpu/run [options]; see the head of tests/gpu/run")
+    p.add_argument("--pack")
+    p.add_argument("--build", default="build")
+    p.add_argument("--out", default="tests/out/gpu.json")
+    p.add_argument("--parts")
+    p.add_argument("--emulated", action="store_true")
+    p.add_argument("--quick", action="store_true")
+    p.add_argument("--limit", type=float, default=540)
+    p.add_argument("--models")
+    p.add_argument("--shapes", default="1b,8b")
+    args = p.parse_args()
+    chosen = args.parts.split(",") if args.parts else EMULATED if args.emulated else list(PARTS)
+    unknown = [n for n in chosen if n not in PARTS]
+    if unknown:
+        p.error(f"no part is called {unknown[0]}; there are {', '.join(PARTS)}")
+    args.out = os.path.abspath(args.out)
+    args.chosen = [n for n in PARTS if n in chosen]
+    return args
+
+
+def print_row(r):
+    state = "FAILED" if r["failed"] else "ok" if r["passed"] else "-"
+    print(f"{state:6} {r['part']:12} {r['name']:36} {r['passed']:7} passed {r['failed']:3} failed"
+          f" {r['seconds']:6} s  {r['note']}", flush=True)
+
+
+def write(args, place, rows, start):
+    with open(args.out, "w") as f:
+        json.dump({"emulated": place.emulated, "seconds": round(time.time() - start, 1),
+                   "rows": rows}, f, indent=1)
+
+
+def run_parts(place, args):
+    rows, begin = [], time.time()
+    for name in args.chosen:
+        start = time.time()
+        if place.seconds(10) < 5:
+            found = [skipped(name, "no time was left")]
+        else:
+            found = PARTS[name](place, args)
+        for r in found:
+            r["part"], r["seconds"] = name, round(time.time() - start, 1)
+            rows.append(r)
+            print_row(r)
+            start = time.time()
+        write(args, place, rows, begin)
+        if name == "device" and rows[-1]["failed"]:
+            break
+    return rows
 
 
 def main():
-    p = argparse.ArgumentParser(usage="tests/gpu/run [options]; see the head of tests/gpu/run")
-    p.add_argument("--pack")
-    p.add_argument("--out", default="tests/out/gpu.json")
-    p.add_argument("--parts", default=",".join(PARTS))
-    p.add_argument("--emulated", action="store_true")
-    p.add_argument("--seconds", type=int, default=8)
-    args = p.parse_args()
-    unknown = [n for n in args.parts.split(",") if n not in PARTS]
-    if unknown:
-        p.error(f"no part is called {unknown[0]}; there are {', '.join(PARTS)}")
+    args = options()
     os.chdir(ROOT)
     os.makedirs("tests/out", exist_ok=True)
+    open(models.LOG, "wb").close()
     place = Place(args)
-    rows = []
-    for name in args.parts.split(","):
-        start = time.time()
-        for r in PARTS[name](place, args):
-            r["part"], r["seconds"] = name, round(time.time() - start, 1)
-            rows.append(r)
-            state = "FAILED" if r["failed"] else "ok"
-            print(f"{state:6} {name:12} {r['name']:36} {r['passed']:7} passed {r['failed']:3} failed"
-                  f" {r['seconds']:6} s  {r['note']}", flush=True)
-            start = time.time()
-        if name == "device" and rows[-1]["failed"]:
-            break
-    with open(args.out, "w") as f:
-        json.dump({"emulated": place.emulated, "rows": rows}, f, indent=1)
+    args.maker = models.Maker(args)
+    try:
+        if not place.emulated and {"models", "peers"} & set(args.chosen):
+            args.maker.start()
+        rows = run_parts(place, args)
+    finally:
+        args.maker.done()
     passed, failed = (sum(r[k] for r in rows) for k in ("passed", "failed"))
-    print(f"{passed} passed, {failed} failed, 0 skipped")
+    n = sum(r["note"].startswith("skipped") for r in rows)
+    print(f"{passed} passed, {failed} failed, {n} skipped")
     return 1 if failed else 0
 
 

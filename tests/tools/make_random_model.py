@@ -1,15 +1,18 @@
 """Writes a model directory of a real shape with random weights, for benchmarks and memory tests.
 
-    python make_random_model.py OUT [--shape 0.5b|1b|tiny] [--dtype bf16|f16|f32] [--tokenizer DIR] [--shard-bytes N]
+    python make_random_model.py OUT [--shape 0.5b|1b|8b|tiny] [--dtype bf16|f16|f32] [--tokenizer DIR] [--shard-bytes N]
 
     0.5b   Qwen2ForCausalLM:  hidden 896, 24 layers, 14 heads, 2 KV heads, FFN 4864, vocabulary 151936, tied (Qwen2-0.5B)
     1b     LlamaForCausalLM:  hidden 2048, 16 layers, 32 heads, 8 KV heads, FFN 8192, vocabulary 128256, tied, llama3 RoPE
            scaling (Llama-3.2-1B)
+    8b     LlamaForCausalLM:  hidden 4096, 32 layers, 32 heads, 8 KV heads, FFN 14336, vocabulary 128256, not tied
+           (Llama-3.1-8B without its RoPE scaling): 16 GB in bf16
     tiny   LlamaForCausalLM:  hidden 256, 4 layers, 8 heads, 2 KV heads, FFN 768, vocabulary 4096, tied
 
 Tensors are written one after another, so memory stays small. The numbers are normal, not zeros (zeros flatter a
 benchmark), and scaled so that activations stay in range. The tokenizer is that of another model directory: text then
 only makes ids of its smaller vocabulary, generated ids beyond it decode to nothing, and prompts given as ids may use all.
+With --fill-vocab the ids beyond it get made-up words, so that a server has text to send for every token.
 Needs the PyPI package numpy only.
 """
 
@@ -33,6 +36,10 @@ SHAPES = {
                max_position_embeddings=131072, rms_norm_eps=1e-5, rope_theta=500000.0, attention_bias=False, mlp_bias=False,
                rope_scaling={"rope_type": "llama3", "factor": 32.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
                              "original_max_position_embeddings": 8192}),
+    "8b": dict(model_type="llama", architectures=["LlamaForCausalLM"], vocab_size=128256, hidden_size=4096,
+               intermediate_size=14336, num_hidden_layers=32, num_attention_heads=32, num_key_value_heads=8, head_dim=128,
+               max_position_embeddings=131072, rms_norm_eps=1e-5, rope_theta=500000.0, attention_bias=False, mlp_bias=False,
+               tie_word_embeddings=False),
     "tiny": dict(model_type="llama", architectures=["LlamaForCausalLM"], vocab_size=4096, hidden_size=256,
                  intermediate_size=768, num_hidden_layers=4, num_attention_heads=8, num_key_value_heads=2, head_dim=32,
                  max_position_embeddings=4096, rms_norm_eps=1e-5, rope_theta=10000.0, attention_bias=False, mlp_bias=False),
@@ -61,6 +68,8 @@ def tensors(c):
         yield p + "mlp.up_proj.weight", (ffn, hidden), hidden ** -0.5
         yield p + "mlp.down_proj.weight", (hidden, ffn), ffn ** -0.5
     yield "model.norm.weight", (hidden,), None
+    if not c["tie_word_embeddings"]:
+        yield "lm_head.weight", (c["vocab_size"], hidden), hidden ** -0.5
 
 
 def encode(x, dtype):
@@ -74,15 +83,22 @@ def encode(x, dtype):
 
 
 class Normals:
-    """Windows into one pool of normal numbers: as fast as copying, and no two tensors are alike."""
+    """Windows into one pool of normal numbers, encoded once for each deviation: as fast as copying, and no two tensors
+    are alike."""
 
     def __init__(self, seed):
         self.rng = np.random.default_rng(seed)
         self.pool = self.rng.standard_normal(CHUNK + 65521, dtype=np.float32)
+        self.encoded = {}
 
-    def take(self, n):
-        start = int(self.rng.integers(0, len(self.pool) - n + 1))
-        return self.pool[start:start + n]
+    def take(self, n, std, dtype):
+        """n numbers of that deviation as bytes of dtype; None: ones."""
+        if std is None:
+            return encode(np.ones(n, np.float32), dtype)
+        if std not in self.encoded:
+            self.encoded[std] = memoryview(encode(self.pool * np.float32(std), dtype))
+        start, size = int(self.rng.integers(0, len(self.pool) - n + 1)), DTYPES[dtype][2]
+        return self.encoded[std][start * size:(start + n) * size]
 
 
 def write_file(path, items, dtype, normals):
@@ -100,9 +116,20 @@ def write_file(path, items, dtype, normals):
             left = int(np.prod(shape))
             while left:
                 n = min(left, CHUNK)
-                f.write(encode(np.ones(n, np.float32) if std is None else normals.take(n) * np.float32(std), dtype))
+                f.write(normals.take(n, std, dtype))
                 left -= n
     return offset
+
+
+def fill_vocab(path, size):
+    """Words for the ids that a tokenizer.json lacks; no merge leads to them, so prompts do not change."""
+    if not path.exists():
+        return
+    tokenizer = json.loads(path.read_text())
+    vocab = tokenizer["model"]["vocab"]
+    have = set(vocab.values()) | {t["id"] for t in tokenizer.get("added_tokens", [])}
+    vocab.update({f"\u0120w{i}": i for i in range(size) if i not in have})  # byte-level BPE's blank before each
+    path.write_text(json.dumps(tokenizer, ensure_ascii=False))
 
 
 def split(items, dtype, shard_bytes):
@@ -126,13 +153,14 @@ def main():
                     help="model directory whose tokenizer files are copied")
     ap.add_argument("--shard-bytes", type=int, default=0, help="begin a new file beyond this size (0: one file)")
     ap.add_argument("--seed", type=int, default=1)
+    ap.add_argument("--fill-vocab", action="store_true", help="give every id of the model a text")
     args = ap.parse_args()
 
     started, out, source = time.time(), pathlib.Path(args.out), pathlib.Path(args.tokenizer)
     out.mkdir(parents=True, exist_ok=True)
     for old in out.glob("model*.safetensors*"):
         old.unlink()
-    c = dict(SHAPES[args.shape], hidden_act="silu", tie_word_embeddings=True, torch_dtype=DTYPES[args.dtype][0])
+    c = dict(tie_word_embeddings=True, hidden_act="silu", torch_dtype=DTYPES[args.dtype][0]) | SHAPES[args.shape]
     try:  # the tokenizer's own ids for the beginning and the end of a text
         given = json.loads((source / "generation_config.json").read_text())
         c |= {k: given[k] for k in ("bos_token_id", "eos_token_id") if k in given}
@@ -143,6 +171,8 @@ def main():
         json.dumps({k: c[k] for k in ("bos_token_id", "eos_token_id") if k in c}, indent=2) + "\n")
     copied = [n for n in TOKENIZER_FILES if (source / n).exists() and shutil.copy(source / n, out / n)]
 
+    if args.fill_vocab:
+        fill_vocab(out / "tokenizer.json", c["vocab_size"])
     items, normals = list(tensors(c)), Normals(args.seed)
     shards, total, where = split(items, args.dtype, args.shard_bytes), 0, {}
     for i, shard in enumerate(shards, 1):
