@@ -336,14 +336,14 @@ static status open_files(load *l, error *err) {
 
 static status run_workers(load *l, int n, error *err) {
     worker *k = mem_calloc((size_t)n, sizeof *k);
-    backend *b = l->w->b;
     size_t bytes = DEPTH * l->block_bytes;
     status st = OK;
     int started = 0;
     waker_init(&l->done);
     for (int i = 0; i < n && st == OK; i++) {
-        k[i] = (worker){.l = l, .staging_bytes = bytes};
-        st = b->v->host_alloc(b, bytes, (void **)&k[i].staging, err);
+        /* Ordinary memory: an upload from it is over when it returns, so it can be read into. */
+        k[i] = (worker){.l = l, .staging = mem_map(bytes), .staging_bytes = bytes};
+        if (!k[i].staging) st = error_set(err, ERR_NOMEM, "no memory for staging buffers");
     }
     l->n_running = st == OK ? n : 0;
     for (; st == OK && started < n; started++)
@@ -354,7 +354,7 @@ static status run_workers(load *l, int n, error *err) {
     }
     for (int i = 0; i < started; i++) pthread_join(k[i].thread, NULL);
     for (int i = 0; i < n; i++)
-        if (k[i].staging) b->v->host_free(b, k[i].staging, bytes);
+        if (k[i].staging) mem_unmap(k[i].staging, bytes);
     waker_done(&l->done);
     mem_free(k);
     return st;

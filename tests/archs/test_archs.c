@@ -199,10 +199,11 @@ static void check_hidden_case(engine *e, const char *name, const json_t *c) {
     batch_plan plan = {.n_seqs = 1, .n_tokens = n, .seqs = &s};
     forward_run(&e->f, &plan);
     forward_final(&e->f, rows, m);
+    forward_fetch_rows(&e->f, m);
     for (int32_t i = 0; i < m; i++) {
         int32_t got_n;
         float *want = read_floats(json_array_get(js_get(c, "hidden"), (size_t)i), &got_n);
-        double r = relative_error(e->f.rows + (size_t)i * (size_t)width, want, (size_t)width);
+        double r = relative_error(e->f.got.rows + (size_t)i * (size_t)width, want, (size_t)width);
         EXPECT(got_n == width && r <= LOGITS_LIMIT, "%s: hidden row %d: relative error %g", name,
                rows[i], r);
         mem_free(want);
