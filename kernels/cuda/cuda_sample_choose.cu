@@ -203,7 +203,8 @@ static __device__ __forceinline__ void keep_top_k(const sample_job *j, int32_t r
     t->least = select_edge<false>(t, bar.bin, 2, bar.above, k).bits;
 }
 
-/* The kept items' sum of units. */
+/* The kept items' sum of units. Where min_p had gather list less than the nucleus, the edge is 0
+ * here and min_p decides. */
 static __device__ __forceinline__ uint64_t keep_top_p(const sample_row *p, items *t,
                                                       uint64_t total) {
     uint64_t need = sample_mass(p->top_p, total), before;

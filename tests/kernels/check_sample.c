@@ -8,6 +8,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "kernels/sample_num.h"
 #include "tests/kernels/checkkern.h"
 
 enum { ROWS = 24, EDITS = 12 };
@@ -114,6 +115,21 @@ static sample_row random_params(check_ctx *c, int32_t width) {
                         .key = (uint64_t)(check_uniform(c) * 0x1p53) << 11 | 5};
 }
 
+/* Every third row draws from all weights; some have a weight that is min_p itself, or draw from the
+ * last ids. */
+static void make_special(check_ctx *c, const float *x, int32_t n, float max, int32_t r,
+                         sample_row *p) {
+    if (r % 3 == 0) p->given = -1, p->temperature = 1, p->top_k = 0, p->top_p = 1, p->min_p = 0;
+    if (r % 8 == 5) p->key = ~(uint64_t)0;
+    if (r % 8 != 2 || !isfinite(max)) return;
+    p->given = -1;
+    p->n_edits = 0;
+    p->mask = NULL;
+    p->temperature = 1;
+    p->min_p = sample_weight(x[check_int(c, 0, n - 1)], max, 1);
+    p->top_p = between(c, 0.5, 1);
+}
+
 static void fill_rows(check_ctx *c, rows_case *k) {
     for (int32_t r = 0; r < k->n; r++) {
         int32_t row = k->n - 1 - r;
@@ -125,6 +141,7 @@ static void fill_rows(check_ctx *c, rows_case *k) {
         p.n_logprobs = MAX(p.n_logprobs, -1);
         fill_edits(c, k, &p, r);
         fill_mask(c, k, &p, r);
+        make_special(c, x, k->width, x[k->argmax[row]], r, &p);
         k->rows[r] = p;
     }
     mat_copy(&k->before, &k->logits);
@@ -190,6 +207,51 @@ static void compare_rows(check_ctx *c, int32_t width) {
     rows_free(&k);
 }
 
+static uint64_t key_at(double u) {
+    return (uint64_t)(u * 0x1p53) << 11;
+}
+
+/* One row and keys over all of [0,1). */
+static void compare_keys(check_ctx *c, const float *x, int32_t width, const sample_row *p) {
+    rows_case k = rows_new(ROWS, width);
+    for (int32_t r = 0; r < ROWS; r++) {
+        memcpy(k.logits.p + r * k.logits.stride, x, (size_t)width * sizeof *x);
+        measure(x, width, &k.lse[r], &k.argmax[r]);
+        k.rows[r] = *p;
+        k.rows[r].row = r;
+        k.rows[r].key = key_at((r + 0.5) / ROWS);
+    }
+    sample_result *want = run_rows(c->ref, &k, 0, ROWS), *got = run_rows(c->be[0], &k, 0, ROWS);
+    compare(c, &k, want, got, 0, ROWS, " by keys");
+    fenced_free(want);
+    fenced_free(got);
+    rows_free(&k);
+}
+
+/* Edges with equals on both sides. */
+static void compare_edges(check_ctx *c) {
+    static const struct {
+        float x[5], top_p;
+        int32_t top_k;
+    } hand[] = {{{0, 0, 0, 0.5f, 0}, 0.4f, 0}, /* of the equals only id 0 is in the nucleus */
+                {{1, -0.0f, 0, 2, 0}, 1, 3},   /* all equals of the third */
+                {{1, 1, 1, 1, 1}, 0.5f, 2}};   /* top_k leaves all, top_p three */
+    sample_row p = {.given = -1, .n_logprobs = 5, .temperature = 1};
+    for (size_t i = 0; i < ARRAY_LEN(hand); i++) {
+        p.top_k = hand[i].top_k;
+        p.top_p = hand[i].top_p;
+        compare_keys(c, hand[i].x, 5, &p);
+    }
+    /* The nucleus ends among the lightest, which come first; min_p then leaves the others. */
+    float x[1200];
+    for (int32_t i = 0; i < 1200; i++) x[i] = i < 600 ? 0 : i < 1199 ? 2 : 3;
+    p.top_k = 0;
+    p.top_p = 0.9f;
+    p.min_p = sample_weight(2, 3, 1);
+    compare_keys(c, x, 1200, &p);
+    compare_keys(c, x + 590, 20, &p);
+}
+
 /* Distributions, by their definition and in double. */
 
 typedef struct one_id {
@@ -251,10 +313,6 @@ static void draw_keys(check_ctx *c, const float *x, int32_t width, const sample_
         fenced_free(out);
     }
     rows_free(&k);
-}
-
-static uint64_t key_at(double u) {
-    return (uint64_t)(u * 0x1p53) << 11;
 }
 
 /* The key in the middle of an id's part draws it; parts too small for f32 sums are left out. */
@@ -349,6 +407,7 @@ void check_sample(check_ctx *c) {
     if (!c->be[0]->v->sample) return; /* the host samples */
     for (size_t i = 0; i < ARRAY_LEN(widths); i++)
         if (!c->small || widths[i] < 10000) compare_rows(c, widths[i]);
+    compare_edges(c);
     if (c->full) {
         compare_rows(c, 151936);
         compare_rows(c, 262144);
