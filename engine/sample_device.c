@@ -21,7 +21,7 @@ typedef struct lists {
     sample_edit *edits;     /* [n_edits_max] */
     uint32_t *masks;        /* [n_masks_max][words] */
     sample_result *results; /* [n_results] */
-    char *end;
+    size_t bytes;
 } lists;
 
 struct sample_device {
@@ -39,21 +39,20 @@ struct sample_device {
     int64_t n_edits, edits_sent;
 };
 
-static void *cut(uintptr_t *at, size_t n, size_t size) {
-    void *p = (void *)*at;
+/* base NULL: only counted, in bytes. */
+static void *cut(char *base, size_t *at, size_t n, size_t size) {
+    void *p = base ? base + *at : NULL;
     *at += ALIGN_UP(n * size, (size_t)64);
     return p;
 }
 
-/* base NULL: only measured, in end. */
 static lists cut_lists(const sample_device *d, char *base) {
-    lists l;
-    uintptr_t at = (uintptr_t)base;
-    l.rows = cut(&at, (size_t)d->n_results, sizeof *l.rows);
-    l.edits = cut(&at, (size_t)d->n_edits_max, sizeof *l.edits);
-    l.masks = cut(&at, (size_t)d->n_masks_max * (size_t)d->words, sizeof *l.masks);
-    l.results = cut(&at, (size_t)d->n_results, sizeof *l.results);
-    l.end = (char *)at;
+    lists l = {0};
+    size_t *at = &l.bytes;
+    l.rows = cut(base, at, (size_t)d->n_results, sizeof *l.rows);
+    l.edits = cut(base, at, (size_t)d->n_edits_max, sizeof *l.edits);
+    l.masks = cut(base, at, (size_t)d->n_masks_max * (size_t)d->words, sizeof *l.masks);
+    l.results = cut(base, at, (size_t)d->n_results, sizeof *l.results);
     return l;
 }
 
@@ -67,7 +66,7 @@ static sample_device sized(int32_t vocab, int32_t n_results, int32_t n_rows) {
 
 size_t sample_device_bytes(int32_t vocab, int32_t n_results, int32_t n_rows) {
     sample_device d = sized(vocab, n_results, n_rows);
-    return (size_t)(uintptr_t)cut_lists(&d, NULL).end;
+    return cut_lists(&d, NULL).bytes;
 }
 
 status sample_device_new(backend *b, int32_t vocab, int32_t n_results, int32_t n_rows,

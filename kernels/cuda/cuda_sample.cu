@@ -179,26 +179,29 @@ static needs needs_of(const op_sample *a) {
     return n;
 }
 
-static void *cut(char **at, size_t n, size_t size) {
-    void *p = *at;
+/* base NULL: only counted. */
+static void *cut(char *base, size_t *at, size_t n, size_t size) {
+    void *p = base ? base + *at : NULL;
     *at += (n * size + 255) / 256 * 256;
     return p;
 }
 
-/* Scratch from base on; returns its end. */
-static char *cut_scratch(sample_job *j, const op_sample *a, const needs *n, char *base) {
-    size_t rows = (size_t)a->n_rows, cells = rows * (size_t)j->n_chunks;
-    j->saved = (float *)cut(&base, n->edits ? (size_t)a->n_edits : 0, sizeof(float));
-    j->peaks = (uint64_t *)cut(&base, n->peaks ? cells : 0, sizeof(uint64_t));
-    j->sums = (uint64_t *)cut(&base, n->sums ? cells : 0, sizeof(uint64_t));
-    j->coarse = (uint32_t *)cut(&base, n->coarse ? rows * SAMPLE_COARSE : 0, sizeof(uint32_t));
-    j->counts = (int32_t *)cut(&base, n->lists ? cells : 0, sizeof(int32_t));
-    size_t listed = n->lists ? cells * SAMPLE_SEGMENT : 0;
-    j->listed = (int32_t *)cut(&base, listed, sizeof(int32_t));
-    j->packed = (int32_t *)cut(&base, listed, sizeof(int32_t));
-    j->above = (int32_t *)cut(&base, n->described ? cells : 0, sizeof(int32_t));
-    j->best = (uint64_t *)cut(&base, n->described ? cells * SAMPLE_TOP_MAX : 0, sizeof(uint64_t));
-    return base;
+/* Scratch from base on; its bytes. */
+static size_t cut_scratch(sample_job *j, const op_sample *a, const needs *n, char *base) {
+    size_t rows = (size_t)a->n_rows, cells = rows * (size_t)j->n_chunks, at = 0;
+    size_t n_edits = n->edits ? (size_t)a->n_edits : 0, listed = n->lists ? cells : 0;
+    size_t peaks = n->peaks ? cells : 0, sums = n->sums ? cells : 0;
+    size_t coarse = n->coarse ? rows : 0, described = n->described ? cells : 0;
+    j->saved = (float *)cut(base, &at, n_edits, sizeof(float));
+    j->peaks = (uint64_t *)cut(base, &at, peaks, sizeof(uint64_t));
+    j->sums = (uint64_t *)cut(base, &at, sums, sizeof(uint64_t));
+    j->coarse = (uint32_t *)cut(base, &at, coarse, SAMPLE_COARSE * sizeof(uint32_t));
+    j->counts = (int32_t *)cut(base, &at, listed, sizeof(int32_t));
+    j->listed = (int32_t *)cut(base, &at, listed, SAMPLE_SEGMENT * sizeof(int32_t));
+    j->packed = (int32_t *)cut(base, &at, listed, SAMPLE_SEGMENT * sizeof(int32_t));
+    j->above = (int32_t *)cut(base, &at, described, sizeof(int32_t));
+    j->best = (uint64_t *)cut(base, &at, described, SAMPLE_TOP_MAX * sizeof(uint64_t));
+    return at;
 }
 
 static void launch(cuda_backend *c, const sample_job *j, const op_sample *a, const needs *n) {
@@ -235,7 +238,7 @@ void cuda_sample(backend *b, const op_sample *a) {
     CHECK(a->width > 0 && a->width <= SAMPLE_CHUNK * SAMPLE_CHUNKS_MAX);
     needs n = needs_of(a);
     sample_job j = job_of(a);
-    size_t bytes = (size_t)(cut_scratch(&j, a, &n, NULL) - (char *)NULL);
+    size_t bytes = cut_scratch(&j, a, &n, NULL);
     char *ws = (char *)cuda_scratch(c, bytes);
     if (!ws) return;
     cut_scratch(&j, a, &n, ws);
