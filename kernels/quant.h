@@ -38,6 +38,9 @@ typedef struct quant_spec {
     act_round act;
     int16_t act_zero; /* ACT_ROUND_INT8_STATIC */
     float act_scale;
+    dtype math; /* f32: products are of the values themselves. f16, bf16: the checkpoint is made for
+                 * arithmetic of that type, and a product may round code - zero, the scale, what
+                 * they make and the activations to it (then ops.def's narrow tolerance) */
 } quant_spec;
 
 static inline int32_t quant_groups(const quant_spec *q, int32_t k) {

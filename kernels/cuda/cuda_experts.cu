@@ -39,8 +39,9 @@ typedef struct table {
     void *copy; /* what it held; of a list of biases too */
     void *dev;  /* [n] gemm_w, or [n] pointers */
     size_t dev_bytes;
-    unsigned kinds; /* bit gemm_kind: some have it */
-    bool rounds;    /* some round activations */
+    unsigned kinds;    /* bit gemm_kind: some have it */
+    bool rounds;       /* some round activations */
+    bool whole_groups; /* of all int4 kinds */
 } table;
 
 struct cuda_tables {
@@ -95,11 +96,12 @@ static const table *matrices(cuda_backend *c, const wmat *w, int32_t n) {
     table *t = table_of(c, w, n, sizeof *w, sizeof(gemm_w));
     if (!t || memcmp(t->copy, w, (size_t)n * sizeof *w) == 0) return t;
     gemm_w *g = (gemm_w *)mem_calloc((size_t)n, sizeof *g);
-    t->kinds = 0, t->rounds = false;
+    t->kinds = 0, t->rounds = false, t->whole_groups = true;
     for (int32_t i = 0; i < n; i++) {
         g[i] = gemm_w_of(&w[i]);
         t->kinds |= 1u << g[i].kind;
         t->rounds |= g[i].q.act != ACT_ROUND_NONE;
+        if (g[i].is_codes) t->whole_groups &= g[i].q.group % 128 == 0;
     }
     c->base.v->upload(&c->base, t->dev, g, t->dev_bytes);
     memcpy(t->copy, w, (size_t)n * sizeof *w);
@@ -231,6 +233,7 @@ static gemm_call product_of(const run *r, const table *w, int list, int32_t n, i
     gemm_call g = {};
     g.m = r->s.n_pairs, g.n = n, g.k = k;
     g.experts = (const gemm_w *)w->dev;
+    g.whole_groups = w->whole_groups;
     g.tiles = r->s.tiles[list];
     g.n_tiles = r->s.n_tiles + list;
     g.most_tiles = gemm_row_tiles(g.m, r->a->n_experts, r->s.tokens[list]);

@@ -3,8 +3,9 @@
  *
  * Bits: f32 and quantised weights are multiplied in f32 in the order of cu_lanes.h; 16-bit ones on
  * tensor cores in the order of cuda_gemm_plan.h, with a rounded to their type (an f16 matrix so
- * turns activations beyond 65504 into infinities, as f16 inference does everywhere). Both orders
- * depend on K alone, so every plan gives a row the same bits. */
+ * turns activations beyond 65504 into infinities, as f16 inference does everywhere); int4 codes the
+ * same way where the matrix says that its arithmetic is of 16 bits. Both orders depend on K alone,
+ * so every plan gives a row the same bits. */
 #include "kernels/cuda/cu_half.h"
 #include "kernels/cuda/cuda_gemm.h"
 
@@ -17,15 +18,16 @@ extern "C" {
 gemm_w gemm_w_of(const wmat *w) {
     gemm_w g = {};
     g.dt = w->dt;
-    g.kind = gemm_kind_of(w->dt);
+    bool is_codes = dtype_kind_of(w->dt) == DTYPE_CODES;
+    g.kind = gemm_kind_of(w->dt, w->k, is_codes ? &w->q : NULL);
     g.rows = (const uint8_t *)w->data;
-    if (g.kind != GEMM_CODES) {
+    if (dtype_is_float(w->dt)) {
         g.ld = (int32_t)cuda_ld(w->dt, w->k);
         g.row_bytes = (int64_t)g.ld * (int64_t)dtype_bytes(w->dt);
         return g;
     }
     g.row_bytes = (int64_t)quant_row_bytes(w->dt, &w->q, w->k);
-    if (dtype_kind_of(w->dt) != DTYPE_CODES) return g;
+    if (!is_codes) return g;
     g.q = w->q;
     g.side = g.rows;
     g.rows += quant_side_bytes(w->dt, &w->q, w->k);
@@ -36,29 +38,35 @@ gemm_w gemm_w_of(const wmat *w) {
 /* A thread writes 16 bytes: eight columns of a row. */
 template <class H>
 static __global__ void __launch_bounds__(256)
-    round16_kernel(const float *a, int64_t stride, int32_t n_rows, int32_t k, uint16_t *to) {
+    round16_kernel(const gemm_call c, int32_t n_rows, uint16_t *to) {
+    int32_t k = c.k;
     int32_t slabs = gemm_slabs(k), chunks = slabs * (GEMM_SLAB / 8);
     int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
     if (i >= (int64_t)chunks * n_rows) return;
     int64_t r = i / chunks;
     int32_t k0 = (int32_t)(i - r * chunks) * 8;
-    const float *row = a + r * stride;
+    const float *row = c.a + r * c.a_stride;
     float v[8];
 #pragma unroll
     for (int j = 0; j < 8; j++) v[j] = k0 + j < k ? row[k0 + j] : 0;
     cu_words w = {H::pack(v[0], v[1]), H::pack(v[2], v[3]), H::pack(v[4], v[5]),
                   H::pack(v[6], v[7])};
+    if (c.interleaved)
+        w = {H::pack(v[0], v[4]), H::pack(v[1], v[5]), H::pack(v[2], v[6]), H::pack(v[3], v[7])};
     ((cu_words *)to)[i] = w;
 }
 
-void gemm_round16(cuda_backend *c, const float *a, int64_t stride, int32_t n_rows, int32_t k,
-                  gemm_kind kind, uint16_t *to) {
-    int64_t n = gemm_round_ld(k) / 8 * n_rows;
+static bool is_bf16(gemm_kind kind) {
+    return kind == GEMM_BF16 || kind == GEMM_INT4_BF16;
+}
+
+void gemm_round16(cuda_backend *c, const gemm_call *g, int32_t n_rows, uint16_t *to) {
+    int64_t n = gemm_round_ld(g->k) / 8 * n_rows;
     dim3 grid((unsigned)CEIL_DIV(n, 256)), block(256);
-    if (kind == GEMM_BF16)
-        CU_LAUNCH((round16_kernel<cu_bf16>), grid, block, 0, c->stream, a, stride, n_rows, k, to);
+    if (is_bf16(g->kind))
+        CU_LAUNCH((round16_kernel<cu_bf16>), grid, block, 0, c->stream, *g, n_rows, to);
     else
-        CU_LAUNCH((round16_kernel<cu_f16>), grid, block, 0, c->stream, a, stride, n_rows, k, to);
+        CU_LAUNCH((round16_kernel<cu_f16>), grid, block, 0, c->stream, *g, n_rows, to);
     cuda_launched(c, "gemm");
 }
 
@@ -72,53 +80,69 @@ gemm_plan gemm_choose(const cuda_backend *c, const gemm_call *g, int32_t n_exper
     return gemm_plan_of(&s);
 }
 
+/* Bytes of a row of expanded weights; rows of them that are made at once. */
+static int64_t expand_row_bytes(const gemm_call *g) {
+    return g->kind == GEMM_CODES ? cuda_ld(DT_F32, g->k) * 4 : (int64_t)g->k * 2;
+}
 static int32_t expand_rows(const gemm_call *g) {
-    int64_t row = cuda_ld(DT_F32, g->k) * 4;
-    return (int32_t)MIN(g->n, MAX(1, EXPAND_BYTES / row));
+    return (int32_t)MIN(g->n, MAX(1, EXPAND_BYTES / expand_row_bytes(g)));
+}
+static size_t round_bytes(const gemm_plan *p, const gemm_call *g, int32_t a_rows) {
+    return p->round_a ? ALIGN_UP((size_t)a_rows * (size_t)gemm_round_ld(g->k) * 2, (size_t)256) : 0;
 }
 
 size_t gemm_scratch(const gemm_plan *p, const gemm_call *g, int32_t a_rows) {
-    if (p->round_a) return (size_t)a_rows * (size_t)gemm_round_ld(g->k) * 2;
-    if (p->expand) return (size_t)expand_rows(g) * (size_t)cuda_ld(DT_F32, g->k) * 4;
-    return 0;
+    int64_t weights = p->expand ? expand_rows(g) * expand_row_bytes(g) : 0;
+    return round_bytes(p, g, a_rows) + (size_t)weights;
+}
+
+static void run(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
+    switch (p->kernel) {
+    case GEMM_LANES: gemm_lanes(c, g, p); break;
+    case GEMM_UNPACK: gemm_unpack(c, g, p); break;
+    case GEMM_SPLITS: gemm_splits_run(c, g, p); break;
+    case GEMM_INT4: gemm_int4(c, g, p); break;
+    case GEMM_TILES: gemm_tiles_run(c, g, p); break;
+    }
 }
 
 /* Expand some rows of weights, multiply, go on; launches are in order, so scratch is used again. */
 static void expand_product(cuda_backend *c, const gemm_call *all, const gemm_plan *p,
-                           float *values) {
+                           void *values) {
     int32_t step = expand_rows(all);
     for (int32_t n0 = 0; n0 < all->n; n0 += step) {
         gemm_call g = *all;
-        g.kind = GEMM_F32;
         g.n = MIN(step, all->n - n0);
         g.out = all->out + n0;
         if (g.bias) g.bias += n0;
-        gemm_expand(c, &all->w, all->k, n0, g.n, values);
         g.w = {};
         g.w.rows = (const uint8_t *)values;
-        g.w.ld = (int32_t)cuda_ld(DT_F32, all->k);
-        g.w.row_bytes = (int64_t)g.w.ld * 4;
-        gemm_lanes(c, &g, p);
+        g.w.row_bytes = expand_row_bytes(all);
+        if (all->kind == GEMM_CODES) {
+            gemm_expand(c, &all->w, all->k, n0, g.n, (float *)values);
+            g.kind = GEMM_F32;
+            g.w.ld = (int32_t)cuda_ld(DT_F32, all->k);
+        } else {
+            gemm_expand16(c, &all->w, all->k, n0, g.n, (uint16_t *)values);
+            g.kind = is_bf16(all->kind) ? GEMM_BF16 : GEMM_F16;
+            g.w.ld = all->k;
+        }
+        run(c, &g, p);
     }
 }
 
 void gemm_product(cuda_backend *c, gemm_call *g, const gemm_plan *p, int32_t a_rows,
                   void *scratch) {
     CHECK(gemm_blocks(g, p) <= INT32_MAX);
+    g->interleaved = g->kind == GEMM_INT4_F16 || g->kind == GEMM_INT4_BF16;
     if (p->round_a) {
-        gemm_round16(c, g->a, g->a_stride, a_rows, g->k, g->kind, (uint16_t *)scratch);
+        gemm_round16(c, g, a_rows, (uint16_t *)scratch);
         g->a16 = (const uint16_t *)scratch;
     }
     if (p->expand)
-        expand_product(c, g, p, (float *)scratch);
-    else if (p->kernel == GEMM_LANES)
-        gemm_lanes(c, g, p);
-    else if (p->kernel == GEMM_UNPACK)
-        gemm_unpack(c, g, p);
-    else if (p->kernel == GEMM_SPLITS)
-        gemm_splits_run(c, g, p);
+        expand_product(c, g, p, (char *)scratch + round_bytes(p, g, a_rows));
     else
-        gemm_tiles_run(c, g, p);
+        run(c, g, p);
 }
 
 void cuda_gemm(backend *b, const op_gemm *a) {
@@ -132,6 +156,7 @@ void cuda_gemm(backend *b, const op_gemm *a) {
     g.out = a->out, g.out_stride = a->out_stride;
     g.bias = a->bias;
     g.accumulate = a->accumulate;
+    g.whole_groups = g.w.q.group % 128 == 0;
     bool rounds = g.w.q.act != ACT_ROUND_NONE;
     size_t acts = rounds ? ALIGN_UP((size_t)g.m * (size_t)g.k * sizeof(float), (size_t)256) : 0;
     gemm_plan p = gemm_choose(c, &g, 0);

@@ -36,6 +36,8 @@ typedef struct gemm_call {
     const float *a;
     int64_t a_stride;
     const uint16_t *a16; /* [.., gemm_round_ld(k)] a rounded to the weights' type, or NULL */
+    bool interleaved;    /* a16 and 16-bit weights: columns within eight as cu_splits.h says */
+    bool whole_groups;   /* int4 kinds: every matrix' groups are multiples of 128 columns */
     const int32_t *a_row;
     float *out;
     int64_t out_stride;
@@ -57,17 +59,21 @@ gemm_w gemm_w_of(const wmat *w);
 void gemm_lanes(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
 void gemm_unpack(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
 void gemm_splits_run(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
+void gemm_int4(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
 void gemm_tiles_run(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
 
-/* Passes before a product. round16: n_rows rows to 16 bits. round_acts: row r of to [n_rows,k] is
- * row (a_row ? a_row[r] : r) of a, rounded as its matrix says (quant_spec.act): w, or that of
- * expert row_expert[r]. expand: rows [row0, row0+n_rows) of w to f32 [n_rows, ld of f32]. */
-void gemm_round16(cuda_backend *c, const float *a, int64_t stride, int32_t n_rows, int32_t k,
-                  gemm_kind kind, uint16_t *to);
+/* Passes before a product. round16: n_rows rows of g->a to 16 bits. round_acts: row r of to
+ * [n_rows,k] is row (a_row ? a_row[r] : r) of a, rounded as its matrix says (quant_spec.act): w, or
+ * that of expert row_expert[r]. expand: rows [row0, row0+n_rows) of w to f32 [n_rows, ld of f32].
+ * expand16: of an int4 kind to 16 bits [n_rows, k], interleaved. */
+void gemm_round16(cuda_backend *c, const gemm_call *g, int32_t n_rows, uint16_t *to);
 void gemm_round_acts(cuda_backend *c, const gemm_call *g, int32_t n_rows, const int32_t *row_expert,
                      float *to);
 void gemm_expand(cuda_backend *c, const gemm_w *w, int32_t k, int32_t row0, int32_t n_rows,
                  float *to);
+
+void gemm_expand16(cuda_backend *c, const gemm_w *w, int32_t k, int32_t row0, int32_t n_rows,
+                   uint16_t *to);
 
 /* Bytes of scratch that gemm_product needs for a plan; a has a_rows rows. */
 size_t gemm_scratch(const gemm_plan *p, const gemm_call *g, int32_t a_rows);

@@ -8,7 +8,18 @@
 
 #include "engine/base/mem.h"
 
-gemm_kind gemm_kind_of(dtype dt) {
+/* What the int4 kernels are written for: rows that begin at 16 bytes, groups that hold slabs, zeros
+ * that 16 bits keep exact. Others go by their f32 values. */
+static bool has_int4_kernel(dtype dt, int32_t k, const quant_spec *q) {
+    bool is_plain = dt == DT_INT4 && !q->has_order && q->act == ACT_ROUND_NONE;
+    if (!is_plain || (q->math != DT_F16 && q->math != DT_BF16)) return false;
+    if (q->scale_dt != DT_F16 && q->scale_dt != DT_BF16) return false;
+    if (k % 128 != 0 || q->group % GEMM_SLAB != 0) return false;
+    return q->zero >= 0 && q->zero <= 16 && quant_row_bytes(dt, q, k) % 16 == 0;
+}
+
+gemm_kind gemm_kind_of(dtype dt, int32_t k, const quant_spec *q) {
+    if (q && has_int4_kernel(dt, k, q)) return q->math == DT_F16 ? GEMM_INT4_F16 : GEMM_INT4_BF16;
     if (dtype_is_quant(dt)) return GEMM_CODES;
     return dt == DT_F16 ? GEMM_F16 : dt == DT_BF16 ? GEMM_BF16 : GEMM_F32;
 }
@@ -65,11 +76,32 @@ static gemm_plan tiles_plan(int32_t size, int32_t warps) {
     return p;
 }
 
-gemm_plan gemm_plan_of(const gemm_shape *s) {
-    int32_t rows = rows_each(s);
-    if (s->kind == GEMM_F32) return lanes_plan(rows);
-    if (s->kind == GEMM_CODES) return unpack_plan(s, rows);
+static gemm_plan half_plan(const gemm_shape *s, int32_t rows) {
     if (rows <= 32 || blocks_of(s, 64, 64) < s->n_sms) return splits_plan(s, rows);
     if (rows > 96 && blocks_of(s, 128, 128) >= s->n_sms) return tiles_plan(128, 8);
     return tiles_plan(64, 4);
+}
+
+static gemm_plan int4_plan(const gemm_shape *s, int32_t rows) {
+    gemm_plan p;
+    if (rows > 32 && s->n_experts == 0) {
+        p = half_plan(s, rows);
+        p.expand = true;
+        return p;
+    }
+    p = splits_plan(s, rows);
+    p.kernel = GEMM_INT4;
+    p.warps = MIN(p.warps, 8);
+    return p;
+}
+
+gemm_plan gemm_plan_of(const gemm_shape *s) {
+    int32_t rows = rows_each(s);
+    switch (s->kind) {
+    case GEMM_F32: return lanes_plan(rows);
+    case GEMM_CODES: return unpack_plan(s, rows);
+    case GEMM_INT4_F16:
+    case GEMM_INT4_BF16: return int4_plan(s, rows);
+    default: return half_plan(s, rows);
+    }
 }

@@ -10,7 +10,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "kernels/dtype.h"
+#include "kernels/quant.h"
 
 #ifdef __CUDACC__
 #define GEMM_BOTH static __host__ __device__ __forceinline__
@@ -19,8 +19,17 @@
 #endif
 
 /* Weights by the arithmetic they ask for. */
-typedef enum gemm_kind { GEMM_F32, GEMM_F16, GEMM_BF16, GEMM_CODES, GEMM_KINDS } gemm_kind;
-gemm_kind gemm_kind_of(dtype dt);
+typedef enum gemm_kind {
+    GEMM_F32,
+    GEMM_F16,
+    GEMM_BF16,
+    GEMM_CODES,    /* quantised, by their values in f32 */
+    GEMM_INT4_F16, /* codes of int4 in 16-bit arithmetic */
+    GEMM_INT4_BF16,
+    GEMM_KINDS
+} gemm_kind;
+/* Kind of a matrix of k columns; q: of codes, else NULL. */
+gemm_kind gemm_kind_of(dtype dt, int32_t k, const quant_spec *q);
 
 /* 16-bit products walk K in slabs of 32 columns, two tensor-core steps each. The slabs are cut into
  * at most GEMM_MAX_SPLITS ranges of neighbours; each is summed on its own, then the sums of the
@@ -44,6 +53,7 @@ typedef enum gemm_kernel {
     GEMM_LANES,  /* f32: a warp per few outputs, its lanes along K */
     GEMM_UNPACK, /* the same, of weights dequantised on the way */
     GEMM_SPLITS, /* 16 bits, few rows: the splits of K are the warps of a block */
+    GEMM_INT4,   /* the same, of packed codes */
     GEMM_TILES   /* 16 bits, many rows: tiles in shared memory */
 } gemm_kernel;
 
@@ -62,7 +72,8 @@ typedef struct gemm_plan {
     int32_t warps;            /* of a block */
     size_t smem;              /* dynamic shared memory of a block */
     bool round_a;             /* rows of a are rounded to 16 bits by a pass of their own */
-    bool expand;              /* weights become f32 by a pass of their own, then GEMM_LANES */
+    bool expand; /* weights become floats by a pass of their own before the kernel: f32, of an int4
+                  * kind 16 bits */
 } gemm_plan;
 
 gemm_plan gemm_plan_of(const gemm_shape *s);

@@ -129,7 +129,7 @@ typedef struct world {
 static world world_new(check_ctx *c, setting s) {
     int32_t mid = s.gated ? 2 * s.f : s.f;
     size_t e_count = (size_t)s.e;
-    world w = {.s = s, .x = mat_new(s.t, s.c, s.c + 3), .old = mat_new(s.t, s.c, s.c + 4)};
+    world w = {.s = s, .x = mat_new(s.t, s.c, mat_stride(s.c)), .old = mat_new(s.t, s.c, s.c + 4)};
     w.weights = mat_new(s.t, s.k, s.k);
     w.biases = mat_new(s.e, mid + s.c, mid + s.c + 1);
     mat_random(c, &w.x, 1), mat_random(c, &w.old, 1), mat_random(c, &w.biases, 0.3f);

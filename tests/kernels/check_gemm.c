@@ -15,7 +15,7 @@ typedef struct gemm_case {
 } gemm_case;
 
 static gemm_case case_new(check_ctx *c, shape s, dtype dt) {
-    gemm_case g = {.a = mat_new(s.m, s.k, s.k + 3), .w = mat_new(s.n, s.k, s.k + 1)};
+    gemm_case g = {.a = mat_new(s.m, s.k, mat_stride(s.k)), .w = mat_new(s.n, s.k, s.k + 1)};
     g.bias = mat_new(1, s.n, s.n);
     g.old = mat_new(s.m, s.n, s.n + 5);
     mat_random(c, &g.a, 1);

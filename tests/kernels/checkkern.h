@@ -47,6 +47,11 @@ typedef struct mat {
     size_t n;    /* its floats; 0: a view, without guards */
 } mat;
 mat mat_new(int32_t rows, int32_t width, int64_t stride); /* all poison: a NaN of known bits */
+/* A stride for rows of this width: rows that can begin at 16 bytes do, others do not, since kernels
+ * may treat the two differently. */
+static inline int64_t mat_stride(int32_t width) {
+    return width + (width % 4 ? 3 : 4);
+}
 void mat_free(mat *m);
 void mat_random(check_ctx *c, mat *m, float scale); /* roughly normal */
 void mat_copy(mat *to, const mat *from);            /* elements of the rows */

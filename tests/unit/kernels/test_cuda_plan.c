@@ -33,11 +33,20 @@ START_TEST(splits_of_known_widths) {
 END_TEST
 
 START_TEST(kinds_of_types) {
-    ck_assert_int_eq(gemm_kind_of(DT_F32), GEMM_F32);
-    ck_assert_int_eq(gemm_kind_of(DT_F16), GEMM_F16);
-    ck_assert_int_eq(gemm_kind_of(DT_BF16), GEMM_BF16);
-    ck_assert_int_eq(gemm_kind_of(DT_Q4_K), GEMM_CODES);
-    ck_assert_int_eq(gemm_kind_of(DT_INT4), GEMM_CODES);
+    ck_assert_int_eq(gemm_kind_of(DT_F32, 64, NULL), GEMM_F32);
+    ck_assert_int_eq(gemm_kind_of(DT_F16, 64, NULL), GEMM_F16);
+    ck_assert_int_eq(gemm_kind_of(DT_BF16, 64, NULL), GEMM_BF16);
+    ck_assert_int_eq(gemm_kind_of(DT_Q4_K, 256, NULL), GEMM_CODES);
+    quant_spec q = {.group = 128, .scale_dt = DT_F16, .zero = 8, .scale_mul = 1, .math = DT_F16};
+    ck_assert_int_eq(gemm_kind_of(DT_INT4, 1024, &q), GEMM_INT4_F16);
+    ck_assert_int_eq(gemm_kind_of(DT_INT8, 1024, &q), GEMM_CODES);
+    ck_assert_int_eq(gemm_kind_of(DT_INT4, 1024 + 128, &q), GEMM_CODES); /* 594 bytes a row */
+    q.math = DT_BF16;
+    ck_assert_int_eq(gemm_kind_of(DT_INT4, 1024, &q), GEMM_INT4_BF16);
+    q.has_order = true;
+    ck_assert_int_eq(gemm_kind_of(DT_INT4, 1024, &q), GEMM_CODES);
+    q.has_order = false, q.math = DT_F32;
+    ck_assert_int_eq(gemm_kind_of(DT_INT4, 1024, &q), GEMM_CODES);
 }
 END_TEST
 
@@ -49,10 +58,11 @@ static void check_plan(const gemm_shape *s, const gemm_plan *p) {
     for (int i = 0; i < 3 && p->kernel == GEMM_UNPACK; i++) known |= p->tokens == unpack_tokens[i];
     if (p->kernel == GEMM_LANES) known &= p->features == 32 && p->warps == 8;
     if (p->kernel == GEMM_UNPACK) known &= p->features == 16 && p->warps == 8;
-    if (p->kernel == GEMM_SPLITS) {
+    if (p->kernel == GEMM_SPLITS || p->kernel == GEMM_INT4) {
         known = p->tokens == 8 || p->tokens == 16 || (p->tokens == 32 && p->features == 32);
         known &= p->features == 16 || (p->features == 32 && p->warps <= 8);
-        known &= p->warps >= 1 && p->warps <= 16 && p->warps <= gemm_splits(s->k);
+        known &= p->warps >= 1 && p->warps <= (p->kernel == GEMM_INT4 ? 8 : 16) &&
+                 p->warps <= gemm_splits(s->k);
         known &= p->round_a || (p->tokens == 8 && s->a_aligned);
     }
     if (p->kernel == GEMM_TILES) {
@@ -62,10 +72,14 @@ static void check_plan(const gemm_shape *s, const gemm_plan *p) {
     ck_assert_msg(known, "kind=%d m=%d n=%d k=%d experts=%d: kernel %d of %dx%d, %d warps", s->kind,
                   s->m, s->n, s->k, s->n_experts, p->kernel, p->features, p->tokens, p->warps);
     ck_assert(p->smem <= 99 * 1024);
-    ck_assert(!p->expand || (s->kind == GEMM_CODES && s->n_experts == 0));
-    ck_assert((s->kind == GEMM_F32 || p->expand) == (p->kernel == GEMM_LANES));
-    ck_assert((s->kind == GEMM_CODES && !p->expand) == (p->kernel == GEMM_UNPACK));
-    ck_assert(p->tokens <= 16 || s->kind == GEMM_F16 || s->kind == GEMM_BF16);
+    bool is_int4 = s->kind == GEMM_INT4_F16 || s->kind == GEMM_INT4_BF16;
+    bool is_codes = s->kind == GEMM_CODES;
+    ck_assert(!p->expand || ((is_codes || is_int4) && s->n_experts == 0));
+    ck_assert((s->kind == GEMM_F32 || (is_codes && p->expand)) == (p->kernel == GEMM_LANES));
+    ck_assert((is_codes && !p->expand) == (p->kernel == GEMM_UNPACK));
+    ck_assert((is_int4 && !p->expand) == (p->kernel == GEMM_INT4));
+    ck_assert(!(is_int4 && p->expand) || p->round_a); /* the pass that interleaves */
+    ck_assert(p->tokens <= 16 || (s->kind != GEMM_F32 && !is_codes));
 }
 
 START_TEST(every_plan_can_be_launched) {
