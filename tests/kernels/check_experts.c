@@ -283,6 +283,89 @@ static void compare(check_ctx *c, setting s, bool special) {
     world_free(&w);
 }
 
+/* Experts of quantised matrices, one of another type than the others, are experts with the same
+ * values as f32: the same bits, since each product's are. */
+static void compare_quant(check_ctx *c, setting s, dtype dt, quant_spec spec) {
+    world w = world_new(c, s);
+    backend *b = c->be[0];
+    expert_set quant = experts_new(b, &w), values = experts_new(b, &w);
+    int32_t up_n = s.apart || !s.gated ? s.f : 2 * s.f;
+    for (int32_t e = 0; e < s.e; e++) {
+        if (e == 1) continue; /* stays f32 */
+        dtype of = e == 2 ? DT_Q8_0 : dt;
+        wmat *pairs[][2] = {{&quant.up[e], &values.up[e]},
+                            {&quant.down[e], &values.down[e]},
+                            {s.apart ? &quant.gate[e] : NULL, s.apart ? &values.gate[e] : NULL}};
+        for (int i = 0; i < 3; i++) {
+            if (!pairs[i][0]) continue;
+            wmat_free(pairs[i][0]), wmat_free(pairs[i][1]);
+            quant_wmats_new(c, b, of, spec,
+                            i == 1 ? s.c
+                            : i    ? s.f
+                                   : up_n,
+                            i == 1 ? s.f : s.c, pairs[i][0], pairs[i][1]);
+        }
+    }
+    mat want = run_experts(b, &w, &values, 0, s.t), got = run_experts(b, &w, &quant, 0, s.t);
+    mat first = run_experts(b, &w, &quant, 0, 1);
+    check_same(c, &want, 0, &got, "experts %s as f32 T=%d E=%d k=%d apart=%d", dtype_name(dt), s.t,
+               s.e, s.k, s.apart);
+    check_same(c, &want, 0, &first, "experts %s as f32 T=1 E=%d k=%d apart=%d", dtype_name(dt), s.e,
+               s.k, s.apart);
+    mat_free(&want), mat_free(&got), mat_free(&first);
+    experts_free(&quant), experts_free(&values);
+    world_free(&w);
+}
+
+static void check_quant_experts(check_ctx *c) {
+    static const dtype types[] = {DT_Q4_0, DT_Q4_K, DT_Q6_K, DT_MXFP4, DT_INT4, DT_F8_E4M3};
+    quant_spec spec = {.group = 64, .scale_dt = DT_F16, .has_zeros = true, .scale_mul = 1};
+    for (size_t i = 0; i < ARRAY_LEN(types); i++) {
+        setting s = {.t = 30,
+                     .e = 5,
+                     .k = 2,
+                     .c = 256,
+                     .f = 256,
+                     .act = ACT_SILU,
+                     .gated = true,
+                     .apart = i % 2 == 0,
+                     .bias = i % 3 == 0};
+        compare_quant(c, s, types[i], spec);
+    }
+}
+
+/* The same rounding of activations, whether by the experts or before products one by one. */
+static void check_rounding_experts(check_ctx *c) {
+    quant_spec spec = {
+        .group = 64, .scale_dt = DT_F32, .zero = 8, .scale_mul = 1, .act = ACT_ROUND_INT8_TOKEN};
+    setting s = {.t = 9, .e = 3, .k = 1, .c = 64, .f = 64, .act = ACT_RELU};
+    world w = world_new(c, s);
+    backend *b = c->be[0];
+    expert_set x = experts_new(b, &w);
+    for (int32_t e = 0; e < s.e; e++) {
+        wmat values;
+        wmat_free(&x.up[e]), wmat_free(&x.down[e]);
+        quant_wmats_new(c, b, DT_INT8, spec, s.f, s.c, &x.up[e], &values), wmat_free(&values);
+        quant_wmats_new(c, b, DT_INT8, spec, s.c, s.f, &x.down[e], &values), wmat_free(&values);
+    }
+    mat got = run_experts(b, &w, &x, 0, s.t), want = mat_new(s.t, s.c, s.c);
+    mat mid = mat_new(1, s.f, s.f), y = mat_new(1, s.c, s.c);
+    for (int32_t t = 0; t < s.t; t++) {
+        int32_t e = w.ids[t];
+        op_gemm up = {1, w.x.p + t * w.x.stride, w.x.stride, &x.up[e], NULL, mid.p, s.f, false};
+        CALL(b, gemm, &up);
+        op_act act = {s.act, false, 1, s.f, mid.p, s.f, mid.p, s.f};
+        CALL(b, act, &act);
+        op_gemm down = {1, mid.p, s.f, &x.down[e], NULL, y.p, s.c, false};
+        CALL(b, gemm, &down);
+        for (int32_t i = 0; i < s.c; i++) want.p[t * s.c + i] = w.weights.p[t] * y.p[i];
+    }
+    check_close(c, &want, &got, 1e-6, "experts of rounded activations");
+    mat_free(&got), mat_free(&want), mat_free(&mid), mat_free(&y);
+    experts_free(&x);
+    world_free(&w);
+}
+
 /* So many results that the call is cut into pieces of tokens. A device does it in 16 bits: in f32
  * an emulated one takes minutes. */
 static void check_pieces(check_ctx *c) {
@@ -334,5 +417,7 @@ void check_experts(check_ctx *c) {
             compare(c, s, false);
         }
     }
+    check_quant_experts(c);
+    check_rounding_experts(c);
     check_pieces(c);
 }

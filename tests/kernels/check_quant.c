@@ -129,6 +129,14 @@ static wmat pack_values(backend *b, const wmat *quant) {
     return w;
 }
 
+void quant_wmats_new(check_ctx *c, backend *b, dtype dt, quant_spec spec, int32_t n, int32_t k,
+                     wmat *ret_quant, wmat *ret_values) {
+    quant_case q = case_new(c, dt, spec, 1, n, k);
+    *ret_quant = pack(b, &q);
+    *ret_values = pack_values(b, ret_quant);
+    case_free(&q);
+}
+
 /* Rows [row0, row0+m); bit 0 of `how`: bias, bit 1: accumulate. */
 static mat run(backend *b, const quant_case *q, const wmat *w, int32_t row0, int32_t m, int how) {
     mat out = mat_new(m, q->n, q->old.stride);

@@ -97,6 +97,11 @@ attn_seq *seqs_dev(int32_t n, const attn_seq *seqs);
 wmat wmat_new(backend *b, const mat *w, dtype dt);
 void wmat_free(wmat *w);
 
+/* A quantised matrix of random values on fenced memory, and the same values as f32 weights. spec:
+ * of codes, read for those alone. */
+void quant_wmats_new(check_ctx *c, backend *b, dtype dt, quant_spec spec, int32_t n, int32_t k,
+                     wmat *ret_quant, wmat *ret_values);
+
 /* Tolerance of an op from ops.def: narrow where a 16-bit type takes part. */
 double check_tol(const char *op, bool narrow);
 
