@@ -1,7 +1,7 @@
 /* What the attention kernels share: the arguments of a launch, the scores, the state of a row and
  * how states are merged. Every kernel of one element type must give a row the same bits, so what
- * touches a row's numbers is here, with every rounding spelled out (cu_mul, fmaf: the compiler may
- * not contract one way in one kernel and another way in the next).
+ * touches a row's numbers is here: the compiler contracts
+ * nothing, so what is written is what every kernel does.
  *
  * The state of a row after a chunk of keys is {acc[value width], max, sum}: acc and sum relative to
  * max, which is ATTN_NONE before the first key. A key that a row does not see scores -inf and adds
@@ -12,6 +12,7 @@
 #include <math.h>
 
 #include "kernels/cuda/cu.h"
+#include "kernels/cuda/cu_half.h"
 #include "kernels/cuda/cu_num.h"
 #include "kernels/cuda/cuda_backend.h"
 
@@ -52,15 +53,6 @@ typedef struct attn_row {
     float slope;
 } attn_row;
 
-/* x * y, rounded; never part of a fused operation. */
-static __device__ __forceinline__ float cu_mul(float x, float y) {
-#ifdef PAGODA_SIMT
-    return x * y;
-#else
-    return __fmul_rn(x, y);
-#endif
-}
-
 /* 2^x to 2 units in the last place; 0 for -inf. */
 static __device__ __forceinline__ float attn_exp2(float x) {
 #ifdef PAGODA_SIMT
@@ -69,17 +61,6 @@ static __device__ __forceinline__ float attn_exp2(float x) {
     float y;
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
-#endif
-}
-
-/* Two numbers rounded to bf16, the first in the low half. */
-static __device__ __forceinline__ uint32_t attn_pack(float low, float high) {
-#ifdef PAGODA_SIMT
-    return (uint32_t)cu_to_bf16(low) | (uint32_t)cu_to_bf16(high) << 16;
-#else
-    uint32_t u;
-    asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(u) : "f"(high), "f"(low));
-    return u;
 #endif
 }
 
@@ -92,7 +73,7 @@ static __device__ __forceinline__ attn_row attn_row_of(const attn_args &a, const
     r.pos = s.pos0 + f / a.group;
     r.first = attn_first_key(a.window, r.pos);
     r.last = attn_last_key(a.window, s.prefix, r.pos);
-    if (a.slopes) r.slope = cu_mul(a.slopes[kv_head * a.group + f % a.group], a.slope_unit);
+    if (a.slopes) r.slope = a.slopes[kv_head * a.group + f % a.group] * a.slope_unit;
     return r;
 }
 
@@ -105,8 +86,9 @@ static __device__ __forceinline__ int64_t attn_row_at(const attn_args &a, int ro
 /* Element 0 of (page of key, kv head, key). The key is one that some row sees. */
 static __device__ __forceinline__ int64_t attn_key_at(const attn_args &a, const attn_seq &s,
                                                       int kv_head, int key) {
-    int64_t page = a.page_table[s.page0 + key / a.page_tokens];
-    return ((page * a.n_kv_heads + kv_head) * a.page_tokens + key % a.page_tokens) * a.width;
+    unsigned in = (unsigned)key / (unsigned)a.page_tokens;
+    int64_t page = a.page_table[s.page0 + in], at = key - (int)in * a.page_tokens;
+    return ((page * a.n_kv_heads + kv_head) * a.page_tokens + at) * a.width;
 }
 
 /* True when a product is not yet the score of every row and key of a block. */
@@ -117,7 +99,7 @@ static __device__ __forceinline__ bool attn_is_plain(const attn_args &a) {
 /* The score of a (folded) product: cap, slope, mask. */
 static __device__ __forceinline__ float attn_score(const attn_args &a, const attn_row &r, int key,
                                                    float x) {
-    if (a.cap > 0) x = cu_mul(a.cap, tanhf(x));
+    if (a.cap > 0) x = a.cap * tanhf(x);
     if (a.slopes) x = fmaf(-r.slope, fabsf((float)(r.pos - key)), x);
     return key < r.first || key > r.last ? -INFINITY : x;
 }
@@ -131,29 +113,29 @@ typedef struct attn_running {
 static __device__ __forceinline__ void attn_merge_max(attn_running *all, float unit, float max,
                                                       float sum, float *ret_old, float *ret_new) {
     float top = fmaxf(all->max, max);
-    *ret_old = attn_exp2(cu_mul(all->max - top, unit));
-    *ret_new = attn_exp2(cu_mul(max - top, unit));
+    *ret_old = attn_exp2((all->max - top) * unit);
+    *ret_new = attn_exp2((max - top) * unit);
     all->max = top;
-    all->sum = fmaf(sum, *ret_new, cu_mul(all->sum, *ret_old));
+    all->sum = fmaf(sum, *ret_new, all->sum * *ret_old);
 }
 
 static __device__ __forceinline__ float attn_merge_acc(float all, float old_factor, float acc,
                                                        float new_factor) {
-    return fmaf(acc, new_factor, cu_mul(all, old_factor));
+    return fmaf(acc, new_factor, all * old_factor);
 }
 
 /* After the last chunk: the sink of a query head joins the sum; the factor of acc for it. */
 static __device__ __forceinline__ float attn_sink(const attn_args &a, int head, attn_running *all) {
     if (!a.sinks) return 1;
     float old_factor, new_factor;
-    attn_merge_max(all, a.unit, fmaxf(cu_mul(a.sinks[head], a.slope_unit), ATTN_NONE), 1,
-                   &old_factor, &new_factor);
+    attn_merge_max(all, a.unit, fmaxf(a.sinks[head] * a.slope_unit, ATTN_NONE), 1, &old_factor,
+                   &new_factor);
     return old_factor;
 }
 
 /* out of acc; + 0 makes a negative zero positive: what other rows need may have added zeros. */
 static __device__ __forceinline__ float attn_finish(float acc, float sink_factor, float inverse) {
-    return cu_mul(cu_mul(acc, sink_factor), inverse) + 0.0f;
+    return acc * sink_factor * inverse + 0.0f;
 }
 
 /* Floats of a state: acc, max, sum, whole 16-byte pieces. */

@@ -58,14 +58,14 @@ static __device__ void exact_softmax(const attn_args &a, const attn_row *rows, i
                                      float s[EXACT_EACH], exact_lane<columns> &l) {
 #pragma unroll
     for (int i = 0; i < EXACT_EACH; i++) {
-        float x = attn_score(a, rows[i], key, cu_mul(s[i], a.fold));
+        float x = attn_score(a, rows[i], key, s[i] * a.fold);
         float max = fmaxf(l.max[i], cu_warp_max(fmaxf(x, ATTN_NONE)));
-        float down = attn_exp2(cu_mul(l.max[i] - max, a.unit));
-        s[i] = attn_exp2(cu_mul(x - max, a.unit));
+        float down = attn_exp2((l.max[i] - max) * a.unit);
+        s[i] = attn_exp2((x - max) * a.unit);
         l.max[i] = max;
         l.sum[i] = fmaf(l.sum[i], down, cu_warp_sum(s[i]));
 #pragma unroll
-        for (int c = 0; c < columns; c++) l.acc[i][c] = cu_mul(l.acc[i][c], down);
+        for (int c = 0; c < columns; c++) l.acc[i][c] *= down;
     }
 }
 

@@ -22,7 +22,7 @@ static attn_launch launch_of(int32_t width, size_t smem_max) {
     l.run = run<tiles, pairs, block_keys>;
     l.tile_rows = tiles * 16;
     l.stages = attn_group_smem(tiles, block_keys, false, width, 2) <= smem_max ? 2 : 1;
-    l.per_sm = 2;
+    l.per_sm = tiles == 1 ? 4 : 2;
     l.smem = attn_group_smem(tiles, block_keys, false, width, l.stages);
     return l;
 }

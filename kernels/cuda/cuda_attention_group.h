@@ -44,15 +44,6 @@ static __device__ __forceinline__ group_memory group_memory_of(unsigned char *at
     return m;
 }
 
-template <int block_keys, int threads, bool latent>
-static __device__ __forceinline__ void group_load(const attn_args &a, const attn_place &p, int key,
-                                                  uint16_t *stage, int ld) {
-    int steps = attn_steps(a.width);
-    attn_load_keys<block_keys, threads>(a, p, a.k, key, stage, steps);
-    if (!latent)
-        attn_load_keys<block_keys, threads>(a, p, a.v, key, stage + block_keys * ld, steps);
-}
-
 /* Scores of 16 keys for this warp's tiles of rows first, first + step, ...: s[u] of the u-th. */
 template <int tiles, int mine>
 static __device__ __forceinline__ void group_scores(const uint16_t *q, const uint16_t *k, int ld,
@@ -175,8 +166,8 @@ group_block(const attn_args &a, const attn_place &p, const group_memory &mem, co
             for (int n = 0; n < 2; n++)
                 *reinterpret_cast<uint32_t *>(mem.p + row * ld_p + group * 16 + n * 8 +
                                               lane % 4 * 2) =
-                    attn_pack(attn_exp2(s[u][n][half * 2] - max),
-                              attn_exp2(s[u][n][half * 2 + 1] - max));
+                    cu_bf16::pack(attn_exp2(s[u][n][half * 2] - max),
+                                  attn_exp2(s[u][n][half * 2 + 1] - max));
         }
     }
 #pragma unroll
@@ -201,11 +192,12 @@ static __global__ void __launch_bounds__(warps *CU_WARP) attn_group_kernel(attn_
     const int mine = (tiles + step - 1) / step;
     CU_DYN_SHARED(unsigned char, shared);
     attn_place p = attn_place_of(a, block_keys);
-    int ld = attn_ld(a.width), stage_size = block_keys * (latent ? 1 : 2) * ld;
+    int steps = attn_steps(a.width), ld = steps * 16 + 8;
+    int stage_size = block_keys * (latent ? 1 : 2) * ld;
     group_memory mem = group_memory_of<tiles, block_keys, latent>(shared, ld, a.stages);
-    group_load<block_keys, threads, latent>(a, p, p.from, mem.kv, ld);
+    attn_load_keys<block_keys, threads, !latent>(a, p, a.k, a.v, p.from, mem.kv, steps);
     cu_copy_commit();
-    attn_load_queries<tiles * 16, threads>(a, p, mem.q, attn_steps(a.width));
+    attn_load_queries<tiles * 16, threads>(a, p, mem.q, steps);
     for (int i = (int)threadIdx.x; i < tiles * 16; i += threads)
         mem.rows[i] = attn_row_of(a, p.t, p.s, p.kv_head, i);
     attn_lane<tiles, pairs> l;
@@ -222,14 +214,15 @@ static __global__ void __launch_bounds__(warps *CU_WARP) attn_group_kernel(attn_
         __syncthreads(); /* the block is there, and the one before is done with */
         int next = key + block_keys, other = a.stages == 2 ? stage ^ 1 : 0;
         if (a.stages == 2 && next < p.to) {
-            group_load<block_keys, threads, latent>(a, p, next, mem.kv + other * stage_size, ld);
+            attn_load_keys<block_keys, threads, !latent>(a, p, a.k, a.v, next,
+                                                         mem.kv + other * stage_size, steps);
             cu_copy_commit();
         }
         group_block<tiles, pairs, block_keys, warps, latent, mine>(
             a, p, mem, mem.kv + stage * stage_size, ld, key, seen_max, l);
         if (a.stages == 1 && next < p.to) {
             __syncthreads();
-            group_load<block_keys, threads, latent>(a, p, next, mem.kv, ld);
+            attn_load_keys<block_keys, threads, !latent>(a, p, a.k, a.v, next, mem.kv, steps);
             cu_copy_commit();
         }
         if (next % ATTN_CHUNK == 0 || next >= p.to)

@@ -36,11 +36,10 @@ static __device__ void batch_factors(const attn_args &a, const attn_merge &m, in
     __syncthreads();
     scan_max(top);
     float before = i == 0 ? all->max : top[i - 1];
-    old_factor[i] = attn_exp2(cu_mul(before - top[i], a.unit));
-    new_factor[i] = attn_exp2(cu_mul(max - top[i], a.unit));
+    old_factor[i] = attn_exp2((before - top[i]) * a.unit);
+    new_factor[i] = attn_exp2((max - top[i]) * a.unit);
     __syncthreads();
-    for (int j = 0; j < n; j++)
-        all->sum = fmaf(sums[j], new_factor[j], cu_mul(all->sum, old_factor[j]));
+    for (int j = 0; j < n; j++) all->sum = fmaf(sums[j], new_factor[j], all->sum * old_factor[j]);
     all->max = top[n - 1];
 }
 

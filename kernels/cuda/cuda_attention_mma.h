@@ -59,27 +59,35 @@ static __device__ __forceinline__ uint4 attn_gather(const uint16_t *from, int n)
     return make_uint4(w[0], w[1], w[2], w[3]);
 }
 
-/* Keys [key, key+block_keys) of one buffer of pages to `to`, `steps` sixteens of columns; those
- * that no row sees become zeros and are not read: a page may hold anything there. The caller
- * commits and waits. */
-template <int block_keys, int threads>
+/* Sixteen bytes of a row of pages to shared memory: columns [col, col+8), zeros where there is no
+ * row or no column. */
+static __device__ __forceinline__ void attn_load_piece(const attn_args &a, const uint16_t *row,
+                                                       bool seen, int col, uint16_t *to) {
+    bool valid = seen && col < a.width;
+    if (a.aligned)
+        cu_copy16_async(to, valid ? row + col : row, valid);
+    else
+        *reinterpret_cast<uint4 *>(to) = attn_gather(row + col, valid ? a.width - col : 0);
+}
+
+/* Keys [key, key+block_keys) of pages to `to`, `steps` sixteens of columns, and with `both` those
+ * of pages2 behind them; keys that no row sees become zeros and are not read: a page may hold
+ * anything there. The caller commits and waits. */
+template <int block_keys, int threads, bool both>
 static __device__ __forceinline__ void attn_load_keys(const attn_args &a, const attn_place &p,
-                                                      const void *pages, int key, uint16_t *to,
-                                                      int steps) {
-    int pieces = steps * 2, ld = steps * 16 + 8;
+                                                      const void *pages, const void *pages2,
+                                                      int key, uint16_t *to, int steps) {
+    int ld = steps * 16 + 8;
 #pragma unroll 2
     for (int r = (int)threadIdx.x / 8; r < block_keys; r += threads / 8) {
         bool seen = key + r >= p.key0 && key + r <= p.key1;
-        const uint16_t *row = static_cast<const uint16_t *>(pages);
-        if (seen) row += attn_key_at(a, p.s, p.kv_head, key + r);
-        for (int i = (int)threadIdx.x % 8; i < pieces; i += 8) {
-            bool valid = seen && i * 8 < a.width;
-            uint16_t *at = to + r * ld + i * 8;
-            if (a.aligned)
-                cu_copy16_async(at, valid ? row + i * 8 : row, valid);
-            else
-                *reinterpret_cast<uint4 *>(at) =
-                    attn_gather(row + i * 8, valid ? a.width - i * 8 : 0);
+        int64_t at = seen ? attn_key_at(a, p.s, p.kv_head, key + r) : 0;
+        const uint16_t *row = static_cast<const uint16_t *>(pages) + at;
+        const uint16_t *row2 = both ? static_cast<const uint16_t *>(pages2) + at : row;
+        for (int i = (int)threadIdx.x % 8; i < steps * 2; i += 8) {
+            uint16_t *piece = to + r * ld + i * 8;
+            attn_load_piece(a, row, seen, i * 8, piece);
+            if (both) attn_load_piece(a, row2, seen, i * 8, piece + block_keys * ld);
         }
     }
 }
@@ -95,10 +103,10 @@ static __device__ __forceinline__ void attn_load_queries(const attn_args &a, con
         if (r < p.t.n_f) {
             const float *q =
                 a.q + attn_row_at(a, p.s.row0, p.t.f0 + r, p.kv_head, a.q_stride, a.width);
-            if (c < a.width) x = cu_mul(q[c], a.fold);
-            if (c + 1 < a.width) y = cu_mul(q[c + 1], a.fold);
+            if (c < a.width) x = q[c] * a.fold;
+            if (c + 1 < a.width) y = q[c + 1] * a.fold;
         }
-        *reinterpret_cast<uint32_t *>(to + r * ld + c) = attn_pack(x, y);
+        *reinterpret_cast<uint32_t *>(to + r * ld + c) = cu_bf16::pack(x, y);
     }
 }
 
@@ -149,11 +157,11 @@ static __device__ __forceinline__ void attn_rescale(attn_lane<tiles, pairs> &l, 
                                                     const float down[2]) {
 #pragma unroll
     for (int e = 0; e < 4; e++) {
-        l.sum[m][e] = cu_mul(l.sum[m][e], down[e / 2]);
+        l.sum[m][e] *= down[e / 2];
 #pragma unroll
         for (int j = 0; j < pairs; j++) {
-            l.acc[m][j][0][e] = cu_mul(l.acc[m][j][0][e], down[e / 2]);
-            l.acc[m][j][1][e] = cu_mul(l.acc[m][j][1][e], down[e / 2]);
+            l.acc[m][j][0][e] *= down[e / 2];
+            l.acc[m][j][1][e] *= down[e / 2];
         }
     }
 }

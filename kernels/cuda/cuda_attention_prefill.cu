@@ -88,8 +88,8 @@ static __device__ __forceinline__ void pre_softmax(float s[PRE_TILES][PRE_KEYS /
             l.max[m][half] = max;
 #pragma unroll
             for (int n = 0; n < PRE_KEYS / 8; n++)
-                x[m][n / 2][n % 2 * 2 + half] = attn_pack(attn_exp2(s[m][n][half * 2] - max),
-                                                          attn_exp2(s[m][n][half * 2 + 1] - max));
+                x[m][n / 2][n % 2 * 2 + half] = cu_bf16::pack(
+                    attn_exp2(s[m][n][half * 2] - max), attn_exp2(s[m][n][half * 2 + 1] - max));
         }
         attn_rescale(l, m, down);
     }
@@ -145,7 +145,7 @@ static __global__ void __launch_bounds__(PRE_WARPS *CU_WARP, 2) attn_prefill_ker
     attn_row *rows = reinterpret_cast<attn_row *>(v + PRE_KEYS * ld);
     attn_place p = attn_place_of(a, PRE_KEYS);
     int row0 = (int)threadIdx.x / CU_WARP * PRE_TILES * 16;
-    attn_load_keys<PRE_KEYS, threads>(a, p, a.k, p.from, k, steps);
+    attn_load_keys<PRE_KEYS, threads, false>(a, p, a.k, NULL, p.from, k, steps);
     cu_copy_commit();
     attn_load_queries<PRE_ROWS, threads>(a, p, q, steps);
     for (int i = (int)threadIdx.x; i < PRE_ROWS; i += threads)
@@ -159,7 +159,7 @@ static __global__ void __launch_bounds__(PRE_WARPS *CU_WARP, 2) attn_prefill_ker
         bool seen = key <= w.key1 && next > w.key0;
         cu_copy_wait<0>();
         __syncthreads(); /* keys are there; the values before are done with */
-        attn_load_keys<PRE_KEYS, threads>(a, p, a.v, key, v, steps);
+        attn_load_keys<PRE_KEYS, threads, false>(a, p, a.v, NULL, key, v, steps);
         cu_copy_commit();
         uint32_t x[PRE_TILES][PRE_KEYS / 16][4];
         if (seen) {
@@ -172,7 +172,7 @@ static __global__ void __launch_bounds__(PRE_WARPS *CU_WARP, 2) attn_prefill_ker
         cu_copy_wait<0>();
         __syncthreads(); /* values are there; the keys are done with */
         if (next < p.to) {
-            attn_load_keys<PRE_KEYS, threads>(a, p, a.k, next, k, steps);
+            attn_load_keys<PRE_KEYS, threads, false>(a, p, a.k, NULL, next, k, steps);
             cu_copy_commit();
         }
         if (seen) pre_values<steps>(v, x, l);

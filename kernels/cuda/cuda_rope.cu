@@ -44,8 +44,8 @@ static __device__ __forceinline__ void store_page(void *pages, bool bf16, int64_
     }
     uint16_t *to = static_cast<uint16_t *>(pages) + at;
     if (vec == 4) {
-        uint2 two =
-            make_uint2(attn_pack(p.x[0], p.x[1 % vec]), attn_pack(p.x[2 % vec], p.x[3 % vec]));
+        uint2 two = make_uint2(cu_bf16::pack(p.x[0], p.x[1 % vec]),
+                               cu_bf16::pack(p.x[2 % vec], p.x[3 % vec]));
         *reinterpret_cast<uint2 *>(to) = two;
     } else
         *to = cu_to_bf16(p.x[0]);
@@ -67,8 +67,8 @@ static __device__ __forceinline__ void place_of(rope_style style, int half, int 
 
 static __device__ __forceinline__ void rotate_one(float *u, float *v, float cosine, float sine) {
     float x = *u, y = *v;
-    *u = fmaf(x, cosine, -cu_mul(y, sine));
-    *v = fmaf(y, cosine, cu_mul(x, sine));
+    *u = fmaf(x, cosine, -y * sine);
+    *v = fmaf(y, cosine, x * sine);
 }
 
 /* Rotate pairs j .. j+vec-1 of the head at x in place; pages not NULL: write them there as well,
