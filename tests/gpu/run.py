@@ -37,7 +37,7 @@ def kernels(place, args):
         for op in ("norm", "act", "copy_pages"):
             yield row("kernels: " + op, *place.run(cmd + ["--small", "--op", op], 120, env))
         return
-    yield row("kernels against the reference", *place.run(cmd, 120))
+    yield row("kernels against the reference", *place.run(cmd + ["--draws", "1000000"], 120))
 
 
 def families(place, args):

@@ -298,16 +298,19 @@ static void distribution(const float *x, int32_t n, const sample_row *p, one_id 
 /* The same row and parameters n times, with keys[n]. */
 static void draw_keys(check_ctx *c, const float *x, int32_t width, const sample_row *p,
                       const uint64_t *keys, int32_t n, int32_t *ret_tokens) {
-    rows_case k = rows_new(ROWS, width);
-    for (int32_t at = 0; at < n; at += ROWS) {
-        int32_t m = MIN(ROWS, n - at);
-        for (int32_t r = 0; r < m; r++) {
-            memcpy(k.logits.p + r * k.logits.stride, x, (size_t)width * sizeof *x);
-            measure(x, width, &k.lse[r], &k.argmax[r]);
-            k.rows[r] = *p;
-            k.rows[r].row = r;
-            k.rows[r].key = keys[at + r];
-        }
+    int32_t at_once = MIN(n, c->n_draws > 100000 ? 1024 : ROWS);
+    rows_case k = rows_new(MAX(at_once, 1), width);
+    for (int32_t r = 0; r < k.n; r++) {
+        memcpy(k.logits.p + r * k.logits.stride, x, (size_t)width * sizeof *x);
+        if (r == 0) measure(x, width, &k.lse[r], &k.argmax[r]);
+        k.lse[r] = k.lse[0];
+        k.argmax[r] = k.argmax[0];
+        k.rows[r] = *p;
+        k.rows[r].row = r;
+    }
+    for (int32_t at = 0; at < n; at += k.n) {
+        int32_t m = MIN(k.n, n - at);
+        for (int32_t r = 0; r < m; r++) k.rows[r].key = keys[at + r];
         sample_result *out = run_rows(c->be[0], &k, 0, m);
         for (int32_t r = 0; r < m; r++) ret_tokens[at + r] = out[r].token;
         fenced_free(out);
