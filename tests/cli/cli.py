@@ -175,9 +175,21 @@ def a_failing_device_is_status_1_and_one_sentence():
             "--max-tokens", "2"]
     for fault, text in (("mem_alloc:1", "cuda:0 refused "), ("mem_alloc:3", "GiB are free"),
                         ("host_alloc:1", "bytes of pinned memory"), ("upload:1", "in upload: "),
-                        ("embed:1", "failed in embed: "), ("norm:1", "failed in norm: ")):
+                        ("embed:1", "failed in embed: "), ("norm:1", "failed in norm: "),
+                        ("attention:3", "failed in attention: "), ("gemm:9", "failed in gemm: "),
+                        ("scratch:1", "out of memory"), ("download:1", "failed in download: ")):
         err = run(*args, rc=1, env=emulated(PAGODA_CUDA_FAULT=fault))[1]
         assert text in err and err.count("\n") == 1, (fault, err)
+
+
+@case
+def an_emulated_gpu_says_what_the_cpu_says():
+    args = ["generate", "--model", need(DEMO), "--prompt", "The", "--max-tokens", "4",
+            "--temperature", "0"]
+    assert run(*args, "--device", "auto", env=emulated())[0] == run(*args, "--device", "cpu")[0]
+    listed = run("devices", env=emulated())[0]
+    assert "cuda:0   emulated device, compute capability " in listed, listed
+    assert "no device cuda:9" in run(*args, "--device", "cuda:9", rc=1, env=emulated())[1]
 
 
 @case
