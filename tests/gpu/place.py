@@ -1,6 +1,7 @@
 """Where the programs of tests/gpu/run are, how they are started, how their output is counted."""
 import os
 import re
+import shutil
 import subprocess
 import tempfile
 import time
@@ -17,7 +18,7 @@ class Place:
         pack = args.pack or ("build-gpu-pack" if os.path.isdir("build-gpu-pack") else None)
         self.emulated = args.emulated
         self.end = time.time() + args.limit
-        self.cwd = ROOT
+        self.cwd, self.own = ROOT, []  # own: temporary folders
         self.env = dict(os.environ, PAGODA_TEST_DEVICE="cuda", CK_TIMEOUT_MULTIPLIER="30",
                         CK_FORK="no")
         self.packed = bool(pack and not args.emulated)
@@ -31,6 +32,11 @@ class Place:
                                                            "tests/simt/libpagoda_cuda_simt.so")
 
     def use_pack(self, pack):
+        archive = os.path.join(pack, "pack.tar.gz")
+        if os.path.exists(archive):
+            pack = tempfile.mkdtemp(prefix="pagoda-pack-")
+            self.own.append(pack)
+            subprocess.run(["tar", "-C", pack, "-xzf", archive], check=True)
         self.bin, self.folders = os.path.join(pack, "bin"), None
         # Of these programs alone: compilers and frameworks of this machine keep their libraries.
         self.env["LD_LIBRARY_PATH"] = os.path.join(pack, "lib")
@@ -38,6 +44,11 @@ class Place:
         data = os.path.join(pack, "data")
         if os.path.isdir(data) and not os.path.isdir("../shared/data"):
             self.cwd = beside_data(data)
+            self.own.append(os.path.dirname(self.cwd))
+
+    def done(self):
+        for folder in self.own:
+            shutil.rmtree(folder, ignore_errors=True)
 
     def program(self, name):
         folder = self.folders.get(name, "tests") if self.folders is not None else ""

@@ -196,6 +196,7 @@ def main():
         rows = run_parts(place, args)
     finally:
         args.maker.done()
+        place.done()
     passed, failed = (sum(r[k] for r in rows) for k in ("passed", "failed"))
     n = sum(r["note"].startswith("skipped") for r in rows)
     print(f"{passed} passed, {failed} failed, {n} skipped")
