@@ -118,10 +118,8 @@ static void launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
 
 template <class H, int TN, int GROUPS>
 static void launch_rows(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
-    if (p->tokens == 8 && !p->round_a)
+    if (p->tokens == 8)
         launch<H, TN, 1, false, GROUPS>(c, g, p);
-    else if (p->tokens == 8)
-        launch<H, TN, 1, true, GROUPS>(c, g, p);
     else if (p->tokens == 16)
         launch<H, TN, 2, true, GROUPS>(c, g, p);
     else

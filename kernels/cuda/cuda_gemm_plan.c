@@ -58,11 +58,12 @@ static gemm_plan unpack_plan(const gemm_shape *s, int32_t rows) {
 static gemm_plan splits_plan(const gemm_shape *s, int32_t rows) {
     gemm_plan p = {.kernel = GEMM_SPLITS};
     int32_t n_splits = gemm_splits(s->k);
-    p.tokens = rows <= 8 ? 8 : rows <= 16 ? 16 : 32;
+    /* 8 rows are read as they are, so they begin at 16 bytes; others go with those to be rounded */
+    p.tokens = rows <= 8 && s->a_aligned ? 8 : rows <= 16 ? 16 : 32;
     bool is_wide = p.tokens == 32 || blocks_of(s, 32, p.tokens) >= 2 * (int64_t)s->n_sms;
     p.features = is_wide ? 32 : 16;
     p.warps = MIN(n_splits, is_wide ? 8 : 16); /* 8 at most with 32 features */
-    p.round_a = rows > 8 || !s->a_aligned;
+    p.round_a = p.tokens > 8;
     /* a row of sums is 4 floats wider than the tile, which keeps the lanes on different banks */
     p.smem = (size_t)n_splits * (size_t)p.tokens * (size_t)(p.features + 4) * sizeof(float);
     return p;

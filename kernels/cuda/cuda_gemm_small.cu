@@ -63,10 +63,8 @@ static void launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
 
 template <class H, int TN>
 static void launch_rows(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
-    if (p->tokens == 8 && !p->round_a)
+    if (p->tokens == 8)
         launch<H, TN, 1, false>(c, g, p);
-    else if (p->tokens == 8)
-        launch<H, TN, 1, true>(c, g, p);
     else if (p->tokens == 16)
         launch<H, TN, 2, true>(c, g, p);
     else

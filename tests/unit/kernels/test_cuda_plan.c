@@ -63,7 +63,7 @@ static void check_plan(const gemm_shape *s, const gemm_plan *p) {
         known &= p->features == 16 || (p->features == 32 && p->warps <= 8);
         known &= p->warps >= 1 && p->warps <= (p->kernel == GEMM_INT4 ? 8 : 16) &&
                  p->warps <= gemm_splits(s->k);
-        known &= p->round_a || (p->tokens == 8 && s->a_aligned);
+        known &= p->round_a ? p->tokens > 8 : p->tokens == 8 && s->a_aligned;
     }
     if (p->kernel == GEMM_TILES) {
         known = p->features == p->tokens && (p->tokens == 64 || p->tokens == 128);
