@@ -1,8 +1,8 @@
 /* Products of 16-bit weights with few rows: bound by reading every weight once.
  *
  * A block owns 16 or 32 output features and up to 32 rows (cu_splits.h). With 16 warps on a
- * multiprocessor and 4 kB each under way, 64 kB are in flight there, about twice what the product
- * of bandwidth and latency asks for on an H200.
+ * multiprocessor and 4 kB each under way, 64 kB are in flight there; 4.3 TB/s over the 132 of an H200
+ * at an assumed latency of 0.8 us ask for 26 kB.
  *
  * Up to 8 rows of f32 activations are rounded in registers, so that decoding needs no launch before
  * this one; more rows are rounded by a pass before. Expected limits, not timed on a GPU: memory
