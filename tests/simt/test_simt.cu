@@ -437,12 +437,14 @@ static void bad_freed(void) {
     cudaFree(p);
     CU_LAUNCH(write_at, 1, 32, 0, 0, device_floats, p - device_floats);
 }
+#if !defined(__SANITIZE_ADDRESS__)
 static void bad_alignment(void) {
     CU_LAUNCH(read_wide, 1, 32, 0, 0, device_floats + 1, device_floats);
 }
 static void bad_index(void) {
     CU_LAUNCH(shared_index, 1, 32, 0, 0, device_floats, 20);
 }
+#endif
 static void bad_dyn_near(void) {
     CU_LAUNCH(dyn_write, 1, 1, 24, 0, 6);
 }
