@@ -46,6 +46,7 @@ static fiber_stack stacks[MAX_THREADS]; /* free ones */
 static int n_stacks;
 static fiber_context host; /* who runs the grid */
 static simt_launch *running;
+static simt_order chosen;
 static unsigned long long rng_state;
 
 static struct {
@@ -117,15 +118,17 @@ void simt_fail(const char *fmt, ...) {
 
 /* ---- Stacks ---- */
 
+/* Stacks begin at different places of their pages: else all of them share a few sets of the cache.
+ */
 static fiber_stack stack_take(void) {
+    static size_t n_made;
     if (n_stacks) return stacks[--n_stacks];
-    fiber_stack s = {nullptr, FIBER_STACK};
     char *p = (char *)mmap(nullptr, FIBER_STACK + FIBER_GUARD, PROT_READ | PROT_WRITE,
                            MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED || mprotect(p, FIBER_GUARD, PROT_NONE) != 0)
         simt_fail("there is no memory for the stack of a thread");
-    s.base = p + FIBER_GUARD;
-    return s;
+    size_t shift = n_made++ % 64 * 576;
+    return {p + FIBER_GUARD, FIBER_STACK - shift};
 }
 
 static void stack_give(fiber_stack s) {
@@ -146,9 +149,8 @@ static unsigned draw(unsigned n) {
 }
 
 static void order_fill(uint8_t *order, int n) {
-    simt_order o = settings()->order;
-    for (int i = 0; i < n; i++) order[i] = (uint8_t)(o == ORDER_REVERSE ? n - 1 - i : i);
-    if (o != ORDER_SHUFFLE) return;
+    for (int i = 0; i < n; i++) order[i] = (uint8_t)(chosen == ORDER_REVERSE ? n - 1 - i : i);
+    if (chosen != ORDER_SHUFFLE) return;
     for (int i = n - 1; i > 0; i--) {
         unsigned j = draw((unsigned)i + 1);
         uint8_t t = order[i];
@@ -163,8 +165,8 @@ static void set_ready(thread *t, thread_state s) {
 }
 
 static int lane_of(const warp *w) {
-    if (settings()->order == ORDER_FORWARD) return __builtin_ctz(w->ready);
-    if (settings()->order == ORDER_REVERSE) return 31 - __builtin_clz(w->ready);
+    if (chosen == ORDER_FORWARD) return __builtin_ctz(w->ready);
+    if (chosen == ORDER_REVERSE) return 31 - __builtin_clz(w->ready);
     for (int i = 0;; i++)
         if (w->ready >> w->order[i] & 1) return w->order[i];
 }
@@ -268,8 +270,9 @@ void simt_warp_op(simt_op *mine) {
         return;
     }
     SIMT_LANES(mask, i) {
-        if (w->ops[i]->run == mine->run && w->ops[i]->mask == mask &&
-            strcmp(w->ops[i]->name, mine->name) == 0)
+        const simt_op *o = w->ops[i];
+        if (o->run == mine->run && o->mask == mask &&
+            (o->name == mine->name || strcmp(o->name, mine->name) == 0))
             continue;
         simt_fail("%s with mask %08x: lane %u is at %s with mask %08x", mine->name, mask, i,
                   w->ops[i]->name, w->ops[i]->mask);
@@ -399,13 +402,13 @@ static void block_run(uint3 index) {
 void block_run_grid(simt_launch *l) {
     running = l;
     simt_grid_dim = l->grid, simt_block_dim = l->block;
+    chosen = settings()->order;
     rng_state = settings()->seed * 0x9e3779b97f4a7c15u + 1;
     dyn_place(l->smem);
     shared = static_shared();
-    bool reverse = settings()->order == ORDER_REVERSE;
     uint64_t n = (uint64_t)l->grid.x * l->grid.y * l->grid.z;
     for (uint64_t i = 0; i < n; i++) {
-        uint64_t at = reverse ? n - 1 - i : i, in_plane = at / l->grid.x;
+        uint64_t at = chosen == ORDER_REVERSE ? n - 1 - i : i, in_plane = at / l->grid.x;
         block_run({(unsigned)(at % l->grid.x), (unsigned)(in_plane % l->grid.y),
                    (unsigned)(in_plane / l->grid.y)});
     }

@@ -15,7 +15,7 @@
 #include <sanitizer/common_interface_defs.h>
 #define FIBER_STACK ((size_t)256 << 10)
 #else
-#define FIBER_STACK ((size_t)64 << 10)
+#define FIBER_STACK ((size_t)128 << 10)
 #endif
 #define FIBER_GUARD ((size_t)64 << 10) /* inaccessible bytes below a stack */
 
