@@ -176,6 +176,7 @@ struct simt_stream {
     bool blocking = true; /* waits for and is waited for by the legacy stream */
     simt_graph *capture = nullptr;
     simt_stream *next = nullptr;
+    int users = 1; /* the program and events that were recorded on it */
 };
 struct simt_event {
     simt_stream *stream = nullptr; /* NULL: never recorded, done */
@@ -184,6 +185,10 @@ struct simt_event {
 };
 static simt_stream legacy;
 static simt_stream *all_streams = &legacy;
+
+static void stream_drop(simt_stream *s) {
+    if (s && --s->users == 0) delete s;
+}
 
 static void run_one(simt_stream *s) {
     simt_work *w = s->first;
@@ -272,7 +277,7 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
             *p = s->next;
             break;
         }
-    delete s;
+    stream_drop(s);
     return note(cudaSuccess);
 }
 
@@ -321,6 +326,7 @@ cudaError_t cudaEventCreate(cudaEvent_t *ret) {
 cudaError_t cudaEventDestroy(cudaEvent_t e) {
     locked l;
     if (e->stream) run_until(e->stream, e->at); /* its mark is in a queue */
+    stream_drop(e->stream);
     delete e;
     return note(cudaSuccess);
 }
@@ -333,6 +339,8 @@ cudaError_t cudaEventRecord(cudaEvent_t e, cudaStream_t s) {
         clock_gettime(CLOCK_MONOTONIC, &t);
         e->ms = (double)t.tv_sec * 1e3 + (double)t.tv_nsec * 1e-6;
     });
+    stream_of(s)->users++;
+    stream_drop(e->stream);
     e->stream = stream_of(s);
     e->at = e->stream->submitted;
     return note(cudaSuccess);
@@ -631,6 +639,19 @@ static bool direction_ok(cudaMemcpyKind kind, place dst, place src) {
     return false;
 }
 
+/* Of bytes, to see that they are still the same. */
+static uint64_t sum_of(const void *p, size_t n) {
+    const unsigned char *at = (const unsigned char *)p;
+    uint64_t h = n, word;
+    for (; n >= 8; n -= 8, at += 8) {
+        memcpy(&word, at, 8);
+        h = (h ^ word) * 0x9e3779b97f4a7c15u;
+        h ^= h >> 29;
+    }
+    for (; n; n--, at++) h = (h ^ *at) * 0x100000001b3u;
+    return h;
+}
+
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind kind,
                             cudaStream_t s) {
     locked l;
@@ -646,6 +667,15 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind
         submit_call(s, [dst, staged, n] {
             copy_now(dst, staged, n);
             free(staged);
+        });
+    } else if (from == PINNED && !stream_of(s)->capture) {
+        uint64_t sum = sum_of(src, n);
+        submit_call(s, [dst, src, n, sum] {
+            if (sum_of(src, n) != sum)
+                simt_fail("pinned memory %p was changed while a copy of %zu bytes from it was "
+                          "under way",
+                          src, n);
+            copy_now(dst, src, n);
         });
     } else {
         submit_call(s, [dst, src, n] { copy_now(dst, src, n); });

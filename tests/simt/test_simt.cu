@@ -297,9 +297,10 @@ static void test_streams(void) {
     MUST(cudaMemcpyAsync(pinned, d, 32 * 4, cudaMemcpyDeviceToHost, other));
     MUST(cudaStreamSynchronize(other));
     CHECK_THAT(pinned[0] == 1.5f + 3 * 1.25f + 1);
-    MUST(cudaEventDestroy(e));
     MUST(cudaStreamDestroy(other));
     MUST(cudaStreamDestroy(s));
+    MUST(cudaEventSynchronize(e)); /* outlives its stream */
+    MUST(cudaEventDestroy(e));
     cudaFree(d), cudaFreeHost(pinned);
 }
 
@@ -471,6 +472,16 @@ static void bad_slack(void) {
     cudaFree(p);
 }
 
+static void bad_reuse(void) {
+    float *pinned;
+    cudaStream_t s;
+    cudaMallocHost(&pinned, 16);
+    cudaStreamCreate(&s);
+    pinned[0] = 1;
+    cudaMemcpyAsync(device_floats, pinned, 16, cudaMemcpyHostToDevice, s);
+    pinned[0] = 2;
+}
+
 static void must_report(const char *name, void (*bad)(void), const char *sentence) {
     int ends[2];
     char said[4096] = "";
@@ -512,6 +523,7 @@ static void test_reports(void) {
     must_report("copy", bad_copy, "not 16-byte aligned");
     must_report("row", bad_row, "is not 16-byte aligned");
     must_report("stack", bad_stack, "the thread's stack is full");
+    must_report("reuse", bad_reuse, "was changed while a copy of 16 bytes from it was under way");
     must_report("pointer", bad_pointer, "argument 0: ");
     must_report("slack", bad_slack, "byte 44 of an allocation of 40 bytes");
 #if !defined(__SANITIZE_ADDRESS__)
