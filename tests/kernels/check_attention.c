@@ -295,6 +295,10 @@ void check_attention(check_ctx *c) {
                    (setting){32, 1, r, 16, types[t], ROPE_HALF, 32, .sinks = true, .prefix = 540});
         if (c->small) continue;
         invariance(c, (setting){32, 1, 5, 16, types[t], ROPE_HALF, 32, 90, 0, true, .prefix = 600});
+        if (types[t] == DT_BF16) { /* a device has kernels by widths and numbers of rows */
+            invariance(c, (setting){128, 1, 4, 16, types[t], ROPE_HALF, 128, 0, 0, false});
+            invariance(c, (setting){256, 1, 2, 16, types[t], ROPE_HALF, 128, 300, .sinks = true});
+        }
         if (c->full) invariance(c, (setting){128, 2, 4, 16, types[t], ROPE_HALF, 128, 0, 0, false});
     }
 }
