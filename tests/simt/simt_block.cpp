@@ -22,18 +22,17 @@ dim3 simt_block_dim, simt_grid_dim;
 unsigned char *simt_dyn_shared;
 size_t simt_dyn_bytes;
 
-enum thread_state { NEW, READY, AT_BARRIER, AT_WARP, DONE };
+enum thread_state { NEW, STARTED, AT_BARRIER, DONE };
 struct thread {
     simt_self self; /* first: simt_now is a thread */
     fiber_context context;
     fiber_stack stack;
     thread_state state;
-    simt_op *op; /* AT_WARP */
     int warp, lane;
 };
 struct warp {
-    uint32_t ready;   /* lanes that can run: NEW or READY */
-    uint32_t waiting; /* lanes AT_WARP */
+    uint32_t ready;   /* lanes that can run */
+    uint32_t waiting; /* lanes at an operation of the warp: */
     simt_op *ops[32];
     uint8_t order[32]; /* in which lanes are looked at */
 };
@@ -94,7 +93,8 @@ void simt_fail(const char *fmt, ...) {
     int n_warp = 0, first_warp = -1, first_barrier = -1, first_done = -1;
     for (int i = 0; i < block.n_threads; i++) {
         thread_state s = threads[i].state;
-        if (s == AT_WARP && n_warp++ == 0) first_warp = i;
+        bool at_op = warps[i / 32].waiting >> i % 32 & 1;
+        if (at_op && n_warp++ == 0) first_warp = i;
         if (s == AT_BARRIER && first_barrier < 0) first_barrier = i;
         if (s == DONE && first_done < 0) first_done = i;
     }
@@ -106,7 +106,8 @@ void simt_fail(const char *fmt, ...) {
         snprintf(
             op, sizeof op,
             " %d wait at an operation of their warp (the first: thread %d at %s with mask %08x);",
-            n_warp, first_warp, threads[first_warp].op->name, threads[first_warp].op->mask);
+            n_warp, first_warp, warps[first_warp / 32].ops[first_warp % 32]->name,
+            warps[first_warp / 32].ops[first_warp % 32]->mask);
     if (block.n_done)
         snprintf(done, sizeof done, " %d returned (the first: thread %d);", block.n_done,
                  first_done);
@@ -158,10 +159,14 @@ static void order_fill(uint8_t *order, int n) {
     }
 }
 
-static void set_ready(thread *t, thread_state s) {
-    t->state = s;
-    warps[t->warp].ready |= 1u << t->lane;
-    block.ready_warps |= 1u << t->warp;
+static uint32_t warp_members(int w) {
+    int n = block.n_threads - w * 32;
+    return n >= 32 ? 0xffffffffu : (1u << n) - 1;
+}
+
+static void set_ready(int w, uint32_t lanes) {
+    warps[w].ready |= lanes;
+    block.ready_warps |= 1u << w;
 }
 
 static int lane_of(const warp *w) {
@@ -199,7 +204,7 @@ static void thread_main(void) {
         thread *n = take_next(t->warp);
         if (n) simt_now = &n->self;
         if (n && n->state == NEW) { /* it begins on this stack */
-            n->stack = s, n->state = READY;
+            n->stack = s, n->state = STARTED;
             continue;
         }
         if (!n && block.n_done != block.n_threads) report_stuck();
@@ -212,8 +217,8 @@ static void run_or_begin(fiber_context *from, thread *n) {
     if (n->state == NEW) {
         n->stack = stack_take();
         fiber_prepare(&n->context, n->stack, thread_main);
+        n->state = STARTED;
     }
-    n->state = READY;
     simt_now = &n->self;
     fiber_switch(from, &n->context, false);
 }
@@ -243,14 +248,10 @@ int simt_barrier(simt_barrier_kind kind, int predicate) {
                    : kind == SIMT_OR ? block.sum > 0
                                      : block.sum;
     int result = block.result;
-    for (int i = 0; i < block.n_threads; i++) set_ready(&threads[i], READY);
+    for (int i = 0; i < block.n_threads; i++) threads[i].state = STARTED;
+    for (int w = 0; w < block.n_warps; w++) set_ready(w, warp_members(w));
     wait_here(t); /* so that the order decides who goes on first */
     return result;
-}
-
-static uint32_t warp_members(int w) {
-    int n = block.n_threads - w * 32;
-    return n >= 32 ? 0xffffffffu : (1u << n) - 1;
 }
 
 void simt_warp_op(simt_op *mine) {
@@ -264,7 +265,6 @@ void simt_warp_op(simt_op *mine) {
                   mine->name, mask, block.n_threads);
     w->ops[t->lane] = mine;
     w->waiting |= 1u << t->lane;
-    t->state = AT_WARP, t->op = mine;
     if ((w->waiting & mask) != mask) {
         wait_here(t);
         return;
@@ -279,7 +279,7 @@ void simt_warp_op(simt_op *mine) {
     }
     mine->run(w->ops, mask);
     w->waiting &= ~mask;
-    SIMT_LANES(mask, i) set_ready(&threads[t->warp * 32 + (int)i], READY);
+    set_ready(t->warp, mask);
     wait_here(t);
 }
 
@@ -376,6 +376,7 @@ static void block_begin(uint3 index) {
     for (int w = 0; w < block.n_warps; w++) {
         warps[w].ready = warps[w].waiting = 0;
         order_fill(warps[w].order, 32);
+        set_ready(w, warp_members(w));
     }
     for (int i = 0; i < block.n_threads; i++) {
         thread *t = &threads[i];
@@ -384,7 +385,7 @@ static void block_begin(uint3 index) {
         t->self.thread = {u % d.x, u / d.x % d.y, u / d.x / d.y};
         t->warp = i / 32, t->lane = i % 32;
         t->stack.base = nullptr;
-        set_ready(t, NEW);
+        t->state = NEW;
     }
 }
 
