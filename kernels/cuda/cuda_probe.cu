@@ -55,6 +55,13 @@ static unsigned blocks_for(const cuda_backend *c, int64_t n) {
     return (unsigned)MAX(MIN(CEIL_DIV(n, THREADS), (int64_t)c->n_sms * BLOCKS_PER_SM), 1);
 }
 
+#ifdef PAGODA_SIMT
+/* The library would look for a device of its own, and cannot reach the memory of an emulated one.
+ */
+static status matmul(cuda_backend *c, const probe_work *w, error *err) {
+    return error_set(err, ERR_NOT_FOUND, "no cuBLASLt: the device is emulated");
+}
+#else
 static status matmul(cuda_backend *c, const probe_work *w, error *err) {
     if (!c->probes) c->probes = (struct cuda_probes *)mem_calloc(1, sizeof *c->probes);
     struct cuda_probes *p = c->probes;
@@ -62,6 +69,7 @@ static status matmul(cuda_backend *c, const probe_work *w, error *err) {
     if (!p->workspace) TRY(c->base.v->mem_alloc(&c->base, CUBLASLT_WORKSPACE, &p->workspace, err));
     return cublaslt_matmul(p->lt, c->stream, w, p->workspace, err);
 }
+#endif
 
 status cuda_probe(backend *b, const probe_work *w, error *err) {
     cuda_backend *c = cuda_of(b);
