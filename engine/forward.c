@@ -137,7 +137,6 @@ void forward_run(forward *f, const batch_plan *plan) {
     kvcache_copy(f->kv, plan->copies, plan->n_copies);
     forward_lay_out(f, plan);
     if (f->n_tokens == 0) return;
-    f->b->v->step(f->b);
     embed(f);
     for (int32_t l = 0; l < f->a->n_layers; l++) run_layer(f, l);
 }

@@ -96,11 +96,9 @@ typedef struct forward {
     size_t bytes, host_bytes;
 } forward;
 
-/* Bytes of a forward pass: fixed + per_len * max_model_len, in each memory; for a backend with
- * host memory all of it counts as dev. */
+/* Bytes of a forward pass in the backend's memory: fixed + per_len * max_model_len. */
 typedef struct forward_need {
     size_t fixed, per_len;
-    size_t host_fixed, host_per_len;
 } forward_need;
 forward_need forward_bytes(const arch *a, bool host_memory, int32_t max_tokens, int32_t max_seqs);
 /* Allocate; a, w, b, kv and the maxima are set by the caller. */

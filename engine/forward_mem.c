@@ -198,9 +198,7 @@ forward_need forward_bytes(const arch *a, bool host_memory, int32_t max_tokens, 
     for (int32_t k = 0; k < a->n_ropes; k++) tables += (size_t)a->ropes[k].dim * sizeof(float);
     /* Alignment of what is empty at length 0, and a last page that is not full. */
     size_t slack = ((size_t)a->n_ropes * 2 + 2) * 64 + (size_t)max_seqs * sizeof(int32_t);
-    forward_need n = {.fixed = dev.at + slack, .per_len = tables + table};
-    if (!host_memory) n.host_fixed = host.at + slack, n.host_per_len = tables + table;
-    return n;
+    return (forward_need){.fixed = dev.at + slack, .per_len = tables + table};
 }
 
 static void send(forward *f, void *dev, const void *host, size_t bytes) {

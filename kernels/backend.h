@@ -26,8 +26,6 @@ typedef struct backend_vtbl {
      * is host_alloc'ed: after the next download or sync); after download dst is filled. */
     void (*upload)(backend *b, void *dst, const void *src, size_t bytes);
     void (*download)(backend *b, void *dst, const void *src, size_t bytes);
-    /* The sequences of attention change from here on: what was derived from them is void. */
-    void (*step)(backend *b);
     /* Wait for all ops. The first failure of the device since it was opened, for good: the results
      * since then are worth nothing. */
     status (*sync)(backend *b, error *err);

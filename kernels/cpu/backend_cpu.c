@@ -59,8 +59,6 @@ static void cpu_copy(backend *b, void *dst, const void *src, size_t bytes) {
     memcpy(dst, src, bytes);
 }
 
-static void cpu_step(backend *b) {}
-
 static status cpu_sync(backend *b, error *err) {
     return OK;
 }
@@ -333,7 +331,6 @@ static const backend_vtbl vtbl = {
     .host_free = cpu_mem_free,
     .upload = cpu_copy,
     .download = cpu_copy,
-    .step = cpu_step,
     .sync = cpu_sync,
     .wmat_bytes = cpu_wmat_bytes,
     .wmat_init = cpu_wmat_init,

@@ -177,10 +177,6 @@ static void download(backend *b, void *dst, const void *src, size_t bytes) {
     memset(dst, 0, bytes);
 }
 
-static void step(backend *b) {
-    cuda_of(b)->step++;
-}
-
 static status sync(backend *b, error *err) {
     cuda_backend *c = cuda_of(b);
     if (cuda_ready(c)) cuda_note(c, cudaStreamSynchronize(c->stream), "the wait for its results");
@@ -234,7 +230,6 @@ static const backend_vtbl vtbl = {
     .mem_info = mem_info,
     .upload = upload,
     .download = download,
-    .step = step,
     .sync = sync,
     .wmat_bytes = wmat_bytes,
     .wmat_init = wmat_init,

@@ -28,7 +28,6 @@ typedef struct cuda_backend {
     bool sync_ops;         /* wait after every op, so that a failure names its op */
     void *ws;              /* scratch of the op under way */
     size_t ws_bytes;
-    uint64_t step; /* counts calls of step */
     struct cuda_staging *staging;
     const char *fault; /* tests: "NAME:N": the N-th use of the op or call of that name fails */
     int fault_left;

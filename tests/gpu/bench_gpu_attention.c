@@ -62,7 +62,6 @@ static void attn_case(gpu_bench *g, const attn_shape *s) {
                           .v_pages = v,
                           .kv_dt = DT_BF16,
                           .page_tokens = PAGE};
-    g->be->v->step(g->be);
     gpu_case c = {.line = s->line, .goal = s->goal, .target = s->target, .run = attn_launch};
     c.ctx = &a, c.out = out, c.n_out = rows * row;
     c.flops = 4.0 * heads * d * seen;

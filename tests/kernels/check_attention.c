@@ -116,7 +116,6 @@ static mat attend(backend *b, const world *w, const kv_state *kv, int32_t n, con
                       s->kv,
                       s->page_tokens,
                       s->sinks ? w->sinks : NULL};
-    b->v->step(b);
     CALL(b, attention, &a);
     fenced_free(dev);
     return out;

@@ -98,7 +98,6 @@ static mat attend(backend *b, const world *w, const cache *k, int32_t n, const a
                              .pages = k->pages,
                              .kv_dt = s->kv,
                              .page_tokens = s->page_tokens};
-    b->v->step(b);
     CALL(b, latent_attention, &a);
     fenced_free(dev);
     return out;
