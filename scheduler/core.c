@@ -9,7 +9,6 @@
  * earliest deadline is due (due_us, a lower bound that each sweep makes exact). */
 #include "scheduler/core.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "engine/base/check.h"
@@ -190,7 +189,6 @@ static void fail_device(core *c, const error *e) {
     c->stats.healthy = false;
     c->failure = *e;
     if (c->failure.code == OK) (void)error_set(&c->failure, ERR_DEVICE, "the device failed");
-    snprintf(c->stats.failure, sizeof c->stats.failure, "%s", c->failure.text);
     end_all(c, FINISH_ERROR, &c->failure);
 }
 
@@ -275,8 +273,8 @@ uint64_t core_n_ended(const core *c) {
     return c->n_ended;
 }
 
-const char *core_failure(const core *c) {
-    return c->stats.healthy ? NULL : c->stats.failure;
+const error *core_failure(const core *c) {
+    return c->stats.healthy ? NULL : &c->failure;
 }
 
 void core_stats(const core *c, scheduler_stats *ret) {

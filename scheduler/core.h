@@ -32,6 +32,6 @@ int32_t core_n_requests(const core *c);               /* in flight */
 uint64_t core_n_unqueued(const core *c);              /* requests that ever left the queue */
 uint64_t core_n_ended(const core *c);                 /* requests that ever ended */
 void core_stats(const core *c, scheduler_stats *ret); /* all fields but n_rejected */
-const char *core_failure(const core *c); /* what the device failed with; NULL: it is well */
+const error *core_failure(const core *c); /* what the device failed with; NULL: it is well */
 
 #endif

@@ -13,7 +13,6 @@
  * Stopping: a submit under way is counted in n_submitting; stop first closes the door, then waits
  * for that to be 0, so the last look at the inbox misses nothing. */
 #include <sched.h>
-#include <stdio.h>
 #include <string.h>
 
 #include "engine/base/check.h"
@@ -39,16 +38,17 @@ struct scheduler {
     uint64_t n_unqueued, n_ended; /* the core's counts when last looked at: engine thread */
     pthread_mutex_t stats_mu;
     scheduler_stats stats; /* as of the last step; under stats_mu */
+    error failure;         /* of the device; under stats_mu */
 };
 
 /* Whoever learns that a request failed with the device finds the scheduler unhealthy. */
 static void tell(void *ctx, request **ready, int32_t n) {
     scheduler *s = ctx;
-    const char *failure = core_failure(s->core);
+    const error *failure = core_failure(s->core);
     if (failure && atomic_exchange(&s->healthy, false)) {
         pthread_mutex_lock(&s->stats_mu);
         s->stats.healthy = false;
-        snprintf(s->stats.failure, sizeof s->stats.failure, "%s", failure);
+        s->failure = *failure;
         pthread_mutex_unlock(&s->stats_mu);
     }
     if (s->on_ready) s->on_ready(s->ctx, ready, n);
@@ -174,4 +174,12 @@ void scheduler_stats_get(scheduler *s, scheduler_stats *ret) {
     *ret = s->stats;
     pthread_mutex_unlock(&s->stats_mu);
     ret->n_rejected = atomic_load(&s->n_rejected);
+}
+
+bool scheduler_failed(scheduler *s, error *ret) {
+    pthread_mutex_lock(&s->stats_mu);
+    bool failed = !s->stats.healthy;
+    if (failed) *ret = s->failure;
+    pthread_mutex_unlock(&s->stats_mu);
+    return failed;
 }

@@ -45,8 +45,7 @@ typedef struct scheduler_stats {
     uint64_t step_tokens_total;            /* tokens computed */
     /* bit id-1 of each: adapters with a request that runs, with one that waits to start */
     uint64_t adapters_running[LIMIT_ADAPTERS / 64], adapters_waiting[LIMIT_ADAPTERS / 64];
-    bool healthy;      /* false for good after a failed device */
-    char failure[512]; /* what failed then */
+    bool healthy; /* false for good after a failed device */
 } scheduler_stats;
 
 typedef struct scheduler scheduler;
@@ -67,5 +66,7 @@ bool scheduler_drain(scheduler *s);
 void scheduler_stop(scheduler *s);
 void scheduler_free(scheduler *s); /* stops first; takes NULL */
 void scheduler_stats_get(scheduler *s, scheduler_stats *ret);
+/* Any thread: false while the device is well; else what failed is in *ret. */
+bool scheduler_failed(scheduler *s, error *ret);
 
 #endif

@@ -92,13 +92,12 @@ static int wait_for_end(serving *s) {
         int sig = next_signal(s, beat ? MIN(beat, (uint64_t)HEALTH_US) : HEALTH_US);
         if (sig == SIGTERM || sig == SIGINT) return failed_at ? EXIT_ENGINE : 0;
         if (sig == SIGHUP) reload(s);
-        scheduler_stats stats;
-        scheduler_stats_get(runtime_scheduler(s->r), &stats);
-        if (!failed_at && !stats.healthy) {
+        error failure;
+        if (!failed_at && scheduler_failed(runtime_scheduler(s->r), &failure)) {
             failed_at = clock_us();
             log_error("the engine failed: %s; the server answers 503 for %d s, then ends with "
                       "status %d",
-                      stats.failure, FAILED_US / 1000000, EXIT_ENGINE);
+                      failure.text, FAILED_US / 1000000, EXIT_ENGINE);
             notify_status("the engine failed");
         }
         if (failed_at && clock_us() - failed_at >= FAILED_US) return EXIT_ENGINE;
