@@ -111,6 +111,33 @@ static status open_cuda(int index, backend **ret, error *err) {
     return p->open(index, ret, err);
 }
 
+bool device_signs(const char *root) {
+    static const char *const signs[] = {
+        "/dev/nvidiactl", "/proc/driver/nvidia",      "/dev/dxg",
+        "/dev/nvmap",     "/usr/bin/nvidia-modprobe", /* makes the first two when a program asks for
+                                                         a device */
+    };
+    char path[PATH_BYTES];
+    for (size_t i = 0; i < ARRAY_LEN(signs); i++) {
+        snprintf(path, sizeof path, "%s%s", root, signs[i]);
+        if (access(path, F_OK) == 0) return true;
+    }
+    return false;
+}
+
+/* The first GPU where nobody asked for one: the plugin is opened, and the driver inside it, only
+ * where a device may be. What says so first costs microseconds, the driver much more. */
+static status open_any(backend **ret, error *err) {
+    char path[PATH_BYTES];
+    const char *named = getenv("PAGODA_CUDA_LIBRARY");
+    TRY(find_plugin(path, sizeof path, err));
+    if (!(named && *named) && !device_signs(""))
+        return error_set(err, ERR_UNAVAILABLE,
+                         "no CUDA device: there is no /dev/nvidiactl, nor any other sign of an "
+                         "NVIDIA driver");
+    return open_cuda(0, ret, err);
+}
+
 status device_open(const device_options *o, backend **ret, error *err) {
     kind k = AUTO;
     int index = 0;
@@ -119,7 +146,7 @@ status device_open(const device_options *o, backend **ret, error *err) {
     if (k == CUDA) return open_cuda(index, ret, err);
     bool isa_named = o->cpu.isa && strcmp(o->cpu.isa, "auto") != 0;
     if (k == AUTO && !isa_named) {
-        if (open_cuda(0, ret, &why) == OK) return OK;
+        if (open_any(ret, &why) == OK) return OK;
         if (o->note) strbuf_addf(o->note, "running on the CPU: %s", why.text);
     }
     return backend_cpu_open(&o->cpu, ret, err);

@@ -3,6 +3,8 @@
 #include <check.h>
 #include <jansson.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 #include "engine/base/file.h"
 #include "engine/base/json.h"
@@ -104,6 +106,41 @@ START_TEST(test_auto) {
 }
 END_TEST
 
+/* A directory with an empty file of that path below it. */
+static bool signs_of(const char *folder, const char *file) {
+    char root[] = "/tmp/pagoda-signs-XXXXXX", path[4096];
+    ck_assert_ptr_nonnull(mkdtemp(root));
+    bool before = device_signs(root);
+    for (const char *end = folder; *end; end++) { /* its folders, one by one */
+        if (end[1] != '/' && end[1] != 0) continue;
+        snprintf(path, sizeof path, "%s%.*s", root, (int)(end + 1 - folder), folder);
+        ck_assert_int_eq(mkdir(path, 0700), 0);
+    }
+    snprintf(path, sizeof path, "%s%s/%s", root, folder, file);
+    fclose(fopen(path, "w"));
+    bool after = device_signs(root);
+    unlink(path);
+    for (int depth = (int)strlen(folder); depth > 0; depth--) {
+        if (folder[depth] != '/' && folder[depth] != 0) continue;
+        snprintf(path, sizeof path, "%s%.*s", root, depth, folder);
+        rmdir(path);
+    }
+    rmdir(root);
+    ck_assert(!before);
+    return after;
+}
+
+START_TEST(test_signs) {
+    ck_assert(signs_of("/dev", "nvidiactl"));
+    ck_assert(signs_of("/dev", "dxg"));
+    ck_assert(signs_of("/dev", "nvmap"));
+    ck_assert(signs_of("/proc/driver", "nvidia"));
+    ck_assert(signs_of("/usr/bin", "nvidia-modprobe"));
+    ck_assert(!signs_of("/dev", "null"));
+    ck_assert(!signs_of("/proc/driver", "rtc"));
+}
+END_TEST
+
 START_TEST(test_list) {
     strbuf out = {0};
     plugin("libfake_good.so");
@@ -140,6 +177,7 @@ int main(void) {
     tcase_add_test(t, test_no_plugin);
     tcase_add_test(t, test_other_builds);
     tcase_add_test(t, test_auto);
+    tcase_add_test(t, test_signs);
     tcase_add_test(t, test_list);
     suite_add_tcase(s, t);
     SRunner *r = srunner_create(s);
