@@ -3,7 +3,11 @@
  * simulator's fake one are all steppers.
  *
  * A step computes, for each listed sequence, tokens [pos, pos+n_tokens) of ids, writes their keys
- * and values into the sequence's pages, and, where asked, samples the token that follows. */
+ * and values into the sequence's pages, and, where asked, samples the token that follows.
+ *
+ * Steps are launched and collected apart, so that a device computes one while the host plans the
+ * next. They take effect in the order of their launches, whole steps one after the other: a page
+ * that a step in flight reads or writes may be given to another sequence by the next plan. */
 #ifndef ENGINE_BATCH_H
 #define ENGINE_BATCH_H
 
@@ -63,11 +67,16 @@ typedef enum pool_kind { POOL_LAST, POOL_FIRST, POOL_MEAN } pool_kind;
  * prompt of n tokens begins with vocab, vocab+1, ..., vocab+n-1. They take cache positions like any
  * other token, are never sampled, and prompt_out has no entry for them. */
 typedef struct batch_seq {
-    const int32_t *ids;   /* [>= pos+n_tokens]: all known ids from position 0 */
-    int32_t n_known;      /* prompt + generated so far */
-    int32_t n_prompt;     /* of them: prompt */
-    int32_t pos;          /* first position to compute = tokens already in the cache */
-    int32_t n_tokens;     /* >= 1 */
+    const int32_t *ids; /* [>= pos+n_tokens]: all known ids from position 0 */
+    int32_t n_known;    /* prompt + generated so far */
+    int32_t n_prompt;   /* of them: prompt */
+    int32_t pos;        /* first position to compute = tokens already in the cache */
+    int32_t n_tokens;   /* >= 1 */
+    /* fed: the last known id, ids[pos], is the token that sequence `feed` of the plan launched just
+     * before samples, whose results are not collected yet; n_tokens is 1. Where that one failed its
+     * place is taken by any token, and the result here is worth nothing. */
+    bool fed;
+    int32_t feed;
     const int32_t *pages; /* [ceil((pos+n_tokens)/page_tokens)] */
     bool sample;          /* the last row's logits give the next token */
     int32_t choice;       /* index of the choice within its request: part of the random key */
@@ -103,9 +112,16 @@ typedef struct step_result {
 
 typedef struct stepper {
     void *self;
-    /* Compute one step; result arrays are the caller's. A failure is the device's: all sequences
-     * of the plan are lost. Called from one thread. */
-    status (*step)(void *self, const batch_plan *plan, step_result *ret, error *err);
+    int32_t depth; /* most steps in flight: launched, not yet collected; >= 1 */
+    /* Start a step, after those in flight. The plan, and all that it points to, stays as it is
+     * until the step is collected, but for the ids of fed tokens: the caller writes them when it
+     * has collected the step that sampled them, before it calls launch or collect again.
+     * collect waits for the oldest step in flight and gives its results; the arrays are the
+     * caller's. A failure of either is the device's, for good: all sequences of all steps are
+     * lost. A step whose launch failed is not in flight; the others still have to be collected
+     * (which may fail, too). Called from one thread. */
+    status (*launch)(void *self, const batch_plan *plan, error *err);
+    status (*collect)(void *self, step_result *ret, error *err);
     int32_t page_tokens;   /* S */
     int32_t n_pages;       /* P: ids 0 .. P-1 */
     int32_t max_tokens;    /* most tokens in one step */
@@ -119,6 +135,13 @@ typedef struct stepper {
      * later under an old id). NULL: one class. Any thread; the adapter stays loaded meanwhile. */
     uint64_t (*kv_class)(void *self, int32_t n_prompt, int32_t max_len, int32_t adapter);
 } stepper;
+
+/* One step by itself, with nothing in flight before and after. */
+NODISCARD static inline status stepper_run(const stepper *s, const batch_plan *plan,
+                                           step_result *ret, error *err) {
+    TRY(s->launch(s->self, plan, err));
+    return s->collect(s->self, ret, err);
+}
 
 /* What a loaded adapter tells of itself. */
 typedef struct adapter_info {

@@ -363,7 +363,9 @@ static uint64_t engine_kv_class(void *self, int32_t n_prompt, int32_t max_len, i
 stepper engine_stepper(engine *e) {
     CHECK(e->loaded);
     return (stepper){.self = e,
-                     .step = engine_step,
+                     .depth = 1,
+                     .launch = engine_launch,
+                     .collect = engine_collect,
                      .page_tokens = e->kv.page_tokens,
                      .n_pages = e->kv.n_pages,
                      .max_tokens = e->max_tokens,

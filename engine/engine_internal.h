@@ -27,7 +27,8 @@ struct engine {
     sample_device *device_sampler; /* NULL: the backend has no op for it */
     int32_t max_tokens, max_seqs;
     bool loaded;
-    bool config_only; /* plan_only of a directory without weights */
+    bool config_only;            /* plan_only of a directory without weights */
+    const batch_plan *step_plan; /* step.c: in flight */
     /* step.c: rows of the step whose logits are needed */
     struct row_task *tasks; /* [n_tasks_max] */
     int32_t n_tasks_max;
@@ -52,6 +53,7 @@ void engine_adapters_done(engine *e);
 /* The pooled hidden states that sequences of the plan want; after forward_run. */
 void engine_pool(engine *e, const batch_plan *plan, step_result *ret);
 
-status engine_step(void *self, const batch_plan *plan, step_result *ret, error *err);
+status engine_launch(void *self, const batch_plan *plan, error *err);
+status engine_collect(void *self, step_result *ret, error *err);
 
 #endif

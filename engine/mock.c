@@ -13,7 +13,8 @@
 struct mock {
     mock_options o;
     int32_t *text, *words;
-    uint64_t *slots; /* [P,S] digests */
+    uint64_t *slots;        /* [P,S] digests */
+    const batch_plan *plan; /* in flight */
     int64_t n_steps;
 };
 
@@ -106,8 +107,18 @@ static void sleep_for(const mock *m, int32_t n_tokens) {
     nanosleep(&t, NULL);
 }
 
-static status mock_step(void *self, const batch_plan *plan, step_result *ret, error *err) {
+static status mock_launch(void *self, const batch_plan *plan, error *err) {
     mock *m = self;
+    CHECK(!m->plan);
+    m->plan = plan;
+    return OK;
+}
+
+static status mock_collect(void *self, step_result *ret, error *err) {
+    mock *m = self;
+    const batch_plan *plan = m->plan;
+    CHECK(plan);
+    m->plan = NULL;
     CHECK(plan->n_seqs <= m->o.max_seqs);
     CHECK(plan->n_tokens <= m->o.max_tokens);
     size_t page = (size_t)m->o.page_tokens;
@@ -170,7 +181,9 @@ static uint64_t mock_kv_class(void *self, int32_t n_prompt, int32_t max_len, int
 
 stepper mock_stepper(mock *m) {
     return (stepper){.self = m,
-                     .step = mock_step,
+                     .depth = 1,
+                     .launch = mock_launch,
+                     .collect = mock_collect,
                      .page_tokens = m->o.page_tokens,
                      .n_pages = m->o.n_pages,
                      .max_tokens = m->o.max_tokens,

@@ -84,9 +84,18 @@ static void take_results(engine *e, const batch_plan *plan, int32_t n, step_resu
     }
 }
 
-status engine_step(void *self, const batch_plan *plan, step_result *ret, error *err) {
+status engine_launch(void *self, const batch_plan *plan, error *err) {
     engine *e = self;
-    CHECK(e->loaded);
+    CHECK(e->loaded && !e->step_plan);
+    e->step_plan = plan;
+    return OK;
+}
+
+status engine_collect(void *self, step_result *ret, error *err) {
+    engine *e = self;
+    const batch_plan *plan = e->step_plan;
+    CHECK(plan);
+    e->step_plan = NULL;
     forward_run(&e->f, plan);
     for (int32_t i = 0; i < plan->n_seqs; i++) ret->seq_status[i] = OK;
     engine_pool(e, plan, ret);

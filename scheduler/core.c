@@ -203,7 +203,7 @@ static void run_plan(core *c) {
     error e = {0};
     for (int32_t i = 0; i < c->plan.n_seqs; i++) c->result.seq_status[i] = OK;
     uint64_t start = c->now_us;
-    status st = c->step.step(c->step.self, &c->plan, &c->result, &e);
+    status st = stepper_run(&c->step, &c->plan, &c->result, &e);
     c->now_us = clock_now_us(c->o.clock);
     c->stats.step_us_total += c->now_us - MIN(start, c->now_us);
     c->stats.n_steps++;

@@ -17,10 +17,17 @@ enum { S = 16, VOCAB = 32000, REQUESTS = 1500, SEQS = 256, STEP_US = 3000, TOKEN
 typedef struct model {
     uint64_t n_drawn, us;
     int32_t n_ended;
+    const batch_plan *plan;
 } model;
 
-static status model_step(void *self, const batch_plan *plan, step_result *ret, error *err) {
+static status model_launch(void *self, const batch_plan *plan, error *err) {
+    ((model *)self)->plan = plan;
+    return OK;
+}
+
+static status model_collect(void *self, step_result *ret, error *err) {
     model *m = self;
+    const batch_plan *plan = m->plan;
     m->us += STEP_US + (uint64_t)TOKEN_US * (uint64_t)plan->n_tokens;
     for (int32_t i = 0; i < plan->n_seqs; i++)
         if (plan->seqs[i].sample) ret->out[i].token = (int32_t)(++m->n_drawn * 2654435761u % VOCAB);
@@ -55,7 +62,9 @@ static void submit(core *c, uint64_t id) {
 static void bench(admit_mode admit, int32_t n_pages) {
     model m = {0};
     stepper st = {.self = &m,
-                  .step = model_step,
+                  .depth = 1,
+                  .launch = model_launch,
+                  .collect = model_collect,
                   .page_tokens = S,
                   .n_pages = n_pages,
                   .max_tokens = 2048,

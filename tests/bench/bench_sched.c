@@ -23,10 +23,21 @@ static uint64_t cpu_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
-static status null_step(void *self, const batch_plan *plan, step_result *ret, error *err) {
-    uint64_t *n = self;
-    for (int32_t i = 0; i < plan->n_seqs; i++)
-        if (plan->seqs[i].sample) ret->out[i].token = (int32_t)(++*n * 2654435761u % VOCAB);
+typedef struct null {
+    const batch_plan *plan; /* in flight */
+    uint64_t n_tokens;
+} null;
+
+static status null_launch(void *self, const batch_plan *plan, error *err) {
+    ((null *)self)->plan = plan;
+    return OK;
+}
+
+static status null_collect(void *self, step_result *ret, error *err) {
+    null *n = self;
+    for (int32_t i = 0; i < n->plan->n_seqs; i++)
+        if (n->plan->seqs[i].sample)
+            ret->out[i].token = (int32_t)(++n->n_tokens * 2654435761u % VOCAB);
     return OK;
 }
 
@@ -62,11 +73,14 @@ typedef struct load {
 } load;
 
 static void bench(const load *l, int32_t n_seqs, int32_t n_steps) {
-    uint64_t n = 0, id = 0, total_ns = 0, worst_ns = 0;
+    null n = {0};
+    uint64_t id = 0, total_ns = 0, worst_ns = 0;
     int32_t n_ended = 0, n_live = 0;
     int32_t per_seq = (l->n_prompt + l->max_tokens) / S + 2 + (l->blocks ? LONG / S / n_seqs : 0);
     stepper st = {.self = &n,
-                  .step = null_step,
+                  .depth = 1,
+                  .launch = null_launch,
+                  .collect = null_collect,
                   .page_tokens = S,
                   .n_pages = n_seqs * per_seq,
                   .max_tokens = 8192,

@@ -108,7 +108,7 @@ status run_batch(engine *e, run_seq *seqs, int32_t n, run_options o, error *err)
         }
         if (!waiting) break;
         step_result r = {out, seq_status};
-        st = s.step(s.self, &plan, &r, err);
+        st = stepper_run(&s, &plan, &r, err);
         for (int32_t k = 0; st == OK && k < plan.n_seqs; k++) {
             st = seq_status[k];
             if (st == OK) apply(&seqs[who[k]], &v[who[k]], &list[k], &out[k]);

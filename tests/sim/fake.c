@@ -111,9 +111,18 @@ static void trace(fake *f, const batch_plan *plan) {
     f->trace = h;
 }
 
-static status fake_step(void *self, const batch_plan *plan, step_result *ret, error *err) {
+static status fake_launch(void *self, const batch_plan *plan, error *err) {
     fake *f = self;
+    if (f->plan) WRONG(f, "more steps in flight than one");
+    f->plan = plan;
+    return OK;
+}
+
+static status fake_collect(void *self, step_result *ret, error *err) {
+    fake *f = self;
+    const batch_plan *plan = f->plan;
     int32_t n_tokens = 0;
+    f->plan = NULL;
     trace(f, plan);
     f->n_steps++;
     f->n_tokens += (uint64_t)plan->n_tokens;
@@ -144,7 +153,9 @@ static status fake_step(void *self, const batch_plan *plan, step_result *ret, er
 
 stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_model_len) {
     return (stepper){.self = f,
-                     .step = fake_step,
+                     .depth = 1,
+                     .launch = fake_launch,
+                     .collect = fake_collect,
                      .page_tokens = f->page_tokens,
                      .n_pages = f->n_pages,
                      .max_tokens = max_tokens,

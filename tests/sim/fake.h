@@ -16,6 +16,7 @@ typedef struct fake {
     uint64_t *slots;   /* [n_pages * page_tokens] */
     int32_t (*refs)(void *ctx, int32_t page); /* NULL: writes are not checked */
     void *ctx;
+    const batch_plan *plan; /* in flight */
     uint64_t n_steps, n_tokens, n_copies;
     uint64_t trace; /* hash of every plan so far */
     /* Faults: asked before each step / for each sequence; may be NULL. */

@@ -431,7 +431,8 @@ START_TEST(not_finite_fails_alone) {
         sample_out out[2];
         status each[2];
         step_result r = {out, each};
-        ck_assert_int_eq(engine_stepper(e).step(e, &plan, &r, &err), OK);
+        stepper st = engine_stepper(e);
+        ck_assert_int_eq(stepper_run(&st, &plan, &r, &err), OK);
         ck_assert_int_eq(each[0], OK);
         ck_assert_int_eq(each[1], ERR_INTERNAL);
         engine_free(e);

@@ -21,7 +21,7 @@ static status run_one(mock *m, batch_seq s, sample_out *out, error *err) {
     status seq = OK;
     batch_plan plan = {.n_seqs = 1, .n_tokens = s.n_tokens, .seqs = &s};
     step_result r = {.out = out, .seq_status = &seq};
-    return st.step(st.self, &plan, &r, err);
+    return stepper_run(&st, &plan, &r, err);
 }
 
 START_TEST(chunks_and_pages_do_not_matter) {
