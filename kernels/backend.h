@@ -47,6 +47,9 @@ typedef struct backend_vtbl {
                        void *data);
     void (*quant_pack)(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows);
     void (*quant_side)(backend *b, wmat *w, const int32_t *order, const float *table);
+    /* What gemm and experts make of rows of `a` before they multiply them by w: a product of rows
+     * that are stored so is the same to the bit, and quicker. DT_F32: nothing. NULL: never. */
+    dtype (*feed_dt)(backend *b, const wmat *w);
     const struct measure *measure; /* measure.h; NULL: the host's clock is good enough */
 #define OP(name, tol32, tol16, what) void (*name)(backend * b, const op_##name *a);
 #include "kernels/ops.def"

@@ -8,6 +8,16 @@
  * elements where rows may be part of a wider buffer. Pointers are borrowed for the call; those to
  * data point into memory of the backend (backend.h), those marked "host" into ordinary memory.
  *
+ * Rows that feed a product may be stored as that product would round them (backend.h: feed_dt),
+ * which takes fewer bytes and changes no bit of what the product gives. `void *` with a type beside
+ * it (0: f32) are such rows:
+ *   F32, F16, BF16  the f32 result, rounded to nearest even
+ *   I8, F8_E4M3     codes with a scale for each row: s = max|x| / 127 or / 448, code = round(x / s)
+ *                   to the nearest even, the value is code * s: for I8 that of quant_round_acts. A
+ *                   row of zeros has the scale 0; one with an infinity or a NaN the scale NaN, and
+ *                   the codes 0. Rows begin at 16 bytes, strides are multiples of 16, and the bytes
+ *                   behind the last column are 0 up to the next multiple of 16.
+ *
  * Determinism: the result of a row depends on that row's own data only, bit for bit: never on the
  * number of other rows in the call, on threads, or on where a chunk of a prompt begins. */
 #ifndef KERNELS_OPS_H
@@ -58,23 +68,28 @@ typedef struct op_norm {
     const float *weight; /* [width] or [groups,width], or NULL for none */
     const float *bias;   /* as weight, or NULL */
     float eps;
-    float *out; /* may be x */
+    void *out; /* may be x where it is f32 */
     int64_t out_stride;
     int64_t weight_stride; /* between the weights of neighbouring groups; 0: one for all */
+    dtype out_dt;          /* codes: n_groups is 1 */
+    float *out_scale;      /* [rows] of codes, else not read */
 } op_norm;
 
 /* out[m,n] = sum_k a[m,k] * w[n,k] (+ bias[n]) (+ out[m,n] before, if accumulate).
  * bf16 weights: a row may round `a` to bf16 first (f32 accumulation); f32 weights: all in f32.
- * Quantised weights: their values by quant.h, all in f32, of `a` rounded as w->q.act says. */
+ * Quantised weights: their values by quant.h, all in f32, of `a` rounded as w->q.act says; not
+ * again where `a` is codes. */
 typedef struct op_gemm {
     int32_t m;
-    const float *a; /* [M,K] */
+    const void *a; /* [M,K] of a_dt */
     int64_t a_stride;
     const wmat *w;
     const float *bias; /* [N] or NULL */
     float *out;        /* [M,N] */
     int64_t out_stride;
     bool accumulate;
+    dtype a_dt;           /* f32, f16, bf16, i8, f8_e4m3 */
+    const float *a_scale; /* [M] of codes */
 } op_gemm;
 
 /* Pairs of a head's first rope_dim elements that are rotated together, pair j by the angle whose
@@ -133,7 +148,7 @@ typedef struct op_attention {
     int32_t n_heads, n_kv_heads, head_dim;
     const float *q; /* row t at q + t*q_stride, [H,D] */
     int64_t q_stride;
-    float *out; /* [T,H*D], may not overlap q */
+    void *out; /* [T,H*D] of out_dt, may not overlap q */
     int64_t out_stride;
     float scale, softcap;
     int32_t window;
@@ -142,6 +157,7 @@ typedef struct op_attention {
     dtype kv_dt;
     int32_t page_tokens; /* a multiple of 16 */
     const float *sinks;  /* [H] or NULL */
+    dtype out_dt;        /* f32, f16, bf16 */
 } op_attention;
 
 /* Attention with a compressed cache (MLA in its absorbed form): one row of L+R elements per token
@@ -174,12 +190,13 @@ typedef struct op_latent_attention {
     int32_t n_heads, latent, rope_dim; /* rope_dim even */
     const float *q;                    /* row t at q + t*q_stride, [H,L+R] */
     int64_t q_stride;
-    float *out; /* row t at out + t*out_stride, [H,L]; may not overlap q */
+    void *out; /* row t at out + t*out_stride, [H,L] of out_dt; may not overlap q */
     int64_t out_stride;
     float scale;
     const void *pages;
     dtype kv_dt;
     int32_t page_tokens; /* a multiple of 16 */
+    dtype out_dt;        /* f32, f16, bf16 */
 } op_latent_attention;
 
 /* SILU x*sigmoid(x), GELU by erf and by its tanh formula, QUICK_GELU x*sigmoid(1.702x), RELU2
@@ -199,15 +216,17 @@ typedef enum act_kind {
 } act_kind;
 
 /* gated: in is [T,2F], out[t,f] = act(in[t,f]) * in[t,F+f]. Not gated: in is [T,F], out = act(in).
- * out may be in, with the same stride. */
+ * out may be in where it is f32, with the same stride. */
 typedef struct op_act {
     act_kind kind;
     bool gated;
     int32_t n_rows, width; /* width = F */
     const float *in;
     int64_t in_stride;
-    float *out;
+    void *out;
     int64_t out_stride;
+    dtype out_dt;
+    float *out_scale; /* [rows] of codes, else not read */
 } op_act;
 
 /* x = x_scale*x + y_scale*y, rows of width; 1 and 1 for a plain sum. Both products are rounded.
@@ -276,7 +295,7 @@ typedef struct op_route {
 typedef struct op_experts {
     int32_t n_tokens, n_experts, top_k;
     int32_t width, ffn; /* C, F */
-    const float *x;     /* [T,C]; may not overlap out */
+    const void *x;      /* [T,C] of x_dt; may not overlap out */
     int64_t x_stride;
     float *out; /* [T,C] */
     int64_t out_stride;
@@ -292,6 +311,8 @@ typedef struct op_experts {
     const wmat *down;              /* [E]: [C,F] */
     const float *const *up_bias;   /* [E] of [2F] or [F], or NULL */
     const float *const *down_bias; /* [E] of [C], or NULL */
+    dtype x_dt;                    /* f32, f16, bf16, i8, f8_e4m3 */
+    const float *x_scale;          /* [T] of codes */
 } op_experts;
 
 /* Copy whole KV pages: page dst[i] becomes a copy of page src[i], in every buffer of the list. */

@@ -67,8 +67,8 @@ static void merge_tile(const attn_call *c, int64_t i) {
     for (int32_t f = t.f0; f < t.f1; f++) {
         const float *partial = states_of(c, i) + (int64_t)(f - t.f0) * c->n_chunks * state;
         int32_t head = t.kv_head * r + f % r;
-        float *out =
-            a->out + (int64_t)(t.seq->row0 + f / r) * a->out_stride + (int64_t)head * c->value_dim;
+        float *out = (float *)a->out + (int64_t)(t.seq->row0 + f / r) * a->out_stride +
+                     (int64_t)head * c->value_dim;
         c->row->merge(partial, state, t.chunk1 - t.chunk0, c->value_dim,
                       a->sinks ? &a->sinks[head] : NULL, out);
     }
@@ -163,6 +163,10 @@ static void run(cpu_backend *cpu, const attention_row *row, const op_attention *
 void cpu_attention(backend *b, const op_attention *a) {
     cpu_backend *cpu = (cpu_backend *)b;
     CHECK(a->head_dim > 0 && a->head_dim % 2 == 0 && a->head_dim <= ATTN_MAX_WIDTH);
+    if (a->out_dt != DT_F32) {
+        cpu_feed_attention(b, a);
+        return;
+    }
     run(cpu, a->kv_dt == DT_F32 ? cpu->rows.attention_f32 : cpu->rows.attention_bf16, a,
         a->head_dim);
 }
@@ -172,6 +176,10 @@ void cpu_latent_attention(backend *b, const op_latent_attention *l) {
     cpu_backend *cpu = (cpu_backend *)b;
     CHECK(l->latent > 0 && l->rope_dim >= 0 && l->rope_dim % 2 == 0);
     CHECK(l->latent + l->rope_dim <= LATENT_MAX_WIDTH);
+    if (l->out_dt != DT_F32) {
+        cpu_feed_latent_attention(b, l);
+        return;
+    }
     op_attention a = {.seqs = l->seqs,
                       .n_heads = l->n_heads,
                       .n_kv_heads = 1,

@@ -177,6 +177,10 @@ static void cpu_embed(backend *b, const op_embed *a) {
 
 static void cpu_norm(backend *b, const op_norm *a) {
     CHECK(!a->add || a->n_groups == 1);
+    if (a->out_dt != DT_F32) {
+        cpu_feed_norm(b, a);
+        return;
+    }
     cpu_call call = {&((cpu_backend *)b)->rows, a};
     run_rows(b, &call, a->n_rows, (int64_t)a->n_groups * a->width, norm_rows);
 }
@@ -245,7 +249,10 @@ CALL_CELLS(op_limit, limit)
 
 void cpu_act(backend *b, const op_act *a) {
     CHECK(a->kind < ACT_COUNT && (a->gated || a->kind != ACT_SWIGLU_OAI));
-    act_cells(b, a);
+    if (a->out_dt != DT_F32)
+        cpu_feed_act(b, a);
+    else
+        act_cells(b, a);
 }
 
 static void cpu_add(backend *b, const op_add *a) {

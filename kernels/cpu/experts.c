@@ -62,7 +62,7 @@ static void gather(const void *ctx, int32_t row0, int32_t row1) {
     const op_experts *a = j->p->a;
     for (int32_t r = row0; r < row1; r++)
         memcpy(j->p->in + (int64_t)r * a->width,
-               a->x + (int64_t)j->p->token[j->first + r] * a->x_stride,
+               (const float *)a->x + (int64_t)j->p->token[j->first + r] * a->x_stride,
                (size_t)a->width * sizeof(float));
 }
 
@@ -143,6 +143,10 @@ static void cut(cpu_backend *b, piece *p, int32_t n) {
 void cpu_experts(backend *b, const op_experts *a) {
     if (a->n_tokens <= 0) return;
     check_args(a);
+    if (a->x_dt != DT_F32) {
+        cpu_feed_experts(b, a);
+        return;
+    }
     piece p = {.a = a};
     int64_t token_bytes = (int64_t)a->top_k * a->width * (int64_t)sizeof(float);
     int32_t most = (int32_t)MIN(a->n_tokens, MAX(1, PIECE_BYTES / token_bytes));

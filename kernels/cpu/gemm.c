@@ -60,6 +60,10 @@ void cpu_gemm(backend *b, const op_gemm *g) {
     cpu_backend *c = (cpu_backend *)b;
     const wmat *w = g->w;
     if (g->m <= 0) return;
+    if (g->a_dt != DT_F32) {
+        cpu_feed_gemm(b, g);
+        return;
+    }
     if (w->layout == WMAT_QUANT) {
         cpu_gemm_quant(c, g);
         return;

@@ -100,7 +100,7 @@ static void quant_member(void *ctx, int member) {
 static void round_acts(const op_gemm *g, float *to) {
     int32_t k = g->w->k;
     for (int32_t r = 0; r < g->m; r++, to += k) {
-        memcpy(to, g->a + r * g->a_stride, (size_t)k * sizeof(float));
+        memcpy(to, (const float *)g->a + r * g->a_stride, (size_t)k * sizeof(float));
         quant_round_acts(&g->w->q, k, to);
     }
 }

@@ -133,7 +133,7 @@ static attn_args args_of(const op_attention *op, int32_t value_width) {
     a.page_tokens = op->page_tokens;
     a.window = op->window;
     a.q = op->q;
-    a.out = op->out;
+    a.out = (float *)op->out;
     a.q_stride = op->q_stride;
     a.out_stride = op->out_stride;
     a.slope_unit = bf16 ? ATTN_LOG2E : 1;
@@ -176,6 +176,7 @@ static void run_items(cuda_backend *c, const kept_plan *k, attn_args *a, attn_wi
 
 void attn_run(cuda_backend *c, const op_attention *op, int32_t value_width,
               const attn_launch launch[ATTN_WIDTHS], const char *name) {
+    CHECK(op->out_dt == DT_F32);
     CHECK(op->kv_dt == DT_F32 || op->kv_dt == DT_BF16);
     CHECK(op->page_tokens > 0 && op->page_tokens % 16 == 0);
     CHECK(op->n_kv_heads > 0 && op->n_heads % op->n_kv_heads == 0);

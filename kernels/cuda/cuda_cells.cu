@@ -47,12 +47,12 @@ template <bool quads> static __global__ void act_kernel(op_act a) {
 #pragma unroll
     for (int i = 0; i < 4; i++)
         x.v[i] = a.gated ? activate_gated(a.kind, x.v[i], up.v[i]) : activate(a.kind, x.v[i]);
-    cu_store<quads>(a.out + c.row * a.out_stride + c.col, c.n, x);
+    cu_store<quads>((float *)a.out + c.row * a.out_stride + c.col, c.n, x);
 }
 
 void cuda_act(backend *b, const op_act *a) {
     cuda_backend *c = cuda_of(b);
-    CHECK(a->kind < ACT_COUNT && (a->gated || a->kind != ACT_SWIGLU_OAI));
+    CHECK(a->out_dt == DT_F32 && a->kind < ACT_COUNT && (a->gated || a->kind != ACT_SWIGLU_OAI));
     if (!cuda_ready(c) || a->n_rows <= 0 || a->width <= 0) return;
     bool quads = a->width % 4 == 0 && cells_aligned(a->in, a->in_stride) &&
                  cells_aligned(a->out, a->out_stride);

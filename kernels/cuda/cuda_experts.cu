@@ -299,7 +299,7 @@ static void run_piece(run *r, int32_t t0, int32_t n) {
     const op_experts *a = r->a;
     cuda_backend *c = r->c;
     int32_t f = a->ffn, up_n = a->gated && !a->gate ? 2 * f : f;
-    const float *x = a->x + t0 * a->x_stride;
+    const float *x = (const float *)a->x + t0 * a->x_stride;
     r->s.ids = a->ids + (int64_t)t0 * a->top_k;
     r->s.n_pairs = n * a->top_k;
     r->s.tokens[LIST_UP] = tile_tokens(r, r->up, r->s.n_pairs, up_n, a->width);
@@ -363,7 +363,7 @@ void cuda_experts(backend *b, const op_experts *a) {
     cuda_backend *c = cuda_of(b);
     if (!cuda_ready(c) || a->n_tokens <= 0) return;
     CHECK(a->top_k > 0 && a->n_experts > 0 && a->n_experts <= ROUTE_MAX_EXPERTS);
-    CHECK(!a->gate || a->gated);
+    CHECK(a->x_dt == DT_F32 && (!a->gate || a->gated));
     run r = {};
     r.c = c, r.a = a;
     r.up = matrices(c, a->up, a->n_experts);

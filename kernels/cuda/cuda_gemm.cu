@@ -147,12 +147,13 @@ void gemm_product(cuda_backend *c, gemm_call *g, const gemm_plan *p, int32_t a_r
 
 void cuda_gemm(backend *b, const op_gemm *a) {
     cuda_backend *c = cuda_of(b);
+    CHECK(a->a_dt == DT_F32);
     if (!cuda_ready(c) || a->m <= 0 || a->w->n <= 0) return;
     gemm_call g = {};
     g.w = gemm_w_of(a->w);
     g.kind = g.w.kind;
     g.m = a->m, g.n = a->w->n, g.k = a->w->k;
-    g.a = a->a, g.a_stride = a->a_stride;
+    g.a = (const float *)a->a, g.a_stride = a->a_stride;
     g.out = a->out, g.out_stride = a->out_stride;
     g.bias = a->bias;
     g.accumulate = a->accumulate;

@@ -98,7 +98,7 @@ static __device__ __forceinline__ void norm_group(const team &t, const op_norm &
     } else {
         square = first_pass<quads>(t, x, add, a.width, true);
     }
-    write_pass<quads>(t, a, x, a.out + row * a.out_stride + (int64_t)group * a.width,
+    write_pass<quads>(t, a, x, (float *)a.out + row * a.out_stride + (int64_t)group * a.width,
                       group * a.weight_stride, mean, 1.0f / sqrtf(square / n + a.eps));
 }
 
@@ -129,7 +129,7 @@ template <bool quads> static void launch(cuda_backend *c, const op_norm *a) {
 
 void cuda_norm(backend *b, const op_norm *a) {
     cuda_backend *c = cuda_of(b);
-    CHECK(!a->add || a->n_groups == 1);
+    CHECK(a->out_dt == DT_F32 && (!a->add || a->n_groups == 1));
     if (!cuda_ready(c) || a->n_rows <= 0 || a->n_groups <= 0 || a->width <= 0) return;
     bool quads = a->width % 4 == 0 && cells_aligned(a->x, a->x_stride) &&
                  cells_aligned(a->add, a->add ? a->add_stride : 0) &&

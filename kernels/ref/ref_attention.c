@@ -55,7 +55,7 @@ static void attend(const op_attention *a, const attn_tile *t, int32_t query, int
     int32_t d = a->head_dim, dv = t->value_dim, pos = s->pos0 + query;
     int32_t last = attn_last_key(a, s, pos);
     const float *q = a->q + (int64_t)(s->row0 + query) * a->q_stride + (int64_t)head * d;
-    float *out = a->out + (int64_t)(s->row0 + query) * a->out_stride + (int64_t)head * dv;
+    float *out = (float *)a->out + (int64_t)(s->row0 + query) * a->out_stride + (int64_t)head * dv;
     float buf[LATENT_MAX_WIDTH];
     running r;
     r.max = -INFINITY;

@@ -44,7 +44,7 @@ static void gemm_cols(const op_gemm *g, int32_t m0, int32_t m1, int32_t n0, int3
     for (int32_t i = 0; i < W_ROWS; i++) /* past the end: the last row again, not stored */
         w[i] = expand(g->w, n0 + MIN(i, n - 1), buf + (int64_t)i * g->w->k);
     for (int32_t m = m0; m < m1; m++) {
-        const float *a = g->a + m * g->a_stride;
+        const float *a = (const float *)g->a + m * g->a_stride;
         float *out = g->out + m * g->out_stride + n0;
         double sum[W_ROWS] = {0};
         for (int32_t k = 0; k < g->w->k; k += BLOCK_K) {

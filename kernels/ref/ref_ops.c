@@ -40,7 +40,7 @@ static void norm(const op_norm *a, int32_t row0, int32_t row1) {
             for (int32_t i = 0; i < a->width; i++) x[i] += a->add[r * a->add_stride + i];
         for (int32_t g = 0; g < a->n_groups; g++)
             norm_one(a, g, x + (int64_t)g * a->width,
-                     a->out + r * a->out_stride + (int64_t)g * a->width);
+                     (float *)a->out + r * a->out_stride + (int64_t)g * a->width);
     }
 }
 
@@ -79,7 +79,7 @@ static double activate_gated(act_kind kind, double gate, double up) {
 static void act(const op_act *a, int32_t row0, int32_t row1, int32_t col0, int32_t col1) {
     for (int32_t r = row0; r < row1; r++) {
         const float *in = a->in + r * a->in_stride;
-        float *out = a->out + r * a->out_stride;
+        float *out = (float *)a->out + r * a->out_stride;
         for (int32_t c = col0; c < col1; c++) {
             out[c] = (float)(a->gated ? activate_gated(a->kind, in[c], in[a->width + c])
                                       : activate(a->kind, in[c]));
