@@ -49,12 +49,17 @@ static void describe_layers(const arch *a, strbuf *out) {
         strbuf_addf(out, "%-14s %d and %d rotated\n", "latent", a->latent, a->rope_width);
 }
 
+const char *engine_quant_math(const model_info *m) {
+    return m->quant_math == DT_F32 ? "f32 (exact)" : dtype_name(m->quant_math);
+}
+
 static void describe_weights(const engine *e, strbuf *out) {
     const model_info *m = &e->info;
     strbuf_addf(out, "%-14s %d in %d file%s", "tensors", e->ckpt.n_tensors, e->ckpt.n_files,
                 e->ckpt.n_files == 1 ? "\n" : "s\n");
     strbuf_addf(out, "%-14s %s weights, %s KV cache\n", "types", dtype_name(m->weight_dt),
                 dtype_name(m->kv_dt));
+    if (m->is_quant) strbuf_addf(out, "%-14s %s\n", "quant math", engine_quant_math(m));
     strbuf_addf(out, "%-14s %s\n", "backend", m->backend);
     add_size(out, "KV per token", e->plan.page_bytes / KV_PAGE_TOKENS);
     memplan_print(&e->plan, out);
@@ -122,6 +127,7 @@ static void describe_json(const engine *e, strbuf *out) {
     }
     json_text(out, "weight_dtype", dtype_name(m->weight_dt));
     json_text(out, "kv_dtype", dtype_name(m->kv_dt));
+    if (m->is_quant) json_text(out, "quant_math", dtype_name(m->quant_math));
     json_text(out, "backend", m->backend);
     strbuf_addf(out,
                 "\"memory\":{\"weights\":%zu,\"kv\":%zu,\"activations\":%zu,\"staging\":%zu,"

@@ -82,6 +82,26 @@ static void fill_info(engine *e) {
     m->has_head = a->has_head;
 }
 
+/* The type that products of a checkpoint are made for. GGUF files do not say; bf16 holds whatever
+ * their models' activations are. */
+static dtype native_math(const json_t *config) {
+    const json_t *v =
+        js_get(config, "dtype") ? js_get(config, "dtype") : js_get(config, "torch_dtype");
+    str s = js_str(v);
+    if (str_eq(s, STR("float16"))) return DT_F16;
+    return str_eq(s, STR("float32")) ? DT_F32 : DT_BF16;
+}
+
+/* exact, native or auto as the type of products. */
+static status choose_math(const engine *e, const char *s, dtype *ret, error *err) {
+    bool is_auto = !s || strcmp(s, "auto") == 0, is_native = s && strcmp(s, "native") == 0;
+    if (!is_auto && !is_native && strcmp(s, "exact") != 0)
+        return error_set(err, ERR_INVALID, "quant_math: \"%s\" is not one of auto, exact, native",
+                         s);
+    *ret = is_native || (is_auto && !e->b->host_memory) ? e->math : DT_F32;
+    return OK;
+}
+
 static bool has_tensor(void *ctx, const char *name) {
     return checkpoint_find(ctx, name) != NULL || quant_module_serves(ctx, name);
 }
@@ -130,6 +150,7 @@ static status resolve(engine *e, const engine_options *o, error *err) {
     quant_config *quant = NULL;
     tensor_names names;
     status st = read_config(e, o->model_dir, &config, &path, err);
+    if (st == OK) e->math = native_math(config);
     if (st == OK) st = family_set_load(o->register_path, &e->families, err);
     if (st == OK) st = family_match(&e->families, config, path, &f, err);
     if (st == OK) st = quant_config_read(o->model_dir, path, config, &quant, err);
@@ -169,8 +190,10 @@ static status plan_weights(engine *e, const engine_options *o, error *err) {
     TRY(parse_dtype("dtype", o->dtype, true, &want, err));
     TRY(parse_dtype("kv_dtype", o->kv_dtype, false, &kv, err));
     TRY(device_open(&device, &e->b, err));
-    TRY(weights_plan(e->a, &e->ckpt, e->b, want, &e->w, err));
     model_info *m = &e->info;
+    TRY(choose_math(e, o->quant_math, &m->quant_math, err));
+    TRY(weights_plan(e->a, &e->ckpt, e->b, want, m->quant_math, &e->w, err));
+    for (int32_t i = 0; i < e->w.n_mats; i++) m->is_quant |= dtype_is_quant(e->w.mats[i].dt);
     m->n_params = e->w.n_params;
     m->weight_dt = e->w.dt;
     m->kv_dt = kv != DT_COUNT ? kv : auto_kv(&e->w);
@@ -297,6 +320,7 @@ static status open_all(engine *e, const engine_options *o, error *err) {
     if (o->on_plan) {
         strbuf text = {0};
         strbuf_addf(&text, "device        %s\n", e->info.backend);
+        if (e->info.is_quant) strbuf_addf(&text, "quant math    %s\n", engine_quant_math(&e->info));
         if (e->device_note.n) strbuf_addf(&text, "  (" STR_FMT ")\n", STR_ARG(e->device_note));
         memplan_print(&e->plan, &text);
         o->on_plan(o->ctx, strbuf_str(&text));

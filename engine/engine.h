@@ -15,11 +15,14 @@ typedef struct engine_options {
     const char *register_path; /* NULL or a directory with more family files (NAME.json) */
     const char *dtype;         /* "auto" (the checkpoint's), "f32", "bf16", "f16" */
     const char *kv_dtype; /* "auto" (f32 with f32 or quantised f16 weights, else bf16), f32, bf16 */
-    const char *device;   /* "auto", "cpu", "cuda", "cuda:N" (kernels/device.h); NULL: auto */
-    const char *isa;      /* of the CPU; NULL: best */
-    int n_threads;        /* 0: one per usable CPU */
-    int32_t max_model_len;      /* 0: the model's, reduced to what fits */
-    int32_t max_seqs;           /* most sequences in a step */
+    const char *quant_math; /* "exact": products with quantised weights in f32, activations as they
+                             * are but for int8; "native": in the arithmetic that the checkpoint is
+                             * made for; "auto", NULL: native on devices, exact on the CPU */
+    const char *device;     /* "auto", "cpu", "cuda", "cuda:N" (kernels/device.h); NULL: auto */
+    const char *isa;        /* of the CPU; NULL: best */
+    int n_threads;          /* 0: one per usable CPU */
+    int32_t max_model_len;  /* 0: the model's, reduced to what fits */
+    int32_t max_seqs;       /* most sequences in a step */
     int32_t max_batched_tokens; /* most tokens in a step; at least max_model_len where the model
                                  * needs its prompt whole */
     size_t kv_bytes;            /* 0: chosen from free memory */
@@ -43,6 +46,8 @@ typedef struct model_info {
     int32_t ctx_max; /* what the config allows */
     int64_t n_params;
     dtype weight_dt, kv_dt;
+    dtype quant_math; /* of products with quantised weights: f32 is exact */
+    bool is_quant;    /* some weights are quantised */
     bool tied;
     bool has_head;             /* false: an encoder, for embeddings */
     pool_kind pool;            /* how an embedding is made of hidden states */

@@ -16,6 +16,7 @@ struct engine {
     arch *a;
     checkpoint ckpt;
     backend *b;
+    dtype math;         /* what config.json says that activations are: f16, bf16, f32 */
     strbuf device_note; /* why "auto" is not a GPU */
     weights w;
     memplan plan;
@@ -46,6 +47,9 @@ typedef struct row_task {
     int32_t prompt; /* >= 0: describe this prompt token; -1: sample */
     int32_t result; /* of the device's sampler; -1: the host's */
 } row_task;
+
+/* For people: "bf16", or "f32 (exact)". */
+const char *engine_quant_math(const model_info *m);
 
 uint64_t engine_adapter_class(const engine *e, int32_t id); /* part of the kv class */
 void engine_adapters_done(engine *e);

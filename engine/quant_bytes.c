@@ -13,13 +13,18 @@ static float scalar(const module_tensor *t) {
     return dtype_to_f32(t->st->dt, t->p);
 }
 
-/* How activations are rounded for integer units. */
+/* How activations are rounded for 8-bit units. FP8 checkpoints that say static and bring no scale
+ * are computed unrounded. */
 status quant_bind_acts(module_binder *b, quant_module *m) {
     module_tensor scale, zero;
     uint64_t ints = TYPE_MASK(DT_I8) | TYPE_MASK(DT_I32);
     bool is_static = b->scheme->act == ACT_ROUND_INT8_STATIC;
     m->spec.act = b->scheme->act;
     TRY(module_take_scalar(b, ".input_scale", TYPES_FLOAT, !is_static, &scale));
+    if (b->scheme->act == ACT_ROUND_FP8_STATIC) {
+        is_static = scale.st != NULL;
+        if (!is_static) m->spec.act = ACT_ROUND_NONE;
+    }
     TRY(module_take_scalar(b, ".input_zero_point", ints, true, &zero));
     TRY(module_take_scalar(b, ".input_scale_ub", TYPES_FLOAT, true, &(module_tensor){0}));
     TRY(module_take_scalar(b, ".input_global_scale", TYPES_FLOAT, true, &(module_tensor){0}));

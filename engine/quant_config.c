@@ -182,12 +182,26 @@ static status read_block(const reader *r, const char *key, const json_t *v, quan
     return OK;
 }
 
+/* Activations in E4M3 too: by blocks of 128 columns where weights have blocks. */
+static status fp8_activations(const reader *r, quant_scheme *s) {
+    const json_t *v = js_get(r->q, "activation_scheme");
+    if (v && !is_word(v, "dynamic") && !is_word(v, "static"))
+        return refuse(r, "activation_scheme", v, "\"dynamic\" or \"static\"");
+    bool blocks = s->block_k == ACT_GROUP;
+    if (is_word(v, "static"))
+        s->act = ACT_ROUND_FP8_STATIC;
+    else if (s->block_k == 0 || blocks)
+        s->act = blocks ? ACT_ROUND_FP8_GROUP : ACT_ROUND_FP8_TOKEN;
+    return OK;
+}
+
 static status read_fp8(const reader *r) {
     quant_scheme s = {.format = FORMAT_FP8, .bits = 8};
     const json_t *fmt = js_get(r->q, "fmt");
     if (fmt && !is_word(fmt, "e4m3") && !is_word(fmt, "float8_e4m3fn"))
         return refuse(r, "fmt", fmt, "\"e4m3\"");
     TRY(read_block(r, "weight_block_size", js_get(r->q, "weight_block_size"), &s));
+    TRY(fp8_activations(r, &s));
     quant_rule *all = add_rule(r->c);
     all->all = true;
     all->scheme = s;
@@ -229,11 +243,26 @@ static status ct_format(const reader *r, const json_t *v, const json_t *weights,
                   "mxfp4-pack-quantized or mxfp8-quantized");
 }
 
-/* Integer units want 8-bit activations: their rounding is part of the model. What is rounded to
- * floats of 8 or 4 bits is computed unrounded. */
+/* Activations in E4M3: per token, by group of 128 or by a scale of the tensor. Others (MXFP8's
+ * power-of-two scales, 4 bits) are computed unrounded. */
+static act_round ct_float_activations(const json_t *a, const quant_scheme *s) {
+    const json_t *strategy = js_get(a, "strategy");
+    bool dynamic = json_is_true(js_get(a, "dynamic"));
+    if (s->format != FORMAT_FP8 || js_get_int(a, "num_bits", 8) != 8) return ACT_ROUND_NONE;
+    if (!dynamic) return is_word(strategy, "tensor") ? ACT_ROUND_FP8_STATIC : ACT_ROUND_NONE;
+    if (!strategy || is_word(strategy, "token")) return ACT_ROUND_FP8_TOKEN;
+    bool groups = is_word(strategy, "group") && js_get_int(a, "group_size", 0) == ACT_GROUP;
+    return groups ? ACT_ROUND_FP8_GROUP : ACT_ROUND_NONE;
+}
+
+/* Integer units want 8-bit activations: their rounding is part of the model. */
 static status ct_activations(const reader *r, const json_t *a, quant_scheme *s) {
     const char *key = "config_groups.input_activations";
-    if (!a || is_word(js_get(a, "type"), "float")) return OK;
+    if (!a) return OK;
+    if (is_word(js_get(a, "type"), "float")) {
+        s->act = ct_float_activations(a, s);
+        return OK;
+    }
     if (js_get_int(a, "num_bits", 8) != 8) return refuse(r, key, a, "8 bits or floats");
     bool dynamic = json_is_true(js_get(a, "dynamic"));
     const json_t *strategy = js_get(a, "strategy");

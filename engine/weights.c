@@ -67,6 +67,9 @@ static status bind_module(weights *w, checkpoint *c, const arch_tensor *t, weigh
     ret->st = st;
     ret->dt = ret->src->dt;
     ret->row_bytes = row_source_bytes(ret->src);
+    quant_spec *spec = &ret->src->spec;
+    if (w->math == DT_F32 && act_round_is_fp8(spec->act)) spec->act = ACT_ROUND_NONE;
+    if (spec->act == ACT_ROUND_NONE) spec->act_scale = 0; /* does not keep parts apart */
     *ret_is = true;
     return OK;
 }
@@ -265,6 +268,7 @@ static void cut_parts(weights *w, dtype want) {
         m->k = t->cols;
         m->dt = dtype_is_quant(b->dt) ? b->dt : storage_type(m->dt, stored_as(b), want);
         if (b->src) m->q = b->src->spec;
+        if (dtype_is_quant(m->dt)) m->q.math = w->math;
     }
     for (int32_t i = 0; i < w->n_list; i++)
         if (w->list[i].n_parts) w->list[i].dt = w->list[i].m->dt;
@@ -294,9 +298,9 @@ static dtype layer_type(const weights *w) {
     return DT_F32;
 }
 
-status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, weights *ret,
+status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, dtype math, weights *ret,
                     error *err) {
-    weights w = {.a = a, .b = b};
+    weights w = {.a = a, .b = b, .math = math};
     status st = bind_all(&w, c, err);
     if (st == OK) {
         list_items(&w);

@@ -44,6 +44,7 @@ typedef struct weights {
     void *block;
     size_t bytes;
     dtype dt;         /* of the layers' matrices */
+    dtype math;       /* of products with quantised weights */
     int64_t n_params; /* elements in the checkpoint's bound tensors */
 } weights;
 
@@ -63,11 +64,13 @@ static inline const float *const *weights_vecs(const weights *w, int32_t layer, 
     return p ? (const float *const *)&w->vecs[p - w->list] : NULL;
 }
 
-/* Decide places and storage types. `want` DT_COUNT keeps the checkpoint's types. Every tensor of
+/* Decide places and storage types. `want` DT_COUNT keeps the checkpoint's types. math: of products
+ * with quantised weights (quant_spec.math); f32: and activations are not rounded to 8-bit floats,
+ * whatever the checkpoint asks for. Every tensor of
  * the arch must be there with its shape, every tensor of the checkpoint must be used or ignored:
  * the error names tensor, file, expected and found. Allocates nothing large. */
-NODISCARD status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, weights *ret,
-                              error *err);
+NODISCARD status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, dtype math,
+                              weights *ret, error *err);
 /* Allocate the block (w->bytes) and describe the matrices in it. */
 NODISCARD status weights_alloc(weights *w, error *err);
 void weights_done(weights *w);

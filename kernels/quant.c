@@ -6,6 +6,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
+#include "kernels/f8_round.h"
 
 int quant_bits(dtype dt) {
     return (int)(dtype_block_bytes(dt) * 8) / dtype_block(dt);
@@ -117,14 +118,30 @@ static float round_code(float x, int zero) {
     return fminf(fmaxf(code, -128.0f), 127.0f) - (float)zero;
 }
 
+static float largest(const float *x, int32_t n) {
+    float most = 0;
+    for (int32_t i = 0; i < n; i++) most = fmaxf(most, fabsf(x[i]));
+    return most;
+}
+
+static void round_fp8(const quant_spec *q, int32_t k, float *x) {
+    int32_t group = q->act == ACT_ROUND_FP8_GROUP ? ACT_GROUP : k;
+    for (int32_t at = 0, n; at < k; at += n) {
+        n = MIN(group, k - at);
+        float s = q->act == ACT_ROUND_FP8_STATIC ? q->act_scale : largest(x + at, n) / 448.0f;
+        if (!(s > 0) || isinf(s)) continue; /* as below */
+        for (int32_t i = at; i < at + n; i++) x[i] = f8_e4m3_round(x[i] / s) * s;
+    }
+}
+
 void quant_round_acts(const quant_spec *q, int32_t k, float *x) {
     float s = q->act_scale;
     if (q->act == ACT_ROUND_NONE) return;
-    if (q->act == ACT_ROUND_INT8_TOKEN) {
-        float most = 0;
-        for (int32_t i = 0; i < k; i++) most = fmaxf(most, fabsf(x[i]));
-        s = most / 127.0f;
+    if (act_round_is_fp8(q->act)) {
+        round_fp8(q, k, x);
+        return;
     }
+    if (q->act == ACT_ROUND_INT8_TOKEN) s = largest(x, k) / 127.0f;
     if (!(s > 0) || isinf(s)) return; /* zeros stay zero; nothing sensible with infinities */
     int zero = q->act == ACT_ROUND_INT8_STATIC ? q->act_zero : 0;
     for (int32_t i = 0; i < k; i++)

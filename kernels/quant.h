@@ -19,15 +19,27 @@
 
 #include "kernels/dtype.h"
 
-/* How the activations of a product are rounded before it, as checkpoints for integer units ask:
- * x becomes round(x / s) * s, clamped to [-128 s, 127 s]. */
+/* How the activations of a product are rounded before it, as checkpoints for 8-bit units ask.
+ * INT8: x becomes round(x / s) * s, clamped to [-128 s, 127 s]. FP8: e4m3(x / s) * s, where e4m3
+ * rounds to the nearest value of E4M3, ties to even, and what is beyond 448 to 448. */
 typedef enum act_round {
     ACT_ROUND_NONE,
-    ACT_ROUND_INT8_TOKEN, /* s = max|x| / 127 of the row */
-    ACT_ROUND_INT8_STATIC /* s = quant_spec.act_scale, codes shifted by act_zero */
+    ACT_ROUND_INT8_TOKEN,  /* s = max|x| / 127 of the row */
+    ACT_ROUND_INT8_STATIC, /* s = quant_spec.act_scale, codes shifted by act_zero */
+    ACT_ROUND_FP8_TOKEN,   /* s = max|x| / 448 of the row */
+    ACT_ROUND_FP8_GROUP,   /* s = max|x| / 448 of each ACT_GROUP columns of the row */
+    ACT_ROUND_FP8_STATIC   /* s = quant_spec.act_scale */
 } act_round;
+#define ACT_GROUP 128
 
-/* What a matrix of codes needs to be understood; all zero for other types. */
+static inline bool act_round_is_int8(act_round a) {
+    return a == ACT_ROUND_INT8_TOKEN || a == ACT_ROUND_INT8_STATIC;
+}
+static inline bool act_round_is_fp8(act_round a) {
+    return a >= ACT_ROUND_FP8_TOKEN;
+}
+
+/* What a matrix of codes needs to be understood; zero but for `math` for other types. */
 typedef struct quant_spec {
     int32_t group;   /* columns of one scale, >= 1; G = ceil(K / group) */
     dtype scale_dt;  /* f32, f16, bf16, f8_e8m0, f8_e4m3 */
@@ -37,10 +49,11 @@ typedef struct quant_spec {
     float scale_mul; /* every scale is multiplied by it: 1, or 1 / global scale */
     act_round act;
     int16_t act_zero; /* ACT_ROUND_INT8_STATIC */
-    float act_scale;
+    float act_scale;  /* ACT_ROUND_.._STATIC */
     dtype math; /* f32: products are of the values themselves. f16, bf16: the checkpoint is made for
                  * arithmetic of that type, and a product may round code - zero, the scale, what
-                 * they make and the activations to it (then ops.def's narrow tolerance) */
+                 * they make and the activations to it (then ops.def's narrow tolerance). Of GGUF
+                 * types too */
 } quant_spec;
 
 static inline int32_t quant_groups(const quant_spec *q, int32_t k) {

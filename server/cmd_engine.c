@@ -16,6 +16,7 @@ engine_options cmd_engine_options(const conf *c) {
         .register_path = c->register_path,
         .dtype = c->dtype,
         .kv_dtype = c->kv_cache_dtype,
+        .quant_math = c->quant_math,
         .device = c->device,
         .isa = c->isa,
         .n_threads = (int)c->threads,

@@ -16,6 +16,7 @@ status model_open(const char *dir, const char *want, const char *isa, engine **r
     engine_options o = {.model_dir = dir,
                         .dtype = want,
                         .kv_dtype = strcmp(want, "f32") == 0 ? "f32" : "auto",
+                        .quant_math = strcmp(want, "f32") == 0 ? "exact" : "auto",
                         .device = test_device(),
                         .isa = isa,
                         .n_threads = 2,

@@ -197,6 +197,7 @@ static float *logits_of(const char *dir, const char *name) {
     engine_options o = {.model_dir = path,
                         .device = test_device(),
                         .kv_dtype = "f32",
+                        .quant_math = "exact",
                         .n_threads = 2,
                         .kv_bytes = 1 << 20};
     status st = engine_open(&o, &e, &err);

@@ -49,6 +49,7 @@ static status open_model(const char *dir, const char *isa, engine **ret, error *
     engine_options o = {.model_dir = dir,
                         .dtype = "auto",
                         .kv_dtype = "f32",
+                        .quant_math = "exact",
                         .device = test_device(),
                         .isa = isa,
                         .n_threads = 2,

@@ -272,6 +272,41 @@ START_TEST(expressions_are_bounded_together) {
 }
 END_TEST
 
+/* What each way of saying FP8 makes of activations. */
+START_TEST(activations_of_8_bit_floats) {
+#define FLOATS(acts)                                                                               \
+    "{\"quant_method\":\"compressed-tensors\",\"format\":\"float-quantized\",\"config_groups\":{"  \
+    "\"g\":{\"targets\":[\"Linear\"],\"weights\":{\"num_bits\":8,\"type\":\"float\"},"             \
+    "\"input_activations\":{\"num_bits\":8,\"type\":\"float\"," acts "}}}}"
+    static const struct {
+        const char *config;
+        act_round act;
+    } cases[] = {
+        {"{\"quant_method\":\"fp8\"}", ACT_ROUND_FP8_TOKEN},
+        {"{\"quant_method\":\"fp8\",\"activation_scheme\":\"static\"}", ACT_ROUND_FP8_STATIC},
+        {"{\"quant_method\":\"fp8\",\"activation_scheme\":\"dynamic\","
+         "\"weight_block_size\":[128,128]}",
+         ACT_ROUND_FP8_GROUP},
+        {"{\"quant_method\":\"fp8\",\"weight_block_size\":[64,64]}", ACT_ROUND_NONE},
+        {FLOATS("\"dynamic\":true,\"strategy\":\"token\""), ACT_ROUND_FP8_TOKEN},
+        {FLOATS("\"dynamic\":true,\"strategy\":\"group\",\"group_size\":128"), ACT_ROUND_FP8_GROUP},
+        {FLOATS("\"dynamic\":true,\"strategy\":\"group\",\"group_size\":32"), ACT_ROUND_NONE},
+        {FLOATS("\"dynamic\":false,\"strategy\":\"tensor\""), ACT_ROUND_FP8_STATIC},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        json_t *v = NULL;
+        quant_config *q = NULL;
+        error err;
+        ck_assert(js_parse(str_z(cases[i].config), &v, &err) == OK);
+        ck_assert_msg(quant_config_parse("config.json", v, &q, &err) == OK, "%s", err.text);
+        const quant_scheme *s = quant_config_scheme(q, "model.layers.0.mlp.up_proj");
+        ck_assert(s && s->act == cases[i].act);
+        quant_config_free(q);
+        json_decref(v);
+    }
+}
+END_TEST
+
 START_TEST(configs_are_refused_by_key) {
     static const struct {
         const char *config, *text;
@@ -509,6 +544,7 @@ int main(void) {
     tcase_add_test(tc, shared_golden_modules_have_their_values);
     tcase_add_test(tc, patterns_match_as_python_does);
     tcase_add_test(tc, expressions_are_bounded_together);
+    tcase_add_test(tc, activations_of_8_bit_floats);
     tcase_add_test(tc, configs_are_refused_by_key);
     tcase_add_test(tc, damaged_modules_are_refused_by_tensor);
     tcase_add_test(tc, views_pick_rows_of_the_module);

@@ -11,6 +11,7 @@
 #include "engine/base/json.h"
 #include "engine/base/mem.h"
 #include "engine/base/rng.h"
+#include "kernels/f8_round.h"
 #include "kernels/quant.h"
 #include "tests/unit/suite.h"
 
@@ -248,9 +249,51 @@ START_TEST(activations_are_rounded_as_the_spec_says) {
 }
 END_TEST
 
+/* Every code's value is its own code; between two neighbours the nearer one, the even code of a
+ * tie; 448 is the largest. */
+START_TEST(e4m3_rounds_to_the_nearest_value) {
+    for (uint32_t c = 0; c < 0x7f; c++) {
+        float v = f8_e4m3_values[c], next = f8_e4m3_values[c + 1], tie = (v + next) / 2;
+        ck_assert_uint_eq(f8_e4m3_code(v), c);
+        ck_assert_uint_eq(f8_e4m3_code(-v), c | 0x80);
+        ck_assert(f8_e4m3_round(v) == v && f8_e4m3_round(-v) == -v);
+        if (c == 0x7e) break;
+        ck_assert_uint_eq(f8_e4m3_code(tie), c % 2 ? c + 1 : c);
+        ck_assert_uint_eq(f8_e4m3_code(nextafterf(tie, 0)), c);
+        ck_assert_uint_eq(f8_e4m3_code(nextafterf(tie, 1000)), c + 1);
+        ck_assert(f8_e4m3_round(tie) == (c % 2 ? next : v));
+    }
+    ck_assert(f8_e4m3_round(1e9f) == 448 && f8_e4m3_round(-INFINITY) == -448);
+    ck_assert(isnan(f8_e4m3_round(NAN)) && f8_e4m3_code(NAN) == 0x7f);
+}
+END_TEST
+
+START_TEST(activations_are_rounded_to_e4m3) {
+    enum { K = 200 };
+    quant_spec token = {.act = ACT_ROUND_FP8_TOKEN}, group = {.act = ACT_ROUND_FP8_GROUP};
+    quant_spec fixed = {.act = ACT_ROUND_FP8_STATIC, .act_scale = 0.5f};
+    float x[K], t[K], g[K], f[3] = {0.55f, 1000, -0.001f};
+    for (int i = 0; i < K; i++) t[i] = g[i] = x[i] = sinf((float)i) * (i < 128 ? 1 : 20);
+    quant_round_acts(&token, K, t);
+    quant_round_acts(&group, K, g);
+    float most[2] = {0, 0};
+    for (int i = 0; i < K; i++) most[i / 128] = fmaxf(most[i / 128], fabsf(x[i]));
+    for (int i = 0; i < K; i++) {
+        float st = most[1] / 448, sg = most[i / 128] / 448;
+        ck_assert(t[i] == f8_e4m3_round(x[i] / st) * st);
+        ck_assert(g[i] == f8_e4m3_round(x[i] / sg) * sg);
+        ck_assert(fabsf(g[i] - x[i]) <= fabsf(x[i]) / 16 + sg / 1024);
+    }
+    quant_round_acts(&fixed, 3, f);
+    ck_assert(f[0] == 0.5625f && f[1] == 224 && f[2] == -0.001953125f / 2);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("quant");
     TCase *tc = tcase_create("quant");
+    tcase_add_test(tc, e4m3_rounds_to_the_nearest_value);
+    tcase_add_test(tc, activations_are_rounded_to_e4m3);
     tcase_add_test(tc, committed_blocks_have_their_values);
     tcase_add_test(tc, shared_golden_blocks_have_their_values);
     tcase_add_test(tc, eight_bit_floats_are_their_formula);
