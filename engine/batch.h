@@ -96,11 +96,19 @@ typedef struct page_copy {
     int32_t src, dst;
 } page_copy;
 
+/* The content of a page to the second tier of the cache, or back from there. */
+typedef struct page_move {
+    int32_t page, slot;
+    bool out; /* page -> slot; else slot -> page */
+} page_move;
+
 typedef struct batch_plan {
     uint64_t step;
     int32_t n_seqs, n_tokens; /* n_tokens = sum over seqs */
     batch_seq *seqs;
-    int32_t n_copies; /* done before anything else of the step, in order */
+    int32_t n_moves; /* done before anything else of the step, in order */
+    page_move *moves;
+    int32_t n_copies; /* done after the moves and before the rest, in order */
     page_copy *copies;
 } batch_plan;
 
@@ -124,6 +132,8 @@ typedef struct stepper {
     status (*collect)(void *self, step_result *ret, error *err);
     int32_t page_tokens;   /* S */
     int32_t n_pages;       /* P: ids 0 .. P-1 */
+    int32_t n_host_pages;  /* slots 0 .. H-1 of the second tier, for page_move; 0: there is none */
+    float page_move_us;    /* what moving one page takes, measured; 0: as good as nothing */
     int32_t max_tokens;    /* most tokens in one step */
     int32_t max_seqs;      /* most sequences in one step */
     int32_t max_model_len; /* most tokens of one sequence, prompt and output */

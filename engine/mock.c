@@ -14,6 +14,7 @@ struct mock {
     mock_options o;
     int32_t *text, *words;
     uint64_t *slots;        /* [P,S] digests */
+    uint64_t *host;         /* [H,S] those of the second tier */
     const batch_plan *plan; /* in flight */
     int64_t n_steps;
 };
@@ -107,6 +108,21 @@ static void sleep_for(const mock *m, int32_t n_tokens) {
     nanosleep(&t, NULL);
 }
 
+/* Moves first, then copies. */
+static void move_pages(mock *m, const batch_plan *plan) {
+    size_t page = (size_t)m->o.page_tokens, bytes = page * sizeof *m->slots;
+    for (int32_t i = 0; i < plan->n_moves; i++) {
+        page_move v = plan->moves[i];
+        CHECK(v.page >= 0 && v.page < m->o.n_pages);
+        CHECK(v.slot >= 0 && v.slot < m->o.n_host_pages);
+        uint64_t *here = m->slots + (size_t)v.page * page, *there = m->host + (size_t)v.slot * page;
+        memcpy(v.out ? there : here, v.out ? here : there, bytes);
+    }
+    for (int32_t i = 0; i < plan->n_copies; i++)
+        memcpy(m->slots + (size_t)plan->copies[i].dst * page,
+               m->slots + (size_t)plan->copies[i].src * page, bytes);
+}
+
 static status mock_launch(void *self, const batch_plan *plan, error *err) {
     mock *m = self;
     CHECK(!m->plan);
@@ -121,14 +137,11 @@ static status mock_collect(void *self, step_result *ret, error *err) {
     m->plan = NULL;
     CHECK(plan->n_seqs <= m->o.max_seqs);
     CHECK(plan->n_tokens <= m->o.max_tokens);
-    size_t page = (size_t)m->o.page_tokens;
     m->n_steps++;
     if (m->o.fail_step && m->n_steps >= m->o.fail_step)
         return error_set(err, ERR_DEVICE, "the mock device failed at step %lld",
                          (long long)m->n_steps);
-    for (int32_t i = 0; i < plan->n_copies; i++)
-        memcpy(m->slots + (size_t)plan->copies[i].dst * page,
-               m->slots + (size_t)plan->copies[i].src * page, page * sizeof *m->slots);
+    move_pages(m, plan);
     sleep_for(m, plan->n_tokens);
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *s = &plan->seqs[i];
@@ -164,6 +177,8 @@ mock *mock_new(const mock_options *o) {
     m->text = copy_ids(o->text, o->n_text);
     m->words = copy_ids(o->words, o->n_words);
     m->slots = mem_calloc((size_t)m->o.n_pages * (size_t)m->o.page_tokens, sizeof *m->slots);
+    if (m->o.n_host_pages > 0)
+        m->host = mem_calloc((size_t)m->o.n_host_pages * (size_t)m->o.page_tokens, sizeof *m->host);
     return m;
 }
 
@@ -172,6 +187,7 @@ void mock_free(mock *m) {
     mem_free(m->text);
     mem_free(m->words);
     mem_free(m->slots);
+    mem_free(m->host);
     mem_free(m);
 }
 
@@ -186,6 +202,7 @@ stepper mock_stepper(mock *m) {
                      .collect = mock_collect,
                      .page_tokens = m->o.page_tokens,
                      .n_pages = m->o.n_pages,
+                     .n_host_pages = m->o.n_host_pages,
                      .max_tokens = m->o.max_tokens,
                      .max_seqs = m->o.max_seqs,
                      .max_model_len = m->o.max_model_len,

@@ -11,6 +11,7 @@ typedef struct mock_options {
     int32_t vocab;         /* > 0 */
     int32_t page_tokens;   /* 0: 16 */
     int32_t n_pages;       /* > 0 */
+    int32_t n_host_pages;  /* 0: no second tier */
     int32_t max_tokens;    /* most tokens in one step, > 0 */
     int32_t max_seqs;      /* > 0 */
     int32_t max_model_len; /* > 0 */

@@ -43,6 +43,7 @@ core *core_new(const scheduler_options *o, stepper s, hash_key key) {
     c->due_us = UINT64_MAX;
     c->stats.healthy = true;
     pages_init(&c->pages, s.n_pages);
+    swap_init(c);
     waitq_init(&c->wait);
     core_alloc(c);
     return c;
@@ -52,6 +53,7 @@ void core_free(core *c) {
     if (!c) return;
     CHECK(!c->groups);
     pages_done(&c->pages);
+    swap_done(c);
     waitq_done(&c->wait);
     mem_free(c->running);
     mem_free(c->planned);
@@ -206,6 +208,7 @@ static void run_plan(core *c) {
     status st = stepper_run(&c->step, &c->plan, &c->result, &e);
     c->now_us = clock_now_us(c->o.clock);
     c->stats.step_us_total += c->now_us - MIN(start, c->now_us);
+    swap_stepped(c, c->plan.n_tokens, c->now_us - MIN(start, c->now_us));
     c->stats.n_steps++;
     c->stats.step_tokens_total += (uint64_t)c->plan.n_tokens;
     c->stats.step_tokens_hist[hist_bucket(c->plan.n_tokens)]++;
@@ -284,4 +287,8 @@ void core_stats(const core *c, scheduler_stats *ret) {
     ret->pages_total = c->pages.n;
     ret->pages_cached = c->pages.n_cached;
     ret->pages_used = c->pages.n - c->pages.n_free;
+    ret->host_pages_total = c->swap.slots.n;
+    ret->host_pages_used = c->swap.slots.n_cached;
+    ret->pages_out = c->swap.n_out;
+    ret->pages_in = c->swap.n_in;
 }

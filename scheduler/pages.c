@@ -59,9 +59,14 @@ static void map_remove(pages *ps, int32_t id) {
     p->state = PAGE_BLANK;
 }
 
-int32_t pages_take(pages *ps) {
+int32_t pages_next(const pages *ps) {
     int32_t id = ps->p[ps->n].next;
-    if (id == ps->n) return -1;
+    return id == ps->n ? -1 : id;
+}
+
+int32_t pages_take(pages *ps) {
+    int32_t id = pages_next(ps);
+    if (id < 0) return -1;
     list_unlink(ps, id);
     if (ps->p[id].state != PAGE_BLANK) {
         ps->n_cached--;
@@ -114,8 +119,12 @@ void pages_ready(pages *ps, int32_t id) {
 
 void pages_forget(pages *ps, int32_t id) {
     page *p = &ps->p[id];
-    CHECK(p->refs > 0);
-    if (p->state != PAGE_BLANK) map_remove(ps, id);
+    if (p->state == PAGE_BLANK) return;
+    map_remove(ps, id);
+    if (p->refs > 0) return;
+    ps->n_cached--;
+    list_unlink(ps, id);
+    list_link(ps, id, ps->n);
 }
 
 bool pages_consistent(const pages *ps) {

@@ -44,6 +44,8 @@ void pages_done(pages *ps);
 /* The head of the free list, with one reference and no hash (a cached page is evicted by this);
  * -1 when every page is used. */
 int32_t pages_take(pages *ps);
+/* The page that pages_take would give: a cached one would be evicted. -1: none. */
+int32_t pages_next(const pages *ps);
 /* One more holder; revives a cached page. */
 void pages_ref(pages *ps, int32_t id);
 /* One holder less. The last puts it on the free list: a shareable page at the tail (evicted last),
@@ -57,7 +59,8 @@ int32_t pages_find(const pages *ps, hash128 hash);
 bool pages_announce(pages *ps, int32_t id, hash128 hash, page_state state);
 /* The content of a pending page is now computed. */
 void pages_ready(pages *ps, int32_t id);
-/* Nobody else may find this page any more (its content is suspect). */
+/* Nobody else may find this page any more (its content is suspect): it is used, or cached and then
+ * blank and the next to be taken. */
 void pages_forget(pages *ps, int32_t id);
 
 /* True if counts, list, map and states agree with one another. O(n): tests and the simulator. */

@@ -106,6 +106,7 @@ typedef struct share {
     int32_t n_tokens;
     int32_t n_pages;  /* whole pages to share */
     int32_t n_free;   /* of them: on the free list now */
+    int32_t n_host;   /* of them: to be moved in from the host */
     const seq *donor; /* NULL: from the cache */
     bool is_pending;  /* more is being computed by another sequence right now */
 } share;
@@ -118,29 +119,33 @@ static int32_t n_cacheable(const core *c, const seq *s) {
     return MIN(s->n_hashed, (s->n_known - 1) / c->step.page_tokens);
 }
 
+/* Where else to look for a prefix. */
+static const pages *slots_of(const core *c) {
+    return c->swap.in ? &c->swap.slots : NULL;
+}
+
 static share find_share(const core *c, const seq *s) {
     const group *g = s->g;
     int32_t S = c->step.page_tokens, limit = n_cacheable(c, s);
     share sh = {0};
     if (limit > 0) {
-        prefix_match m = prefix_find(&c->pages, s->hashes, limit);
-        sh = (share){m.n * S, m.n, m.n_free, NULL, m.is_pending};
+        prefix_match m = prefix_find(&c->pages, slots_of(c), s->hashes, limit);
+        sh = (share){m.n * S, m.n, m.n_free, m.n_host, NULL, m.is_pending};
     }
     int32_t common = MIN(g->r->n_prompt, s->n_known - 1);
     if (!g->has_prompt || common <= sh.n_tokens) return sh;
     for (int32_t i = g->lead; i < g->r->n; i++) {
         const seq *d = &g->seqs[i];
         if (d->state == SEQ_RUNNING && d->n_computed >= common)
-            return (share){common, common / S, 0, d, false};
+            return (share){common, common / S, 0, 0, d, false};
     }
     return sh;
 }
 
 static bool fits(const core *c, const seq *s, const share *sh) {
-    int32_t n_free = c->pages.n_free - sh->n_free;
-    if (c->o.admit == ADMIT_RESERVE)
-        return s->g->n_pages_max - sh->n_pages <= n_free - c->n_reserved;
-    return pages_for(c, s->n_known) - sh->n_pages <= n_free - c->n_running;
+    int32_t n_free = c->pages.n_free - sh->n_free, n_there = sh->n_pages - sh->n_host;
+    if (c->o.admit == ADMIT_RESERVE) return s->g->n_pages_max - n_there <= n_free - c->n_reserved;
+    return pages_for(c, s->n_known) - n_there <= n_free - c->n_running;
 }
 
 /* Tokens that s computes in its first step or not at all. */
@@ -156,10 +161,10 @@ static bool still_blocked(const core *c, const seq *s) {
 }
 
 static void take_shared(core *c, seq *s, const share *sh) {
-    for (int32_t i = 0; i < sh->n_pages; i++) {
-        int32_t id = sh->donor ? sh->donor->pages[i] : pages_find(&c->pages, s->hashes[i]);
-        pages_ref(&c->pages, id);
-        s->pages[s->n_pages++] = id;
+    if (!sh->donor) swap_share(c, s, sh->n_pages);
+    for (int32_t i = s->n_pages; i < sh->n_pages; i++) {
+        pages_ref(&c->pages, sh->donor->pages[i]);
+        s->pages[s->n_pages++] = sh->donor->pages[i];
     }
     while (s->n_pages < pages_for(c, s->n_known)) CHECK(seq_grow(c, s));
     if (sh->n_tokens % c->step.page_tokens)
@@ -198,7 +203,8 @@ static bool defer(core *c, seq *s, int32_t n_ready) {
  * for one long prompt must not walk all of it at every step. */
 static bool still_pending(core *c, seq *s) {
     if (s->n_deferred == 0) return false;
-    prefix_match m = prefix_find(&c->pages, s->hashes + s->n_wait, n_cacheable(c, s) - s->n_wait);
+    prefix_match m =
+        prefix_find(&c->pages, slots_of(c), s->hashes + s->n_wait, n_cacheable(c, s) - s->n_wait);
     return m.is_pending && defer(c, s, s->n_wait + m.n);
 }
 
@@ -250,6 +256,7 @@ void plan_build(core *c) {
     c->plan.step = c->stats.n_steps;
     c->plan.n_seqs = c->plan.n_tokens = c->plan.n_copies = 0;
     c->plan_stalled = c->plan_deferred = false;
+    swap_plan(c);
     uint64_t n_preemptions = c->stats.n_preemptions;
     plan_running(c);
     if (c->stats.n_preemptions == n_preemptions) plan_waiting(c);

@@ -22,11 +22,16 @@ hash128 prefix_next(hash_key key, hash128 parent, const int32_t *ids, int32_t pa
     return hash128_of(key, buf, sizeof parent + n);
 }
 
-prefix_match prefix_find(const pages *ps, const hash128 *hashes, int32_t n_hashes) {
+prefix_match prefix_find(const pages *ps, const pages *slots, const hash128 *hashes,
+                         int32_t n_hashes) {
     prefix_match m = {0};
     for (; m.n < n_hashes; m.n++) {
         int32_t id = pages_find(ps, hashes[m.n]);
-        if (id < 0) break;
+        if (id < 0) {
+            if (!slots || pages_find(slots, hashes[m.n]) < 0) break;
+            m.n_host++;
+            continue;
+        }
         if (ps->p[id].state == PAGE_PENDING) {
             m.is_pending = true;
             break;

@@ -17,12 +17,14 @@ hash128 prefix_next(hash_key key, hash128 parent, const int32_t *ids, int32_t pa
 
 /* What the cache has of a text. */
 typedef struct prefix_match {
-    int32_t n;       /* leading pages that are ready */
+    int32_t n;       /* leading pages that are ready, on the device or the host */
     int32_t n_free;  /* of them: nobody holds them now, so reviving them uses up free pages */
+    int32_t n_host;  /* of them: only in a slot of the host, so they need a page */
     bool is_pending; /* the page after them is being computed by a running sequence */
 } prefix_match;
 
-/* Walk hashes[n_hashes] until the first that is not ready. */
-prefix_match prefix_find(const pages *ps, const hash128 *hashes, int32_t n_hashes);
+/* Walk hashes[n_hashes] until the first that is not ready. slots: of the host (swap.h), or NULL. */
+prefix_match prefix_find(const pages *ps, const pages *slots, const hash128 *hashes,
+                         int32_t n_hashes);
 
 #endif

@@ -32,6 +32,8 @@ typedef struct scheduler_stats {
     int32_t n_running, n_waiting; /* sequences; a request that waits counts as one */
     /* used: held by running sequences; cached: free, but a prefix may still be found there */
     int32_t pages_total, pages_used, pages_cached;
+    int32_t host_pages_total, host_pages_used;
+    uint64_t pages_out, pages_in;         /* moved to the host and back */
     uint64_t prompt_tokens;               /* of requests that started, each prompt once */
     uint64_t generation_tokens;           /* of all choices */
     uint64_t prompt_tokens_cached;        /* of prompt_tokens: not computed */

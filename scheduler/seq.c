@@ -86,7 +86,7 @@ void seq_preempt(core *c, seq *s) {
 }
 
 bool seq_grow(core *c, seq *s) {
-    int32_t id = pages_take(&c->pages);
+    int32_t id = swap_take(c);
     if (id < 0) return false;
     CHECK(s->n_pages < s->g->n_pages_max);
     s->pages[s->n_pages++] = id;
@@ -174,6 +174,7 @@ void group_release(core *c, group *g) {
 
 void seq_forget(core *c, seq *s) {
     for (int32_t i = 0; i < s->n_pages; i++) pages_forget(&c->pages, s->pages[i]);
+    swap_forget(c, s->hashes, MIN(s->n_pages, s->n_hashed));
 }
 
 static void share_page(core *c, seq *s, int32_t i) {

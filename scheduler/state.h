@@ -15,6 +15,7 @@
 #include "scheduler/pages.h"
 #include "scheduler/prefix.h"
 #include "scheduler/scheduler.h"
+#include "scheduler/swap.h"
 #include "scheduler/waitq.h"
 
 typedef enum seq_state { SEQ_HELD, SEQ_WAITING, SEQ_RUNNING, SEQ_DONE } seq_state;
@@ -68,6 +69,7 @@ typedef struct core {
     stepper step;
     hash_key key;
     pages pages;
+    swap swap;
     waitq wait;
     seq **running; /* [max_running], by (priority, order, choice) */
     int32_t n_running;
@@ -137,6 +139,21 @@ void adapter_count(core *c, const group *g, bool started, int32_t by);
 /* The lead has the prompt (or cannot get it): let the other choices start. */
 void group_release(core *c, group *g);
 void group_end(core *c, group *g, finish_reason why);
+
+/* --- swap.c: the second tier; all do nothing where there is none --- */
+void swap_init(core *c);
+void swap_done(core *c);
+/* A plan begins: do moves pay? */
+void swap_plan(core *c);
+/* The plan's moves are on their way; the step took us microseconds. */
+void swap_stepped(core *c, int32_t n_tokens, uint64_t us);
+/* pages_take, but what it evicts may be moved out. */
+int32_t swap_take(core *c);
+/* Give s, which holds no pages, those of its first n hashes, which prefix_find has just found; free
+ * pages for those on the host are there. */
+void swap_share(core *c, seq *s, int32_t n);
+/* These texts are suspect: no slot may be found by them. */
+void swap_forget(core *c, const hash128 *hashes, int32_t n);
 
 /* --- plan.c, apply.c: the two halves of a step --- */
 void plan_build(core *c);    /* state -> c->plan; takes pages, may preempt */

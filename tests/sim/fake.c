@@ -12,8 +12,16 @@ void fake_init(fake *f, int32_t page_tokens, int32_t n_pages, int32_t vocab) {
     f->slots = mem_calloc((size_t)n_pages * (size_t)page_tokens, sizeof *f->slots);
 }
 
+void fake_host(fake *f, int32_t n_host_pages, float page_move_us) {
+    f->n_host_pages = n_host_pages;
+    f->page_move_us = page_move_us;
+    f->host_slots =
+        mem_calloc((size_t)n_host_pages * (size_t)f->page_tokens, sizeof *f->host_slots);
+}
+
 void fake_done(fake *f) {
     mem_free(f->slots);
+    mem_free(f->host_slots);
 }
 
 static uint64_t kv_class(void *self, int32_t n_prompt, int32_t max_len, int32_t adapter) {
@@ -60,6 +68,19 @@ static void copy_page(fake *f, page_copy cp) {
     f->n_copies++;
 }
 
+/* Whose page it was, or will be, is seen when it is read. */
+static void move_page(fake *f, page_move m) {
+    size_t S = (size_t)f->page_tokens;
+    if (m.page < 0 || m.page >= f->n_pages || m.slot < 0 || m.slot >= f->n_host_pages) {
+        WRONG(f, "move of page %d of %d, slot %d of %d", m.page, f->n_pages, m.slot,
+              f->n_host_pages);
+        return;
+    }
+    uint64_t *page = f->slots + (size_t)m.page * S, *slot = f->host_slots + (size_t)m.slot * S;
+    memcpy(m.out ? slot : page, m.out ? page : slot, S * sizeof *page);
+    *(m.out ? &f->n_out : &f->n_in) += 1;
+}
+
 static uint64_t *slot(fake *f, const batch_seq *b, int32_t p) {
     int32_t id = b->pages[p / f->page_tokens];
     if (id < 0 || id >= f->n_pages) {
@@ -102,6 +123,10 @@ static void fill_prompt_out(fake *f, const batch_seq *b) {
 
 static void trace(fake *f, const batch_plan *plan) {
     uint64_t h = hash64(plan->copies, (size_t)plan->n_copies * sizeof *plan->copies, f->trace);
+    for (int32_t i = 0; i < plan->n_moves; i++) {
+        int32_t v[] = {plan->moves[i].page, plan->moves[i].slot, plan->moves[i].out};
+        h = hash64(v, sizeof v, h);
+    }
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *b = &plan->seqs[i];
         int32_t v[] = {b->n_known, b->pos, b->n_tokens, b->sample, b->choice, b->adapter};
@@ -126,8 +151,10 @@ static status fake_collect(void *self, step_result *ret, error *err) {
     trace(f, plan);
     f->n_steps++;
     f->n_tokens += (uint64_t)plan->n_tokens;
+    if (f->spend) f->spend(f->ctx, plan);
     if (f->fail_device && f->fail_device(f->ctx))
         return error_set(err, ERR_DEVICE, "the fake device failed");
+    for (int32_t i = 0; i < plan->n_moves; i++) move_page(f, plan->moves[i]);
     for (int32_t i = 0; i < plan->n_copies; i++) copy_page(f, plan->copies[i]);
     for (int32_t i = 0; i < plan->n_seqs; i++) write_seq(f, &plan->seqs[i]);
     for (int32_t i = 0; i < plan->n_seqs; i++) {
@@ -158,6 +185,8 @@ stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_
                      .collect = fake_collect,
                      .page_tokens = f->page_tokens,
                      .n_pages = f->n_pages,
+                     .n_host_pages = f->n_host_pages,
+                     .page_move_us = f->page_move_us,
                      .max_tokens = max_tokens,
                      .max_seqs = max_seqs,
                      .max_model_len = max_model_len,

@@ -14,11 +14,15 @@ typedef struct fake {
     int32_t class_len; /* > 0: longer sequences have other keys and values (stepper.kv_class) */
     bool whole_prompt; /* what is stored depends on all of the prompt, at every position */
     uint64_t *slots;   /* [n_pages * page_tokens] */
+    int32_t n_host_pages;
+    float page_move_us;                       /* what it says a move takes */
+    uint64_t *host_slots;                     /* [n_host_pages * page_tokens] */
     int32_t (*refs)(void *ctx, int32_t page); /* NULL: writes are not checked */
     void *ctx;
     const batch_plan *plan; /* in flight */
-    uint64_t n_steps, n_tokens, n_copies;
-    uint64_t trace; /* hash of every plan so far */
+    uint64_t n_steps, n_tokens, n_copies, n_out, n_in;
+    uint64_t trace;                                   /* hash of every plan so far */
+    void (*spend)(void *ctx, const batch_plan *plan); /* what a step takes; NULL: nothing */
     /* Faults: asked before each step / for each sequence; may be NULL. */
     bool (*fail_device)(void *ctx);
     bool (*fail_seq)(void *ctx);
@@ -26,6 +30,8 @@ typedef struct fake {
 } fake;
 
 void fake_init(fake *f, int32_t page_tokens, int32_t n_pages, int32_t vocab);
+/* Give it a second tier, before fake_stepper. */
+void fake_host(fake *f, int32_t n_host_pages, float page_move_us);
 void fake_done(fake *f);
 stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_model_len);
 

@@ -55,6 +55,26 @@ static void check_pages(sim *s) {
         SIM_FAIL(s, "preempted in reserve mode");
 }
 
+/* A page and a slot of one name hold the same: the history hash of the last token tells. */
+static void check_slots(sim *s) {
+    const core *c = s->core;
+    const pages *slots = &c->swap.slots;
+    int32_t S = c->step.page_tokens;
+    if (!slots->n) return;
+    if (!pages_consistent(slots) || slots->n_free != slots->n)
+        SIM_FAIL(s, "slots of the host: list, map and counts disagree");
+    if (c->plan.n_seqs && c->plan.n_moves)
+        SIM_FAIL(s, "%d moves left after a step", c->plan.n_moves);
+    if (c->plan.n_moves || s->device_failed) return;
+    for (int32_t i = 0; i < slots->n; i++) {
+        if (slots->p[i].state != PAGE_READY) continue;
+        int32_t id = pages_find(&c->pages, slots->p[i].hash);
+        if (id < 0 || c->pages.p[id].state != PAGE_READY) continue;
+        if (s->fake.slots[(id + 1) * S - 1] != s->fake.host_slots[(i + 1) * S - 1])
+            SIM_FAIL(s, "page %d and slot %d have one name and other contents", id, i);
+    }
+}
+
 /* --- queues --- */
 
 static void check_queues(sim *s) {
@@ -230,6 +250,7 @@ static void check_admitted(sim *s) {
 void invariants_after(sim *s) {
     if (s->fake.problem[0]) SIM_FAIL(s, "%s", s->fake.problem);
     check_pages(s);
+    check_slots(s);
     check_queues(s);
     check_plan(s);
     check_obeyed(s);

@@ -37,6 +37,13 @@ static int32_t sim_refs(void *ctx, int32_t id) {
     return ((sim *)ctx)->core->pages.p[id].refs;
 }
 
+/* Tokens cost the same each, moves what the stepper says. */
+static void sim_spend(void *ctx, const batch_plan *plan) {
+    sim *s = ctx;
+    float us = s->fake.page_move_us * (float)plan->n_moves;
+    s->now_us += 20 + 5 * (uint64_t)plan->n_tokens + (uint64_t)us;
+}
+
 static bool sim_fail_device(void *ctx) {
     sim *s = ctx;
     if (!rnd_one_in(&s->rnd, s->device_faults)) return false;
@@ -85,6 +92,10 @@ static void draw_core(sim *s) {
     s->fake.ctx = s;
     s->fake.class_len = maybe(s, 2, 10, 100);
     s->fake.whole_prompt = rnd_one_in(r, 4);
+    if (rnd_one_in(r, 2))
+        fake_host(&s->fake, rnd_in(r, 1, rnd_one_in(r, 3) ? 8 : 2 * n_pages),
+                  rnd_one_in(r, 2) ? 0 : (float)rnd_in(r, 1, 5 * S));
+    s->fake.spend = sim_spend;
     s->fake.refs = sim_refs;
     s->fake.fail_device = sim_fail_device;
     s->fake.fail_seq = sim_fail_seq;
@@ -164,7 +175,7 @@ static void episode(sim *s, uint64_t seed, uint64_t n_steps) {
 
 typedef struct totals {
     uint64_t n_episodes, n_steps, n_requests, n_tokens, n_copies, n_device_faults, n_seq_faults;
-    uint64_t n_preemptions, n_cached, n_finished[5], trace;
+    uint64_t n_preemptions, n_cached, n_out, n_in, n_finished[5], trace;
 } totals;
 
 static void add_up(totals *t, const sim *s) {
@@ -173,6 +184,8 @@ static void add_up(totals *t, const sim *s) {
     t->n_requests += s->n_requests;
     t->n_tokens += s->n_tokens;
     t->n_copies += s->fake.n_copies;
+    t->n_out += s->fake.n_out;
+    t->n_in += s->fake.n_in;
     t->n_device_faults += s->device_failed;
     t->n_seq_faults += s->n_seq_faults;
     t->n_preemptions += s->st_end.n_preemptions;
@@ -187,6 +200,7 @@ static void print_totals(const totals *t, uint64_t us) {
            U(t->n_episodes), (double)us / (double)t->n_steps, U(t->trace));
     printf("%llu requests, %llu tokens read, %llu from the prefix cache, %llu page copies\n",
            U(t->n_requests), U(t->n_tokens), U(t->n_cached), U(t->n_copies));
+    printf("%llu pages moved to the host, %llu back\n", U(t->n_out), U(t->n_in));
     printf("%llu preemptions, %llu device faults, %llu sequence faults\n", U(t->n_preemptions),
            U(t->n_device_faults), U(t->n_seq_faults));
     printf("choices ended: %llu stop, %llu length, %llu cancel, %llu error\n",

@@ -106,20 +106,20 @@ START_TEST(a_match_ends_at_the_first_gap) {
     for (uint64_t i = 0; i < 5; i++) h[i] = name(i + 1);
     int32_t id[5];
     for (int i = 0; i < 5; i++) id[i] = pages_take(&ps);
-    ck_assert_int_eq(prefix_find(&ps, h, 5).n, 0);
+    ck_assert_int_eq(prefix_find(&ps, NULL, h, 5).n, 0);
     ck_assert(pages_announce(&ps, id[0], h[0], PAGE_READY));
     ck_assert(pages_announce(&ps, id[1], h[1], PAGE_READY));
     ck_assert(pages_announce(&ps, id[3], h[3], PAGE_READY));
     pages_unref(&ps, id[1]);
-    prefix_match m = prefix_find(&ps, h, 5);
+    prefix_match m = prefix_find(&ps, NULL, h, 5);
     ck_assert(m.n == 2 && m.n_free == 1 && !m.is_pending);
     ck_assert(pages_announce(&ps, id[2], h[2], PAGE_PENDING));
-    m = prefix_find(&ps, h, 5);
+    m = prefix_find(&ps, NULL, h, 5);
     ck_assert(m.n == 2 && m.is_pending);
     pages_ready(&ps, id[2]);
-    m = prefix_find(&ps, h, 5);
+    m = prefix_find(&ps, NULL, h, 5);
     ck_assert(m.n == 4 && !m.is_pending);
-    ck_assert_int_eq(prefix_find(&ps, h, 1).n, 1);
+    ck_assert_int_eq(prefix_find(&ps, NULL, h, 1).n, 1);
     pages_done(&ps);
 }
 END_TEST

@@ -1,0 +1,132 @@
+/* Swapping without a state of its own for sequences. Every full page of a sequence has a hash that
+ * names its text (prefix.h). A preempted sequence gives its pages back; they stay cached, and each
+ * is moved out only when it is about to be overwritten. When the sequence returns, its hashes are
+ * looked up here as well as on the device. So shared pages are moved once, pages that survive on
+ * the device are not moved at all, what was evicted from the prefix cache comes back by the same
+ * way, and a sequence that is cancelled while it waits has nothing to give back. What a preempted
+ * sequence loses is its last, partly filled page: fewer tokens than one page.
+ *
+ * A slot keeps its content after it was moved back: the next eviction of that page then costs
+ * nothing. Full, the slot not used for longest is overwritten.
+ *
+ * Order: moves are done in the order in which they were decided, before the rest of the step. So a
+ * slot whose move in is decided may be given to a later move out, and a page whose move out is
+ * decided may be taken at once. A plan without sequences is no step: its moves wait for the next
+ * one. Until then nobody writes to the pages.
+ *
+ * Invariant: a slot that has a hash holds that text once all moves so far are done. */
+#include "scheduler/swap.h"
+
+#include "engine/base/check.h"
+#include "engine/base/mem.h"
+#include "scheduler/state.h"
+
+/* The past counts 1/e after so many steps; a slope needs steps that differ so much. */
+static const double KEEP = 1 - 1.0 / 128, SPREAD_TOKENS = 4, STEPS_LEAST = 8;
+
+void token_cost_add(token_cost *t, double n_tokens, double us) {
+    t->n = t->n * KEEP + 1;
+    t->x = t->x * KEEP + n_tokens;
+    t->y = t->y * KEEP + us;
+    t->xx = t->xx * KEEP + n_tokens * n_tokens;
+    t->xy = t->xy * KEEP + n_tokens * us;
+    double spread = t->xx / t->n - t->x / t->n * (t->x / t->n);
+    if (t->n < STEPS_LEAST || spread < SPREAD_TOKENS * SPREAD_TOKENS) return;
+    double slope = (t->xy / t->n - t->x / t->n * (t->y / t->n)) / spread;
+    if (slope > 0) t->us = slope;
+}
+
+bool swap_pays(double page_us, double token_us, int32_t page_tokens) {
+    return token_us <= 0 || 2 * page_us < token_us * page_tokens;
+}
+
+void swap_init(core *c) {
+    if (c->step.n_host_pages <= 0 || !c->o.prefix_cache) return;
+    pages_init(&c->swap.slots, c->step.n_host_pages);
+    /* until a step is run each page is moved out once at most, and in once */
+    c->plan.moves = mem_calloc((size_t)c->step.n_pages * 2, sizeof *c->plan.moves);
+}
+
+void swap_done(core *c) {
+    if (c->swap.slots.n) pages_done(&c->swap.slots);
+    mem_free(c->plan.moves);
+}
+
+void swap_plan(core *c) {
+    if (!c->swap.slots.n) return;
+    double page_us = (double)c->step.page_move_us, token_us = c->swap.cost.us;
+    c->swap.out = swap_pays(page_us, token_us, c->step.page_tokens);
+    c->swap.in = swap_pays(page_us / 2, token_us, c->step.page_tokens);
+}
+
+void swap_stepped(core *c, int32_t n_tokens, uint64_t us) {
+    if (!c->swap.slots.n) return;
+    double moved_us = (double)c->step.page_move_us * c->plan.n_moves;
+    token_cost_add(&c->swap.cost, n_tokens, MAX((double)us - moved_us, 0));
+    c->plan.n_moves = 0;
+}
+
+static void add_move(core *c, int32_t id, int32_t slot, bool out) {
+    CHECK(c->plan.n_moves < 2 * c->pages.n);
+    c->plan.moves[c->plan.n_moves++] = (page_move){id, slot, out};
+    *(out ? &c->swap.n_out : &c->swap.n_in) += 1;
+}
+
+/* Used just now: dropped last. */
+static void touch(pages *slots, int32_t slot) {
+    pages_ref(slots, slot);
+    pages_unref(slots, slot);
+}
+
+/* Keep what the page holds, if it is worth it and there is a slot. */
+static void move_out(core *c, int32_t id) {
+    pages *slots = &c->swap.slots;
+    hash128 hash = c->pages.p[id].hash;
+    int32_t slot = pages_find(slots, hash);
+    if (slot >= 0) {
+        touch(slots, slot);
+        return;
+    }
+    if (!c->swap.out || (slot = pages_take(slots)) < 0) return;
+    CHECK(pages_announce(slots, slot, hash, PAGE_READY));
+    pages_unref(slots, slot);
+    add_move(c, id, slot, true);
+}
+
+int32_t swap_take(core *c) {
+    int32_t id = pages_next(&c->pages);
+    if (id >= 0 && c->swap.slots.n && c->pages.p[id].state == PAGE_READY) move_out(c, id);
+    return pages_take(&c->pages);
+}
+
+/* Slots that will be read are held until all pages are taken: taking one may move another page
+ * out, and that must not drop them. In the meantime the table holds -1 - slot. */
+void swap_share(core *c, seq *s, int32_t n) {
+    pages *slots = &c->swap.slots;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t id = pages_find(&c->pages, s->hashes[i]);
+        if (id < 0) {
+            int32_t slot = pages_find(slots, s->hashes[i]);
+            pages_ref(slots, slot);
+            id = -1 - slot;
+        } else
+            pages_ref(&c->pages, id);
+        s->pages[s->n_pages++] = id;
+    }
+    for (int32_t i = n - 1; i >= 0; i--) {
+        if (s->pages[i] >= 0) continue;
+        int32_t slot = -1 - s->pages[i], id = swap_take(c);
+        CHECK(id >= 0 && pages_announce(&c->pages, id, s->hashes[i], PAGE_READY));
+        add_move(c, id, slot, false);
+        s->pages[i] = id;
+        pages_unref(slots, slot);
+    }
+}
+
+void swap_forget(core *c, const hash128 *hashes, int32_t n) {
+    if (!c->swap.slots.n) return;
+    for (int32_t i = 0; i < n; i++) {
+        int32_t slot = pages_find(&c->swap.slots, hashes[i]);
+        if (slot >= 0) pages_forget(&c->swap.slots, slot);
+    }
+}

@@ -1,0 +1,33 @@
+/* The second tier of the prefix cache: pages in pinned memory of the host (stepper.n_host_pages).
+ *
+ * A page whose content may be found again is moved out when it is given to another holder, and
+ * back when a sequence wants its text. Both are moves in the plan; here is which slot holds what,
+ * and whether moving beats computing. One thread. */
+#ifndef SCHEDULER_SWAP_H
+#define SCHEDULER_SWAP_H
+
+#include "engine/batch.h"
+#include "scheduler/pages.h"
+
+/* Time of steps over their tokens, recent steps counting most: a line whose slope is what one more
+ * token costs. */
+typedef struct token_cost {
+    double n, x, y, xx, xy; /* sums over steps: 1, tokens, us, and products */
+    double us;              /* per token, as last known; 0: not yet */
+} token_cost;
+
+/* A step of n_tokens took us microseconds. */
+void token_cost_add(token_cost *t, double n_tokens, double us);
+
+/* Out and back against computing page_tokens tokens at token_us each. What is not known yet (0)
+ * counts in favour of moving. */
+bool swap_pays(double page_us, double token_us, int32_t page_tokens);
+
+typedef struct swap {
+    pages slots; /* of the host; no holders between plans. n == 0: there is no second tier */
+    token_cost cost;
+    bool out, in; /* do they pay? For the plan under way */
+    uint64_t n_out, n_in;
+} swap;
+
+#endif
