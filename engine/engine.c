@@ -250,8 +250,12 @@ static status plan_memory(engine *e, const engine_options *o, error *err) {
         p->activations_fixed +=
             sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof *e->tasks;
     if (e->b->v->sample && e->a->has_head)
-        p->activations_fixed +=
-            sample_device_bytes(e->a->vocab, e->n_tasks_max, forward_rows_at_once(e->max_seqs));
+        p->activations_fixed += sample_device_bytes(
+            e->a->vocab, e->n_tasks_max, forward_rows_at_once(host, e->a->vocab, e->max_seqs));
+    if (e->b->v->scratch_bytes) {
+        op_bounds most = engine_bounds(e, o->max_model_len > 0 ? o->max_model_len : e->a->ctx_max);
+        p->activations_fixed += e->b->v->scratch_bytes(e->b, &most);
+    }
     if (e->adapters_max > 0)
         p->activations_fixed +=
             adapter_step_bytes(&e->w, e->max_tokens, e->max_seqs, e->lora_rank_max);
@@ -290,6 +294,10 @@ static status allocate(engine *e, error *err) {
     if (e->b->v->sample && e->a->has_head)
         TRY(sample_device_new(e->b, e->a->vocab, e->n_tasks_max, e->f.n_rows, &e->device_sampler,
                               err));
+    if (e->b->v->reserve) {
+        op_bounds most = engine_bounds(e, e->plan.len);
+        TRY(e->b->v->reserve(e->b, &most, err));
+    }
     e->sampler = sampler_new(e->a->vocab);
     e->tasks = mem_calloc((size_t)e->n_tasks_max, sizeof *e->tasks);
     return OK;

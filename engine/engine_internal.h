@@ -54,6 +54,9 @@ const char *engine_quant_math(const model_info *m);
 uint64_t engine_adapter_class(const engine *e, int32_t id); /* part of the kv class */
 void engine_adapters_done(engine *e);
 
+/* The largest calls of a step, of sequences up to max_len; after the weights are planned. */
+op_bounds engine_bounds(const engine *e, int32_t max_len);
+
 /* The pooled hidden states that sequences of the plan want; after forward_run. */
 void engine_pool(engine *e, const batch_plan *plan, step_result *ret);
 

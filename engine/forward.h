@@ -8,8 +8,12 @@
 #include "engine/sampler.h"
 #include "engine/weights.h"
 
-#define FORWARD_ROWS_MAX 64 /* most rows of logits at a time */
-int32_t forward_rows_at_once(int32_t max_seqs);
+/* Rows of logits at a time: 64 where the host reads them, which are a cache's worth of most
+ * vocabularies; on a device what FORWARD_LOGITS_BYTES hold, so that the head's weights are read
+ * once for the whole batch; never more than sequences or FORWARD_ROWS_MAX. Pure. */
+#define FORWARD_ROWS_MAX     1024
+#define FORWARD_LOGITS_BYTES ((size_t)256 << 20)
+int32_t forward_rows_at_once(bool host_memory, int32_t vocab, int32_t max_seqs);
 
 /* Memory: what ops touch is in the backend's memory ("dev"); what the host writes or reads is in
  * its own, and is sent or fetched. Where the backend's memory is the host's (the CPU) the two are

@@ -181,15 +181,17 @@ static void cut_all(forward *f, bool host_memory, cutter *dev, cutter *host) {
         cut_copies(f, host);
 }
 
-int32_t forward_rows_at_once(int32_t max_seqs) {
-    return MIN(max_seqs, FORWARD_ROWS_MAX);
+int32_t forward_rows_at_once(bool host_memory, int32_t vocab, int32_t max_seqs) {
+    size_t fit = FORWARD_LOGITS_BYTES / ((size_t)MAX(vocab, 1) * sizeof(float));
+    size_t most = host_memory ? 64 : MIN(MAX(fit, (size_t)64), (size_t)FORWARD_ROWS_MAX);
+    return MIN(max_seqs, (int32_t)most);
 }
 
 forward_need forward_bytes(const arch *a, bool host_memory, int32_t max_tokens, int32_t max_seqs) {
     forward f = {.a = a,
                  .max_tokens = max_tokens,
                  .max_seqs = max_seqs,
-                 .n_rows = forward_rows_at_once(max_seqs)};
+                 .n_rows = forward_rows_at_once(host_memory, a->vocab, max_seqs)};
     cutter dev = {0}, host = {0};
     size_t tables = 0, table = CEIL_DIV((size_t)max_seqs * sizeof(int32_t), KV_PAGE_TOKENS);
     f.ropes = mem_calloc((size_t)a->n_ropes + 1, sizeof *f.ropes);
@@ -230,7 +232,7 @@ void forward_send_table(forward *f, rope_table *t, int32_t half, int32_t row0, i
 status forward_alloc(forward *f, error *err) {
     cutter dev = {0}, host = {0};
     bool own = !f->b->host_memory;
-    f->n_rows = forward_rows_at_once(f->max_seqs);
+    f->n_rows = forward_rows_at_once(!own, f->a->vocab, f->max_seqs);
     f->ropes = mem_calloc((size_t)f->a->n_ropes + 1, sizeof *f->ropes);
     cut_all(f, !own, &dev, &host);
     f->bytes = dev.at;

@@ -56,12 +56,16 @@ static lists cut_lists(const sample_device *d, char *base) {
     return l;
 }
 
+int64_t sample_device_edits(int32_t vocab) {
+    return MAX(vocab, EDITS_LEAST);
+}
+
 static sample_device sized(int32_t vocab, int32_t n_results, int32_t n_rows) {
     return (sample_device){.vocab = vocab,
                            .words = CEIL_DIV(vocab, 32),
                            .n_results = n_results,
                            .n_masks_max = n_rows,
-                           .n_edits_max = MAX(vocab, EDITS_LEAST)};
+                           .n_edits_max = sample_device_edits(vocab)};
 }
 
 size_t sample_device_bytes(int32_t vocab, int32_t n_results, int32_t n_rows) {

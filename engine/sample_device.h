@@ -13,7 +13,8 @@ typedef struct sample_device sample_device;
  * backend's memory is the host's). */
 NODISCARD status sample_device_new(backend *b, int32_t vocab, int32_t n_results, int32_t n_rows,
                                    sample_device **ret, error *err);
-void sample_device_free(sample_device *d); /* takes NULL */
+void sample_device_free(sample_device *d);  /* takes NULL */
+int64_t sample_device_edits(int32_t vocab); /* most of one call of the op */
 size_t sample_device_bytes(int32_t vocab, int32_t n_results, int32_t n_rows);
 
 /* Rows of logits in the backend's memory with their statistics (op_logsumexp), as op_sample takes

@@ -61,6 +61,7 @@ static void list_block(engine *e, const batch_plan *plan, row_task *tasks, int32
 static void run_block(engine *e, const batch_plan *plan, row_task *tasks, int32_t n,
                       step_result *ret) {
     int32_t rows[FORWARD_ROWS_MAX];
+    CHECK(n > 0 && n <= FORWARD_ROWS_MAX);
     for (int32_t i = 0; i < n; i++) rows[i] = tasks[i].row;
     forward_head(&e->f, rows, n);
     if (e->device_sampler)

@@ -11,6 +11,20 @@
 
 typedef struct backend backend;
 
+/* The largest calls that a program will make: what decides the memory that ops need beside their
+ * arguments. Zero: no such calls. */
+typedef struct op_bounds {
+    int32_t n_tokens, n_seqs; /* rows of a product or of attention; sequences of a call */
+    int32_t max_len;          /* positions of a sequence */
+    int32_t n_rows, vocab;    /* of logsumexp and sample */
+    int64_t n_edits;          /* of sample */
+    int32_t n_heads, n_kv_heads, value_width; /* of attention; latent: one kv head, width L */
+    const wmat *mats; /* [n_mats] matrices of products: n, k, dt, q; data is not read */
+    int32_t n_mats;
+    int32_t n_expert_layers, n_experts, top_k, width, ffn; /* of experts */
+    bool gated;
+} op_bounds;
+
 typedef struct backend_vtbl {
     void (*close)(backend *b);
     /* Memory of the backend, at least 64-byte aligned, zeroed. NULL ret on ERR_NOMEM. Where
@@ -50,6 +64,12 @@ typedef struct backend_vtbl {
     /* What gemm and experts make of rows of `a` before they multiply them by w: a product of rows
      * that are stored so is the same to the bit, and quicker. DT_F32: nothing. NULL: never. */
     dtype (*feed_dt)(backend *b, const wmat *w);
+    /* Bytes of the backend's memory that ops take beside their arguments in calls within the
+     * bounds: part of a memory plan, asked before anything is allocated. */
+    size_t (*scratch_bytes)(backend *b, const op_bounds *o);
+    /* Take them now: within the bounds no op allocates afterwards. Beyond them ops go on to take
+     * what they need, at the cost of a wait. Both NULL where ops need nothing. */
+    status (*reserve)(backend *b, const op_bounds *o, error *err);
     const struct measure *measure; /* measure.h; NULL: the host's clock is good enough */
 #define OP(name, tol32, tol16, what) void (*name)(backend * b, const op_##name *a);
 #include "kernels/ops.def"

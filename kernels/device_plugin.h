@@ -11,7 +11,8 @@
 enum {
     DEVICE_PLUGIN_ABI = DEVICE_PLUGIN_REVISION * 0x100000 + sizeof(backend_vtbl) +
                         3 * sizeof(backend) + 5 * sizeof(wmat) + 7 * (int)DT_COUNT +
-                        sizeof(op_sample) + 9 * sizeof(sample_row) + 11 * sizeof(sample_result)
+                        sizeof(op_bounds) + sizeof(op_sample) + 9 * sizeof(sample_row) +
+                        11 * sizeof(sample_result)
 #define OP(name, tol32, tol16, what) +(int)sizeof(op_##name)
 #include "kernels/ops.def"
 #undef OP

@@ -17,7 +17,8 @@ extern "C" {
 
 #define PLANS      4
 #define KERNELS    16
-#define STATES_MAX ((int64_t)512 << 20) /* bytes of states in one call */
+#define TILE_LEAST 8                    /* rows of the smallest kind of tile, or fewer */
+#define STATES_MAX ((int64_t)256 << 20) /* bytes of states in one call */
 
 typedef struct kept_plan {
     attn_shape shape;
@@ -121,6 +122,50 @@ static kept_plan *plan_of(cuda_backend *c, const attn_shape *shape, const attn_s
     return oldest;
 }
 
+/* Bytes of states that a call may have: a small part of the memory of any card. 64 MB, those of 16
+ * GB, are enough to cut a batch of 256 sequences of 4k with 32 heads of 128. */
+static int64_t states_bytes(const cuda_backend *c) {
+    return MIN(STATES_MAX, (int64_t)(c->total_bytes / 256));
+}
+
+/* States are counted for every row and chunk of its keys. */
+size_t cuda_attention_need(const cuda_backend *c, const op_bounds *o) {
+    if (o->n_heads == 0) return 0;
+    double chunks = CEIL_DIV(o->max_len, ATTN_CHUNK);
+    double all = (double)o->n_tokens * o->n_heads * chunks * attn_state_floats(o->value_width) * 4;
+    return (size_t)MIN((double)states_bytes(c), all);
+}
+
+/* Items and merges of one plan: tiles, and what cutting makes of them, which has a state each. */
+static size_t plan_need(const cuda_backend *c, const op_bounds *o) {
+    if (o->n_heads == 0) return 0;
+    int64_t rows = (int64_t)o->n_tokens * (o->n_heads / o->n_kv_heads);
+    int64_t tiles = o->n_seqs + rows / TILE_LEAST;
+    int64_t states = states_bytes(c) / (attn_state_floats(o->value_width) * 4) / o->n_kv_heads;
+    int64_t cut = MIN(states, tiles * CEIL_DIV(o->max_len, ATTN_CHUNK));
+    size_t bytes = (size_t)(tiles + cut) * sizeof(attn_item) + (size_t)tiles * sizeof(attn_merge);
+    return ALIGN_UP(bytes, (size_t)4096);
+}
+
+size_t cuda_attention_plans_need(const cuda_backend *c, const op_bounds *o) {
+    return PLANS * plan_need(c, o);
+}
+
+status cuda_attention_reserve(cuda_backend *c, const op_bounds *o, error *err) {
+    size_t bytes = plan_need(c, o);
+    for (int i = 0; i < PLANS && bytes; i++) {
+        kept_plan *k = &attn_of(c)->plans[i];
+        if (k->dev_bytes >= bytes) continue;
+        void *p = NULL;
+        TRY(c->base.v->mem_alloc(&c->base, bytes, &p, err));
+        if (k->dev) c->base.v->mem_free(&c->base, k->dev, k->dev_bytes);
+        k->dev = p;
+        k->dev_bytes = bytes;
+        k->used = 0; /* what it held is gone */
+    }
+    return OK;
+}
+
 static attn_args args_of(const op_attention *op, int32_t value_width) {
     bool bf16 = op->kv_dt == DT_BF16;
     attn_args a = {};
@@ -161,7 +206,7 @@ static attn_shape shape_of(const cuda_backend *c, const attn_args *a,
         s.tile_rows[w] = launch[w].tile_rows;
         s.slots[w] = attn_slots(c->n_sms, c->cc, (int64_t)launch[w].smem, launch[w].per_sm);
     }
-    s.states_max = STATES_MAX / (a->state_floats * (int64_t)sizeof(float));
+    s.states_max = states_bytes(c) / (a->state_floats * (int64_t)sizeof(float));
     return s;
 }
 

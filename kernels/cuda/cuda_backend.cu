@@ -77,6 +77,16 @@ void *cuda_scratch(cuda_backend *c, size_t bytes) {
     return p;
 }
 
+status cuda_scratch_reserve(cuda_backend *c, size_t bytes, error *err) {
+    void *p = NULL;
+    if (bytes <= c->ws_bytes) return OK;
+    TRY(c->base.v->mem_alloc(&c->base, bytes, &p, err));
+    c->base.v->mem_free(&c->base, c->ws, c->ws_bytes);
+    c->ws = p;
+    c->ws_bytes = bytes;
+    return OK;
+}
+
 static void backend_free(backend *b) {
     cuda_backend *c = cuda_of(b);
     set_device(c);
@@ -239,6 +249,8 @@ static const backend_vtbl vtbl = {
     .quant_init = quant_init,
     .quant_pack = cuda_quant_pack,
     .quant_side = cuda_quant_side,
+    .scratch_bytes = cuda_scratch_bytes,
+    .reserve = cuda_reserve,
     .measure = &cuda_measure,
 #define OP(name, tol32, tol16, what) .name = cuda_##name,
 #include "kernels/ops.def"
@@ -329,6 +341,7 @@ static status open_device(int index, backend **ret, error *err) {
     c->n_sms = p.multiProcessorCount;
     c->cc = p.major * 10 + p.minor;
     c->smem_max = p.sharedMemPerBlockOptin;
+    c->total_bytes = p.totalGlobalMem;
     read_switches(c);
     snprintf(c->base.device, sizeof c->base.device, "cuda:%d, %.48s, %d SMs, %.1f GiB", index,
              p.name, c->n_sms, GIB(p.totalGlobalMem));

@@ -20,8 +20,9 @@ extern "C" {
 typedef struct cuda_backend {
     backend base;
     int device;
-    int n_sms, cc;   /* cc: 80, 89, 90 ... */
-    size_t smem_max; /* dynamic shared memory that a block can have */
+    int n_sms, cc;      /* cc: 80, 89, 90 ... */
+    size_t smem_max;    /* dynamic shared memory that a block can have */
+    size_t total_bytes; /* of the device's memory */
     cudaStream_t stream;
     cudaError_t failed;    /* first failure */
     const char *failed_in; /* the op or call */
@@ -48,6 +49,8 @@ static inline int64_t cuda_ld(dtype dt, int32_t k) {
 /* Scratch for one op, at least 256-byte aligned, valid until the next call; NULL after a failure:
  * the op then returns at once. */
 void *cuda_scratch(cuda_backend *c, size_t bytes);
+/* Let scratch have at least so many bytes from now on. */
+status cuda_scratch_reserve(cuda_backend *c, size_t bytes, error *err);
 /* True when nothing failed so far. Every op begins with it and ends with cuda_launched. */
 bool cuda_ready(const cuda_backend *c);
 /* Take note of a launch error (and wait, with sync_ops). */
@@ -72,6 +75,21 @@ void cuda_quant_side(backend *b, wmat *w, const int32_t *order, const float *tab
 void cuda_tables_free(cuda_backend *c);
 /* Free c->attn, before memory goes. */
 void cuda_attn_done(cuda_backend *c);
+
+/* Memory of ops beside their arguments: backend.h, cuda_reserve.cu. */
+size_t cuda_scratch_bytes(backend *b, const op_bounds *o);
+status cuda_reserve(backend *b, const op_bounds *o, error *err);
+/* Scratch of the largest call within the bounds; of cuda_gemm: of any call with m rows. */
+size_t cuda_gemm_need(const cuda_backend *c, const wmat *w, int32_t m);
+size_t cuda_experts_need(const cuda_backend *c, const op_bounds *o);
+size_t cuda_attention_need(const cuda_backend *c, const op_bounds *o);
+size_t cuda_logsumexp_need(int32_t n_rows, int32_t vocab);
+size_t cuda_sample_need(int32_t n_rows, int32_t vocab, int64_t n_edits);
+/* What the two keep between calls. */
+size_t cuda_attention_plans_need(const cuda_backend *c, const op_bounds *o);
+status cuda_attention_reserve(cuda_backend *c, const op_bounds *o, error *err);
+size_t cuda_experts_tables_need(const op_bounds *o);
+status cuda_experts_reserve(cuda_backend *c, const op_bounds *o, error *err);
 
 /* Measurements: measure.h. */
 status cuda_time(backend *b, const measure_plan *p, double *ret_us, bool *ret_graph, error *err);

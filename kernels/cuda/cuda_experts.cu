@@ -27,6 +27,7 @@ extern "C" {
 #define PIECE_BYTES  ((int64_t)512 << 20)
 #define PIECE_SHARE  64 /* of the device's memory, if that is less */
 #define PIECE_TOKENS 32768
+#define TABLE_ALIGN  ((size_t)256)
 #define THREADS      256
 #define WARPS        (THREADS / CU_WARP)
 
@@ -39,6 +40,7 @@ typedef struct table {
     void *copy; /* what it held; of a list of biases too */
     void *dev;  /* [n] gemm_w, or [n] pointers */
     size_t dev_bytes;
+    bool own;          /* dev is an allocation */
     unsigned kinds;    /* bit gemm_kind: some have it */
     bool rounds;       /* some round activations */
     bool whole_groups; /* of all int4 kinds */
@@ -46,17 +48,13 @@ typedef struct table {
 
 struct cuda_tables {
     table *first;
-    int64_t piece_bytes;
+    char *block; /* what was reserved for tables */
+    size_t block_bytes, used;
 };
 
 /* What the backend keeps for experts, made when it is asked for first. */
 static struct cuda_tables *kept(cuda_backend *c) {
-    if (c->tables) return c->tables;
-    size_t free_bytes, total;
-    c->tables = (struct cuda_tables *)mem_calloc(1, sizeof *c->tables);
-    c->tables->piece_bytes = PIECE_BYTES;
-    if (c->base.v->mem_info(&c->base, &free_bytes, &total, NULL) == OK)
-        c->tables->piece_bytes = MIN(PIECE_BYTES, (int64_t)(total / PIECE_SHARE));
+    if (!c->tables) c->tables = (struct cuda_tables *)mem_calloc(1, sizeof *c->tables);
     return c->tables;
 }
 
@@ -64,13 +62,45 @@ void cuda_tables_free(cuda_backend *c) {
     table *t = c->tables ? c->tables->first : NULL;
     while (t) {
         table *next = t->next;
-        c->base.v->mem_free(&c->base, t->dev, t->dev_bytes);
+        if (t->own) c->base.v->mem_free(&c->base, t->dev, t->dev_bytes);
         mem_free(t->copy);
         mem_free(t);
         t = next;
     }
+    if (c->tables && c->tables->block)
+        c->base.v->mem_free(&c->base, c->tables->block, c->tables->block_bytes);
     mem_free(c->tables);
     c->tables = NULL;
+}
+
+/* Tables of a layer: up, gate and down, and biases of two. */
+size_t cuda_experts_tables_need(const op_bounds *o) {
+    size_t n = (size_t)o->n_experts;
+    size_t layer = 3 * ALIGN_UP(n * sizeof(gemm_w), TABLE_ALIGN) +
+                   2 * ALIGN_UP(n * sizeof(const float *), TABLE_ALIGN);
+    return (size_t)o->n_expert_layers * layer;
+}
+
+status cuda_experts_reserve(cuda_backend *c, const op_bounds *o, error *err) {
+    struct cuda_tables *k = kept(c);
+    size_t bytes = cuda_experts_tables_need(o);
+    void *p = NULL;
+    if (bytes == 0 || k->block) return OK;
+    TRY(c->base.v->mem_alloc(&c->base, bytes, &p, err));
+    k->block = (char *)p;
+    k->block_bytes = bytes;
+    return OK;
+}
+
+/* Room for a table: reserved, else memory of its own. False where there is none. */
+static bool place_table(cuda_backend *c, table *t) {
+    struct cuda_tables *k = kept(c);
+    size_t bytes = ALIGN_UP(t->dev_bytes, TABLE_ALIGN);
+    t->own = k->block_bytes - k->used < bytes;
+    if (t->own) return c->base.v->mem_alloc(&c->base, t->dev_bytes, &t->dev, NULL) == OK;
+    t->dev = k->block + k->used;
+    k->used += bytes;
+    return true;
 }
 
 static table *table_of(cuda_backend *c, const void *host, int32_t n, size_t each, size_t dev_each) {
@@ -79,13 +109,12 @@ static table *table_of(cuda_backend *c, const void *host, int32_t n, size_t each
         at = &(*at)->next;
     if (*at) return *at;
     table *t = (table *)mem_calloc(1, sizeof *t);
-    void *dev;
-    if (c->base.v->mem_alloc(&c->base, n * dev_each, &dev, NULL) != OK) {
+    t->host = host, t->n = n, t->dev_bytes = n * dev_each;
+    if (!place_table(c, t)) {
         mem_free(t);
         cuda_note(c, cudaErrorMemoryAllocation, "experts");
         return NULL;
     }
-    t->host = host, t->n = n, t->dev = dev, t->dev_bytes = n * dev_each;
     t->copy = mem_calloc((size_t)n, each);
     t->next = c->tables->first;
     return c->tables->first = t;
@@ -321,30 +350,48 @@ static void run_piece(run *r, int32_t t0, int32_t n) {
     cuda_launched(c, "experts");
 }
 
-/* Cut scratch for pieces of r->most tokens; false after a failure. */
-static bool cut(run *r) {
-    const op_experts *a = r->a;
-    size_t tokens = (size_t)r->most, pairs = tokens * (size_t)a->top_k, c = (size_t)a->width;
+/* Tokens of a piece of n. */
+static int32_t piece_of(const cuda_backend *c, const op_experts *a, int32_t n) {
+    int64_t mid = a->gated ? 2 * (int64_t)a->ffn : a->ffn;
+    int64_t bytes = MIN(PIECE_BYTES, (int64_t)(c->total_bytes / PIECE_SHARE));
+    int64_t token_bytes = (int64_t)a->top_k * (a->width + mid) * (int64_t)sizeof(float);
+    return (int32_t)MIN(MIN(PIECE_TOKENS, MAX(1, bytes / token_bytes)), n);
+}
+
+/* Places of what pieces of `most` tokens need, one after another; the last is the end. */
+enum { N_PARTS = 10 };
+static void lay_out(const op_experts *a, int32_t most, bool rounds, size_t at[N_PARTS + 1]) {
+    size_t tokens = (size_t)most, pairs = tokens * (size_t)a->top_k, c = (size_t)a->width;
     size_t tiles = (pairs + (size_t)a->n_experts) * sizeof(gemm_tile),
            ids = pairs * sizeof(int32_t);
-    bool rounds = r->up->rounds || r->down->rounds || (r->gate && r->gate->rounds);
+    size_t mid = a->gated ? 2 * (size_t)a->ffn : (size_t)a->ffn;
     size_t acts = rounds ? pairs * MAX(c, (size_t)a->ffn) * sizeof(float) : 0;
-    size_t scratch =
-        MAX(product_scratch(r->most, a->width), product_scratch((int64_t)pairs, a->ffn));
-    size_t bytes[] = {N_LISTS * sizeof(int32_t),
-                      tiles,
-                      tiles,
-                      ids,
-                      ids,
-                      ids,
-                      pairs * (size_t)r->mid * sizeof(float),
-                      pairs * c * sizeof(float),
-                      acts,
-                      scratch};
-    size_t at[ARRAY_LEN(bytes) + 1] = {0};
-    for (size_t i = 0; i < ARRAY_LEN(bytes); i++)
-        at[i + 1] = at[i] + ALIGN_UP(bytes[i], (size_t)256);
-    char *ws = (char *)cuda_scratch(r->c, at[ARRAY_LEN(bytes)]);
+    size_t scratch = MAX(product_scratch(most, a->width), product_scratch((int64_t)pairs, a->ffn));
+    size_t bytes[N_PARTS] = {
+        N_LISTS * sizeof(int32_t), tiles, tiles,  ids, ids, ids, pairs * mid * sizeof(float),
+        pairs * c * sizeof(float), acts,  scratch};
+    at[0] = 0;
+    for (size_t i = 0; i < N_PARTS; i++) at[i + 1] = at[i] + ALIGN_UP(bytes[i], (size_t)256);
+}
+
+size_t cuda_experts_need(const cuda_backend *c, const op_bounds *o) {
+    if (o->n_experts == 0) return 0;
+    op_experts a = {};
+    a.n_experts = o->n_experts, a.top_k = o->top_k;
+    a.width = o->width, a.ffn = o->ffn, a.gated = o->gated;
+    bool rounds = false;
+    for (int32_t i = 0; i < o->n_mats; i++) rounds |= o->mats[i].q.act != ACT_ROUND_NONE;
+    size_t at[N_PARTS + 1];
+    lay_out(&a, piece_of(c, &a, o->n_tokens), rounds, at);
+    return at[N_PARTS];
+}
+
+/* Cut scratch for pieces of r->most tokens; false after a failure. */
+static bool cut(run *r) {
+    bool rounds = r->up->rounds || r->down->rounds || (r->gate && r->gate->rounds);
+    size_t at[N_PARTS + 1];
+    lay_out(r->a, r->most, rounds, at);
+    char *ws = (char *)cuda_scratch(r->c, at[N_PARTS]);
     if (!ws) return false;
     r->s.n_tiles = (int32_t *)ws;
     r->s.tiles[LIST_UP] = (gemm_tile *)(ws + at[1]);
@@ -373,9 +420,7 @@ void cuda_experts(backend *b, const op_experts *a) {
     r.down_bias = biases(c, a->down_bias, a->n_experts);
     r.mid = a->gated ? 2 * (int64_t)a->ffn : a->ffn;
     r.s.top_k = a->top_k;
-    int64_t token_bytes = (int64_t)a->top_k * (a->width + r.mid) * (int64_t)sizeof(float);
-    int64_t most = MIN(PIECE_TOKENS, MAX(1, kept(c)->piece_bytes / token_bytes));
-    r.most = (int32_t)MIN(most, a->n_tokens);
+    r.most = piece_of(c, a, a->n_tokens);
     if (!cuda_ready(c) || !cut(&r)) return;
     for (int32_t t0 = 0; t0 < a->n_tokens; t0 += r.most)
         run_piece(&r, t0, MIN(r.most, a->n_tokens - t0));

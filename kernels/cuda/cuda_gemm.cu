@@ -145,6 +145,24 @@ void gemm_product(cuda_backend *c, gemm_call *g, const gemm_plan *p, int32_t a_r
         run(c, g, p);
 }
 
+/* Of activations rounded as the matrix says, before those of gemm_scratch. */
+static size_t acts_bytes(const gemm_call *g) {
+    bool rounds = g->w.q.act != ACT_ROUND_NONE;
+    return rounds ? ALIGN_UP((size_t)g->m * (size_t)g->k * sizeof(float), (size_t)256) : 0;
+}
+
+size_t cuda_gemm_need(const cuda_backend *c, const wmat *w, int32_t m) {
+    gemm_call g = {};
+    g.w = gemm_w_of(w);
+    g.kind = g.w.kind;
+    g.m = m, g.n = w->n, g.k = w->k;
+    g.a_stride = 1; /* rows that are not aligned may need a pass more */
+    gemm_plan p = gemm_choose(c, &g, 0);
+    /* an adapter's matrix of the same width may be of 16 bits where this is not */
+    size_t rounded = ALIGN_UP((size_t)m * (size_t)gemm_round_ld(g.k) * 2, (size_t)256);
+    return MAX(acts_bytes(&g) + gemm_scratch(&p, &g, m), rounded);
+}
+
 void cuda_gemm(backend *b, const op_gemm *a) {
     cuda_backend *c = cuda_of(b);
     CHECK(a->a_dt == DT_F32);
@@ -158,13 +176,12 @@ void cuda_gemm(backend *b, const op_gemm *a) {
     g.bias = a->bias;
     g.accumulate = a->accumulate;
     g.whole_groups = g.w.q.group % 128 == 0;
-    bool rounds = g.w.q.act != ACT_ROUND_NONE;
-    size_t acts = rounds ? ALIGN_UP((size_t)g.m * (size_t)g.k * sizeof(float), (size_t)256) : 0;
+    size_t acts = acts_bytes(&g);
     gemm_plan p = gemm_choose(c, &g, 0);
     size_t bytes = acts + gemm_scratch(&p, &g, g.m);
     char *ws = bytes ? (char *)cuda_scratch(c, bytes) : NULL;
     if (bytes && !ws) return;
-    if (rounds) {
+    if (acts) {
         gemm_round_acts(c, &g, g.m, NULL, (float *)ws);
         g.a = (const float *)ws, g.a_stride = g.k;
     }

@@ -97,13 +97,17 @@ static __global__ void merge_kernel(op_logsumexp a, int32_t n_pieces, const lse_
     a.ret_argmax[row] = best.at;
 }
 
+size_t cuda_logsumexp_need(int32_t n_rows, int32_t vocab) {
+    return (size_t)n_rows * (size_t)CEIL_DIV(vocab, PIECE) * sizeof(lse_piece);
+}
+
 void cuda_logsumexp(backend *b, const op_logsumexp *a) {
     cuda_backend *c = cuda_of(b);
     CHECK(a->width > 0);
     if (!cuda_ready(c) || a->n_rows <= 0) return;
     int32_t n_pieces = CEIL_DIV(a->width, PIECE);
     size_t n = (size_t)a->n_rows * (size_t)n_pieces;
-    lse_piece *pieces = (lse_piece *)cuda_scratch(c, n * sizeof *pieces);
+    lse_piece *pieces = (lse_piece *)cuda_scratch(c, cuda_logsumexp_need(a->n_rows, a->width));
     if (!pieces) return;
     CU_LAUNCH(pieces_kernel, dim3((unsigned)n), dim3(THREADS), 0, c->stream, *a, n_pieces, pieces);
     CU_LAUNCH(merge_kernel, dim3((unsigned)CEIL_DIV(a->n_rows, ROWS)), dim3(ROWS * CU_WARP), 0,

@@ -232,6 +232,14 @@ static sample_job job_of(const op_sample *a) {
     return j;
 }
 
+size_t cuda_sample_need(int32_t n_rows, int32_t vocab, int64_t n_edits) {
+    op_sample a = {};
+    a.n_rows = n_rows, a.width = vocab, a.n_edits = n_edits;
+    needs all = {true, true, true, true, true, true};
+    sample_job j = job_of(&a);
+    return cut_scratch(&j, &a, &all, NULL);
+}
+
 void cuda_sample(backend *b, const op_sample *a) {
     cuda_backend *c = cuda_of(b);
     if (a->n_rows == 0 || !cuda_ready(c)) return;
