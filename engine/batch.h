@@ -72,11 +72,11 @@ typedef struct batch_seq {
     int32_t n_prompt;   /* of them: prompt */
     int32_t pos;        /* first position to compute = tokens already in the cache */
     int32_t n_tokens;   /* >= 1 */
-    /* fed: the last known id, ids[pos], is the token that sequence `feed` of the plan launched just
+    /* chained: the last known id, ids[pos], is what sequence `chain` of the plan launched just
      * before samples, whose results are not collected yet; n_tokens is 1. Where that one failed its
      * place is taken by any token, and the result here is worth nothing. */
-    bool fed;
-    int32_t feed;
+    bool chained;
+    int32_t chain;
     const int32_t *pages; /* [ceil((pos+n_tokens)/page_tokens)] */
     bool sample;          /* the last row's logits give the next token */
     int32_t choice;       /* index of the choice within its request: part of the random key */
@@ -122,12 +122,12 @@ typedef struct stepper {
     void *self;
     int32_t depth; /* most steps in flight: launched, not yet collected; >= 1 */
     /* Start a step, after those in flight. The plan, and all that it points to, stays as it is
-     * until the step is collected, but for the ids of fed tokens: the caller writes them when it
-     * has collected the step that sampled them, before it calls launch or collect again.
-     * collect waits for the oldest step in flight and gives its results; the arrays are the
-     * caller's. A failure of either is the device's, for good: all sequences of all steps are
-     * lost. A step whose launch failed is not in flight; the others still have to be collected
-     * (which may fail, too). Called from one thread. */
+     * until the step is collected, but for the ids of chained tokens: the caller writes them when
+     * it has collected the step that sampled them, before it calls launch or collect again. collect
+     * waits for the oldest step in flight and gives its results; the arrays are the caller's. A
+     * failure of either is the device's, for good: all sequences of all steps are lost. A step
+     * whose launch failed is not in flight; the others still have to be collected (which may fail,
+     * too). Called from one thread. */
     status (*launch)(void *self, const batch_plan *plan, error *err);
     status (*collect)(void *self, step_result *ret, error *err);
     int32_t page_tokens;   /* S */

@@ -286,7 +286,8 @@ static status allocate(engine *e, error *err) {
                      .kv = &e->kv,
                      .max_tokens = e->max_tokens,
                      .max_seqs = e->max_seqs,
-                     .max_model_len = e->plan.len};
+                     .max_model_len = e->plan.len,
+                     .depth = 1};
     TRY(forward_alloc(&e->f, err));
     if (e->adapters_max > 0)
         TRY(adapter_step_new(&e->w, &e->adapters, e->max_tokens, e->max_seqs, e->lora_rank_max,

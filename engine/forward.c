@@ -122,9 +122,16 @@ static void look_up(forward *f, weight_slot slot, const int32_t *rows, float sca
     f->b->v->embed(f->b, &op);
 }
 
+/* Ids that the host does not know yet: they are results of the step before. */
+static void take_ids(forward *f) {
+    op_chain op = {f->n_tokens, f->a->vocab, f->dev.src, f->chain_results, f->dev.ids};
+    if (f->n_chained) f->b->v->chain(f->b, &op);
+}
+
 static void embed(forward *f) {
     const arch *a = f->a;
     float *x = a->proj_in ? f->narrow : f->x;
+    take_ids(f);
     look_up(f, W_EMBED, f->dev.ids, a->embed_scale, false, x);
     if (forward_adapts(f)) adapter_embed(f, a->embed_scale, x);
     if (a->proj_in) forward_linear(f, -1, W_PROJ_IN, f->narrow, f->n_tokens, f->x, false);

@@ -14,6 +14,7 @@
 #define FORWARD_ROWS_MAX     1024
 #define FORWARD_LOGITS_BYTES ((size_t)256 << 20)
 int32_t forward_rows_at_once(bool host_memory, int32_t vocab, int32_t max_seqs);
+#define FORWARD_STEPS_MAX 2 /* most steps laid out and not yet done */
 
 /* Memory: what ops touch is in the backend's memory ("dev"); what the host writes or reads is in
  * its own, and is sent or fetched. Where the backend's memory is the host's (the CPU) the two are
@@ -35,6 +36,7 @@ typedef struct rope_table {
  * T and B, so it is as short as it can be. */
 typedef struct step_rows {
     int32_t *ids;        /* [T] */
+    int32_t *src;        /* [T] result of an earlier step that is the id (op_chain), or -1 */
     int32_t *pos;        /* [T] what rope rotates by */
     int32_t *pos_rows;   /* [T] rows of the table of learned positions */
     int64_t *kv_slot;    /* [T] */
@@ -58,15 +60,24 @@ typedef struct forward {
     kvcache *kv;
     int32_t max_tokens, max_seqs, max_model_len;
     int32_t n_rows; /* R: rows of logits at a time */
+    int32_t depth;  /* steps laid out and not yet done, at most FORWARD_STEPS_MAX */
 
     /* of the step */
     int32_t n_tokens, n_seqs;
     int32_t n_pages;            /* entries of the page table */
     step_rows in, dev;          /* host, backend */
     void *step_host, *step_dev; /* where in and dev are cut */
-    int32_t *pos2;              /* host [T]: the second position of ChatGLM-6B */
-    step_results got;           /* host */
-    struct adapter_step *ad;    /* NULL: no adapters; not owned */
+    /* Host blocks in turn: what is laid out for a step may still be on its way when the next one
+     * is. The backend needs but one, its copies and ops being in order. */
+    void *step_hosts[FORWARD_STEPS_MAX];
+    int32_t step_turn;
+    int32_t n_chained;                  /* rows whose id an earlier step chose */
+    const sample_result *chain_results; /* dev: of src */
+    const int32_t
+        *chain_of;    /* host: the result of each sequence of the step before; by the caller */
+    int32_t *pos2;    /* host [T]: the second position of ChatGLM-6B */
+    step_results got; /* host */
+    struct adapter_step *ad; /* NULL: no adapters; not owned */
 
     /* dev: constants */
     int32_t *iota; /* [T] 0, 1, 2, ...: positions in a step's own rope table */
@@ -105,7 +116,7 @@ typedef struct forward_need {
     size_t fixed, per_len;
 } forward_need;
 forward_need forward_bytes(const arch *a, bool host_memory, int32_t max_tokens, int32_t max_seqs);
-/* Allocate; a, w, b, kv and the maxima are set by the caller. */
+/* Allocate; a, w, b, kv, depth and the maxima are set by the caller. */
 NODISCARD status forward_alloc(forward *f, error *err);
 void forward_done(forward *f);
 

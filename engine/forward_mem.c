@@ -1,5 +1,6 @@
 /* The memory of a forward pass: a block of the backend's and, where that is not the host's, one of
  * the host's, cut by functions that also count them. */
+#include "engine/base/check.h"
 #include "engine/base/mem.h"
 #include "engine/forward_parts.h"
 
@@ -51,6 +52,7 @@ static int32_t pages_of(int32_t len) {
 static void cut_step(forward *f, step_rows *r, bool host, int32_t t, int32_t b, cutter *c) {
     size_t n = (size_t)t;
     r->ids = cut(c, n, sizeof *r->ids);
+    r->src = cut(c, n, sizeof *r->src);
     r->pos = cut(c, n, sizeof *r->pos);
     r->pos_rows = cut(c, n, sizeof *r->pos_rows);
     r->kv_slot = cut(c, n, sizeof *r->kv_slot);
@@ -76,6 +78,8 @@ static void cut_step_max(forward *f, cutter *c, void **ret_block) {
 }
 
 void forward_cut_step(forward *f, int32_t n_tokens, int32_t n_seqs) {
+    f->step_turn = (f->step_turn + 1) % f->depth;
+    f->step_host = f->step_hosts[f->step_turn];
     cutter host = {.base = f->step_host}, dev = {.base = f->step_dev};
     cut_step(f, &f->in, true, n_tokens, n_seqs, &host);
     cut_step(f, &f->dev, false, n_tokens, n_seqs, &dev);
@@ -149,7 +153,7 @@ static void cut_host(forward *f, cutter *c) {
 static void cut_copies(forward *f, cutter *c) {
     const arch *a = f->a;
     size_t r = (size_t)f->n_rows, f32 = sizeof(float);
-    cut_step_max(f, c, &f->step_host);
+    for (int32_t i = 0; i < f->depth; i++) cut_step_max(f, c, &f->step_hosts[i]);
     f->got.rows = cut(c, r * (size_t)a->hidden, f32);
     f->got.logits = cut(c, a->has_head ? r * (size_t)a->vocab : 0, f32);
     f->got.lse = cut(c, r, f32);
@@ -163,7 +167,7 @@ static void cut_copies(forward *f, cutter *c) {
 }
 
 static void share_copies(forward *f) {
-    f->step_host = f->step_dev;
+    for (int32_t i = 0; i < f->depth; i++) f->step_hosts[i] = f->step_dev;
     f->got = (step_results){f->rows, f->logits, f->row_lse, f->row_argmax};
     for (int32_t k = 0; k < f->a->n_ropes; k++) {
         f->ropes[k].host_cos = f->ropes[k].cos;
@@ -232,6 +236,7 @@ void forward_send_table(forward *f, rope_table *t, int32_t half, int32_t row0, i
 status forward_alloc(forward *f, error *err) {
     cutter dev = {0}, host = {0};
     bool own = !f->b->host_memory;
+    CHECK(f->depth >= 1 && f->depth <= FORWARD_STEPS_MAX);
     f->n_rows = forward_rows_at_once(!own, f->a->vocab, f->max_seqs);
     f->ropes = mem_calloc((size_t)f->a->n_ropes + 1, sizeof *f->ropes);
     cut_all(f, !own, &dev, &host);

@@ -11,7 +11,7 @@ static void set_positions(forward *f, const batch_seq *s, const adapter *ad, int
     const arch *a = f->a;
     int32_t n_prompt = s->n_prompt;
     bool prefix = ad && ad->soft && ad->kind != ADAPTER_PROMPT;
-    if (prefix && s->ids[p] >= a->vocab) { /* its key is stored: rotated by nothing */
+    if (prefix && p < ad->info.n_virtual) { /* its key is stored: rotated by nothing */
         f->in.pos[t] = f->pos2[t] = 0;
         f->in.pos_rows[t] = a->pos_embed_offset;
         return;
@@ -51,12 +51,16 @@ static void lay_out_seq(forward *f, const batch_seq *s, attn_seq *ret) {
     CHECK(s->pos + s->n_tokens <= f->max_model_len);
     *ret = (attn_seq){f->n_tokens, s->n_tokens, s->pos, prefix_of(f, s), lay_out_pages(f, s)};
     CHECK(s->pos >= ret->prefix || s->pos + s->n_tokens >= ret->prefix);
+    CHECK(!s->chained || (s->n_tokens == 1 && s->pos + 1 == s->n_known && s->pos >= s->n_prompt));
+    f->n_chained += s->chained;
     for (int32_t i = 0; i < s->n_tokens; i++) {
         int32_t p = s->pos + i, t = f->n_tokens++, page = s->pages[p / page_tokens];
         CHECK(page >= 0 && page < f->kv->n_pages);
         bool is_virtual = p < n_virtual;
-        CHECK(is_virtual ? s->ids[p] == vocab + p : s->ids[p] >= 0 && s->ids[p] < vocab);
-        f->in.ids[t] = is_virtual ? 0 : s->ids[p];
+        CHECK(is_virtual ? s->ids[p] == vocab + p
+                         : s->chained || (s->ids[p] >= 0 && s->ids[p] < vocab));
+        f->in.ids[t] = is_virtual || s->chained ? 0 : s->ids[p];
+        f->in.src[t] = s->chained ? f->chain_of[s->chain] : -1;
         if (f->ad) adapter_step_row(f->ad, t, ad, is_virtual ? p : -1);
         set_positions(f, s, ad, t, p);
         f->in.kv_slot[t] = (int64_t)page * page_tokens + p % page_tokens;
@@ -120,7 +124,7 @@ void forward_lay_out(forward *f, const batch_plan *plan) {
     CHECK(plan->n_seqs <= f->max_seqs);
     CHECK(n_tokens <= f->max_tokens);
     forward_cut_step(f, n_tokens, plan->n_seqs);
-    f->n_tokens = 0;
+    f->n_tokens = f->n_chained = 0;
     f->n_pages = 0;
     f->n_seqs = plan->n_seqs;
     const int32_t *order = f->ad ? adapter_step_order(f->ad, plan) : NULL;

@@ -11,6 +11,8 @@
 
 typedef struct backend backend;
 
+#define BACKEND_MARKS 4
+
 /* The largest calls that a program will make: what decides the memory that ops need beside their
  * arguments. Zero: no such calls. */
 typedef struct op_bounds {
@@ -37,9 +39,17 @@ typedef struct backend_vtbl {
     /* Bytes of the backend's memory; NULL where it is the host's. */
     status (*mem_info)(backend *b, size_t *ret_free, size_t *ret_total, error *err);
     /* Copies between the two, ordered with the ops. After upload src may be used again (where it
-     * is host_alloc'ed: after the next download or sync); after download dst is filled. */
+     * is host_alloc'ed: after the next download, sync, or wait for a later mark); after download
+     * dst is filled. */
     void (*upload)(backend *b, void *dst, const void *src, size_t bytes);
     void (*download)(backend *b, void *dst, const void *src, size_t bytes);
+    /* The same as download without the wait, into host_alloc'ed memory: dst is filled when a mark
+     * set after it was waited for. mark(i) notes all that was queued so far, 0 <= i <
+     * BACKEND_MARKS; wait(i) waits until what mark i noted is done, then i may be set again; its
+     * failures are those of sync. */
+    void (*fetch)(backend *b, void *dst, const void *src, size_t bytes);
+    void (*mark)(backend *b, int i);
+    status (*wait)(backend *b, int i, error *err);
     /* Wait for all ops. The first failure of the device since it was opened, for good: the results
      * since then are worth nothing. */
     status (*sync)(backend *b, error *err);

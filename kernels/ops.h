@@ -406,4 +406,13 @@ typedef struct op_sample {
     sample_result *out; /* [n_rows] */
 } op_sample;
 
+/* ids[t] = from[src[t]].token where src[t] >= 0, 0 where that is no id of the vocabulary (its row
+ * failed); other ids stay. So a token goes from one step into the next without the host. */
+typedef struct op_chain {
+    int32_t n_tokens, vocab;
+    const int32_t *src; /* [T] */
+    const sample_result *from;
+    int32_t *ids; /* [T] */
+} op_chain;
+
 #endif

@@ -63,6 +63,15 @@ static status cpu_sync(backend *b, error *err) {
     return OK;
 }
 
+static void cpu_mark(backend *b, int i) {
+    CHECK(i >= 0 && i < BACKEND_MARKS);
+}
+
+static status cpu_wait(backend *b, int i, error *err) {
+    CHECK(i >= 0 && i < BACKEND_MARKS);
+    return OK;
+}
+
 static size_t cpu_wmat_bytes(backend *b, int32_t n, int32_t k, dtype dt) {
     return pack_bytes(cpu_gemm_row((cpu_backend *)b, dt)->layout, n, k, dt);
 }
@@ -326,6 +335,10 @@ static void cpu_logsumexp(backend *b, const op_logsumexp *a) {
     for (int32_t r = 0; r < a->n_rows; r++) lse_merge(&j, r);
 }
 
+static void cpu_chain(backend *b, const op_chain *a) {
+    ref_chain(a);
+}
+
 static void cpu_sample(backend *b, const op_sample *a) {
     ref_sample(a);
 }
@@ -338,6 +351,9 @@ static const backend_vtbl vtbl = {
     .host_free = cpu_mem_free,
     .upload = cpu_copy,
     .download = cpu_copy,
+    .fetch = cpu_copy,
+    .mark = cpu_mark,
+    .wait = cpu_wait,
     .sync = cpu_sync,
     .wmat_bytes = cpu_wmat_bytes,
     .wmat_init = cpu_wmat_init,

@@ -1,8 +1,8 @@
 /* The object: device, stream, memory, copies, the first failure.
  *
  * Everything goes to one stream, whichever thread asks: copies of loader threads and ops are
- * ordered by it, and nothing waits but download, sync and a scratch that grows. The stream is no
- * legacy stream, so nothing outside it is ordered with it.
+ * ordered by it, and nothing waits but download, wait, sync and a scratch that grows. The stream is
+ * no legacy stream, so nothing outside it is ordered with it.
  *
  * A failing call is noted once, for good; from then on ops and copies do nothing, so that the
  * program reaches its next sync quickly and reads the sentence there. A download after a failure
@@ -97,6 +97,8 @@ static void backend_free(backend *b) {
         cuda_attn_done(c);
         cudaStreamDestroy(c->stream);
     }
+    for (int i = 0; i < BACKEND_MARKS; i++)
+        if (c->marks[i]) cudaEventDestroy(c->marks[i]);
     cuda_staging_free(c->staging);
     cudaFree(c->ws);
     mem_free(c);
@@ -187,9 +189,23 @@ static void download(backend *b, void *dst, const void *src, size_t bytes) {
     memset(dst, 0, bytes);
 }
 
-static status sync(backend *b, error *err) {
+static void fetch(backend *b, void *dst, const void *src, size_t bytes) {
     cuda_backend *c = cuda_of(b);
-    if (cuda_ready(c)) cuda_note(c, cudaStreamSynchronize(c->stream), "the wait for its results");
+    if (!bytes || !cuda_ready(c)) return;
+    cudaError_t e = cuda_fault(c, "download")
+                        ? cudaErrorLaunchFailure
+                        : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->stream);
+    cuda_note(c, e, "download");
+}
+
+static void mark(backend *b, int i) {
+    cuda_backend *c = cuda_of(b);
+    CHECK(i >= 0 && i < BACKEND_MARKS);
+    if (cuda_ready(c)) cuda_note(c, cudaEventRecord(c->marks[i], c->stream), "mark");
+}
+
+/* OK, or the first failure in words. */
+static status told(cuda_backend *c, error *err) {
     if (cuda_ready(c)) return OK;
     pthread_mutex_lock(&note_lock); /* for failed_in */
     const char *where = c->failed_in;
@@ -197,6 +213,19 @@ static status sync(backend *b, error *err) {
     return error_set(err, c->failed == cudaErrorMemoryAllocation ? ERR_NOMEM : ERR_DEVICE,
                      "cuda:%d failed in %s: %s (%s)", c->device, where,
                      cudaGetErrorString(c->failed), cudaGetErrorName(c->failed));
+}
+
+static status wait_mark(backend *b, int i, error *err) {
+    cuda_backend *c = cuda_of(b);
+    CHECK(i >= 0 && i < BACKEND_MARKS);
+    if (cuda_ready(c)) cuda_note(c, cudaEventSynchronize(c->marks[i]), "the wait for its results");
+    return told(c, err);
+}
+
+static status sync(backend *b, error *err) {
+    cuda_backend *c = cuda_of(b);
+    if (cuda_ready(c)) cuda_note(c, cudaStreamSynchronize(c->stream), "the wait for its results");
+    return told(c, err);
 }
 
 static size_t wmat_bytes(backend *b, int32_t n, int32_t k, dtype dt) {
@@ -240,6 +269,9 @@ static const backend_vtbl vtbl = {
     .mem_info = mem_info,
     .upload = upload,
     .download = download,
+    .fetch = fetch,
+    .mark = mark,
+    .wait = wait_mark,
     .sync = sync,
     .wmat_bytes = wmat_bytes,
     .wmat_init = wmat_init,
@@ -326,6 +358,8 @@ static void read_switches(cuda_backend *c) {
 static cudaError_t start(cuda_backend *c) {
     cudaError_t e = cudaSetDevice(c->device);
     if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    for (int i = 0; i < BACKEND_MARKS && e == cudaSuccess; i++)
+        e = cudaEventCreateWithFlags(&c->marks[i], cudaEventDisableTiming);
     if (e == cudaSuccess) c->staging = cuda_staging_new(&e);
     return e;
 }

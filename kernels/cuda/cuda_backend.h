@@ -24,6 +24,7 @@ typedef struct cuda_backend {
     size_t smem_max;    /* dynamic shared memory that a block can have */
     size_t total_bytes; /* of the device's memory */
     cudaStream_t stream;
+    cudaEvent_t marks[BACKEND_MARKS];
     cudaError_t failed;    /* first failure */
     const char *failed_in; /* the op or call */
     bool sync_ops;         /* wait after every op, so that a failure names its op */

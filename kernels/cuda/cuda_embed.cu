@@ -6,7 +6,10 @@
 
 extern "C" {
 #include "engine/base/check.h"
+#include "engine/base/mem.h"
 }
+
+#define CHAIN_BLOCK 128
 
 typedef struct __align__(8) cu_half_quad {
     uint16_t v[4];
@@ -61,6 +64,21 @@ static __global__ void embed_blocks_kernel(op_embed a, int32_t block, int32_t bl
         float scaled = a.scale * v[j];
         out[j] = a.accumulate ? out[j] + scaled : scaled;
     }
+}
+
+static __global__ void chain_kernel(op_chain a) {
+    int32_t t = (int32_t)(blockIdx.x * CHAIN_BLOCK + threadIdx.x);
+    if (t >= a.n_tokens || a.src[t] < 0) return;
+    int32_t token = a.from[a.src[t]].token;
+    a.ids[t] = token >= 0 && token < a.vocab ? token : 0;
+}
+
+void cuda_chain(backend *b, const op_chain *a) {
+    cuda_backend *c = cuda_of(b);
+    if (!cuda_ready(c) || a->n_tokens <= 0) return;
+    CU_LAUNCH(chain_kernel, dim3((unsigned)CEIL_DIV(a->n_tokens, CHAIN_BLOCK)), dim3(CHAIN_BLOCK),
+              0, c->stream, *a);
+    cuda_launched(c, "chain");
 }
 
 void cuda_embed(backend *b, const op_embed *a) {

@@ -20,7 +20,9 @@ extern const route_row ref_route;
 extern const copy_pages_row ref_copy_pages;
 extern const logsumexp_row ref_logsumexp;
 
-/* The optional op: all rows of the call. */
+/* The same at every level: all rows of the call. */
+void ref_chain(const op_chain *a);
+/* The optional op. */
 void ref_sample(const op_sample *a);
 
 #endif

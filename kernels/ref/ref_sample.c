@@ -133,3 +133,11 @@ void ref_sample(const op_sample *a) {
         if (ret->token >= 0 && p->n_logprobs >= 0) describe(p, x, a->width, lse, ret);
     }
 }
+
+void ref_chain(const op_chain *a) {
+    for (int32_t t = 0; t < a->n_tokens; t++) {
+        if (a->src[t] < 0) continue;
+        int32_t token = a->from[a->src[t]].token;
+        a->ids[t] = token >= 0 && token < a->vocab ? token : 0;
+    }
+}

@@ -225,6 +225,28 @@ static void check_copy_pages(check_ctx *c) {
     mem_free(want), fenced_free(got);
 }
 
+/* More rows than a block of threads has; sources in any order, some twice, some of failed rows. */
+static void check_chain(check_ctx *c) {
+    enum { TOKENS = 300, RESULTS = 40, VOCAB = 1000 };
+    if (!check_wanted(c, "chain")) return;
+    int32_t want[TOKENS];
+    int32_t *ids = fenced_alloc(sizeof want), *src = fenced_alloc(sizeof want);
+    sample_result *from = packed_alloc(RESULTS * sizeof *from);
+    for (int i = 0; i < RESULTS; i++)
+        from[i].token = i % 9 ? check_int(c, 0, VOCAB - 1) : i % 2 ? VOCAB : -1;
+    for (int i = 0; i < TOKENS; i++) src[i] = check_int(c, -4, RESULTS - 1);
+    for (int t = 0; t < c->n_be; t++) {
+        for (int i = 0; i < TOKENS; i++) {
+            want[i] = ids[i] = check_int(c, 0, VOCAB - 1);
+            if (src[i] >= 0) want[i] = src[i] % 9 ? from[src[i]].token : 0;
+        }
+        op_chain a = {TOKENS, VOCAB, src, from, ids};
+        CALL(c->be[t], chain, &a);
+        check_that(c, memcmp(want, ids, sizeof want) == 0, "ids differ", "chain threads=%d", t + 1);
+    }
+    fenced_free(ids), fenced_free(src), fenced_free(from);
+}
+
 void check_ops(check_ctx *c) {
     for (size_t i = 0; i < ARRAY_LEN(widths); i++) {
         int32_t w = widths[i];
@@ -249,4 +271,5 @@ void check_ops(check_ctx *c) {
         check_op(c, "scale", run_scale, 9000, 7, special);
     }
     check_copy_pages(c);
+    check_chain(c);
 }

@@ -177,7 +177,7 @@ static const struct {
     {"latent", check_latent, {"latent", "latent_kv", "latent_attention"}},
     {"ops",
      check_ops,
-     {"embed", "norm", "act", "add", "scale", "limit", "logsumexp", "copy_pages"}},
+     {"embed", "norm", "act", "add", "scale", "limit", "logsumexp", "copy_pages", "chain"}},
     {"experts", check_experts, {"experts", "route"}},
     {"sample", check_sample, {"sample"}},
 };
