@@ -25,6 +25,7 @@ typedef struct op_bounds {
     int32_t n_mats;
     int32_t n_expert_layers, n_experts, top_k, width, ffn; /* of experts */
     bool gated;
+    int32_t lora_rank; /* of lora beside the products */
 } op_bounds;
 
 typedef struct backend_vtbl {

@@ -92,6 +92,39 @@ typedef struct op_gemm {
     const float *a_scale; /* [M] of codes */
 } op_gemm;
 
+/* What one adapter adds to one product: B (s * (A x)). A [R,K] holds the A of all parts, one below
+ * the other; part p adds b (s * (A x))[col0 ..] to columns [row0, row0+b.n) of the output. Parts
+ * share no column of the output. Matrices are f32, f16 or bf16. */
+typedef struct lora_part {
+    int32_t row0, col0;
+    wmat b; /* [rows,r] */
+} lora_part;
+
+typedef struct lora_slot {
+    wmat a;          /* [R,K] */
+    const float *s;  /* [R] */
+    int32_t n_parts; /* 0: nothing is added */
+    const lora_part *parts;
+} lora_slot;
+
+/* out[t,:] += B (s * (A x[t,:])), each row by its own adapter. All descriptions lie in memory of
+ * the backend: what is launched depends on the sizes below alone, not on who has which adapter.
+ * Rows may come in any order; neighbours with one adapter share the reading of its matrices. */
+typedef struct op_lora {
+    int32_t n_rows, n, k;
+    int32_t rank;  /* no R of the slot is larger */
+    int32_t slot;  /* which product: adapters have a list of them */
+    const void *x; /* [T,K] of x_dt; may not overlap out */
+    int64_t x_stride;
+    float *out; /* [T,N] */
+    int64_t out_stride;
+    int32_t n_adapters;            /* entries of table */
+    const lora_slot *const *table; /* [n_adapters], entry 0 is not read; table[i][slot] */
+    const int32_t *of_row;         /* < n_adapters; 0: none */
+    const int32_t *pick;           /* NULL: row t has of_row[t]; else [T]: of_row[pick[t]] */
+    dtype x_dt;                    /* f32, f16, bf16 */
+} op_lora;
+
 /* Pairs of a head's first rope_dim elements that are rotated together, pair j by the angle whose
  * cosine and sine are entry j of the token's table row.
  * HALF: (j, j+rope_dim/2). PAIR: (2j, 2j+1). HALVES: the elements are two halves and each is

@@ -339,6 +339,26 @@ static void cpu_chain(backend *b, const op_chain *a) {
     ref_chain(a);
 }
 
+typedef struct lora_call {
+    const op_lora *a;
+    float *low;
+} lora_call;
+
+static void lora_rows(const void *p, int32_t row0, int32_t row1) {
+    const lora_call *c = p;
+    ref_lora(c->a, row0, row1, c->low);
+}
+
+static void cpu_lora_ref(backend *b, const op_lora *a) {
+    if (a->x_dt != DT_F32) {
+        cpu_feed_lora(b, a);
+        return;
+    }
+    size_t n = (size_t)MAX(a->n_rows, 0) * (size_t)a->rank;
+    lora_call c = {a, cpu_workspace((cpu_backend *)b, n * sizeof(float))};
+    run_rows(b, &c, a->n_rows, (int64_t)a->rank * (a->k + a->n), lora_rows);
+}
+
 static void cpu_sample(backend *b, const op_sample *a) {
     ref_sample(a);
 }
@@ -378,7 +398,10 @@ status backend_cpu_open(const cpu_options *o, backend **ret, error *err) {
     c->isa = isa;
     select_rows(isa, &c->rows);
     c->vtbl = vtbl;
-    if (isa == ISA_REF) c->vtbl.sample = cpu_sample; /* ref_sample.c */
+    if (isa == ISA_REF) {
+        c->vtbl.sample = cpu_sample; /* ref_sample.c */
+        c->vtbl.lora = cpu_lora_ref;
+    }
     c->base.v = &c->vtbl;
     c->base.name = "cpu";
     c->base.host_memory = true;

@@ -37,6 +37,7 @@ void cpu_attention(backend *b, const op_attention *a);
 void cpu_latent_attention(backend *b, const op_latent_attention *a);
 void cpu_act(backend *b, const op_act *a);
 void cpu_experts(backend *b, const op_experts *a);
+void cpu_lora(backend *b, const op_lora *a); /* of packed matrices: not at level ref */
 
 /* Ops whose rows are not f32 (feed.c); those above pass them on. */
 void cpu_feed_norm(backend *b, const op_norm *a);
@@ -45,6 +46,7 @@ void cpu_feed_attention(backend *b, const op_attention *a);
 void cpu_feed_latent_attention(backend *b, const op_latent_attention *a);
 void cpu_feed_gemm(backend *b, const op_gemm *a);
 void cpu_feed_experts(backend *b, const op_experts *a);
+void cpu_feed_lora(backend *b, const op_lora *a);
 
 /* How the members of a team share an [m,n] product: a grid of tile ranges x panel ranges. */
 typedef struct gemm_grid {

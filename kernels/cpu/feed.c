@@ -103,6 +103,16 @@ void cpu_feed_gemm(backend *b, const op_gemm *a) {
     mem_free(rows);
 }
 
+void cpu_feed_lora(backend *b, const op_lora *a) {
+    op_lora f32 = *a;
+    float *rows = load_rows(a->x_dt, a->x, a->x_stride, NULL, a->n_rows, a->k);
+    f32.x = rows;
+    f32.x_stride = a->k;
+    f32.x_dt = DT_F32;
+    b->v->lora(b, &f32);
+    mem_free(rows);
+}
+
 /* Rows of matrices that do not round what they are multiplied with; to be freed. */
 static wmat *as_given(const wmat *w, int32_t n) {
     wmat *to = mem_alloc((size_t)n * sizeof *to);

@@ -7,6 +7,10 @@
 #include "kernels/cuda/cu_mma.h"
 #include "kernels/cuda/cu_num.h"
 
+extern "C" {
+#include "kernels/dtype.h"
+}
+
 #ifdef PAGODA_SIMT
 /* A pair of 16-bit floats as f32, and f(pair a, pair b) rounded by pack. */
 #define HALF_PAIR(from, a, b, op)                                                                  \
@@ -16,6 +20,7 @@
 
 /* pack: low in the lower half, both rounded to nearest even; pack_bits: of values as words. */
 typedef struct cu_bf16 {
+    static constexpr dtype type = DT_BF16;
     static __device__ __forceinline__ uint32_t pack(float low, float high) {
 #ifdef PAGODA_SIMT
         return cu_to_bf16(low) | (uint32_t)cu_to_bf16(high) << 16;
@@ -57,6 +62,7 @@ typedef struct cu_bf16 {
 } cu_bf16;
 
 typedef struct cu_f16 {
+    static constexpr dtype type = DT_F16;
     static __device__ __forceinline__ uint32_t pack(float low, float high) {
 #ifdef PAGODA_SIMT
         return cu_to_f16(low) | (uint32_t)cu_to_f16(high) << 16;

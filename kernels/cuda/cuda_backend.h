@@ -83,6 +83,7 @@ status cuda_reserve(backend *b, const op_bounds *o, error *err);
 /* Scratch of the largest call within the bounds; of cuda_gemm: of any call with m rows. */
 size_t cuda_gemm_need(const cuda_backend *c, const wmat *w, int32_t m);
 size_t cuda_experts_need(const cuda_backend *c, const op_bounds *o);
+size_t cuda_lora_need(const op_bounds *o);
 size_t cuda_attention_need(const cuda_backend *c, const op_bounds *o);
 size_t cuda_logsumexp_need(int32_t n_rows, int32_t vocab);
 size_t cuda_sample_need(int32_t n_rows, int32_t vocab, int64_t n_edits);

@@ -34,6 +34,7 @@ static size_t products_need(const cuda_backend *c, const op_bounds *o) {
 static size_t scratch_need(const cuda_backend *c, const op_bounds *o) {
     size_t most = products_need(c, o);
     most = MAX(most, cuda_experts_need(c, o));
+    most = MAX(most, cuda_lora_need(o));
     most = MAX(most, cuda_attention_need(c, o));
     most = MAX(most, cuda_logsumexp_need(o->n_rows, o->vocab));
     most = MAX(most, cuda_sample_need(o->n_rows, o->vocab, o->n_edits));

@@ -20,6 +20,9 @@ extern const route_row ref_route;
 extern const copy_pages_row ref_copy_pages;
 extern const logsumexp_row ref_logsumexp;
 
+/* low: [n_rows,rank], scratch. */
+void ref_lora(const op_lora *a, int32_t row0, int32_t row1, float *low);
+
 /* The same at every level: all rows of the call. */
 void ref_chain(const op_chain *a);
 /* The optional op. */

@@ -81,6 +81,13 @@ static inline int32_t gemm_tile_row(int32_t m, int32_t n_tiles, int32_t t) {
     return (int32_t)((int64_t)m * t / n_tiles);
 }
 
+/* What the adapter of row t adds; NULL: nothing. */
+static inline const lora_slot *lora_of_row(const op_lora *a, int32_t t) {
+    int32_t i = a->of_row[a->pick ? a->pick[t] : t];
+    const lora_slot *l = i > 0 && a->table[i] ? &a->table[i][a->slot] : NULL;
+    return l && l->n_parts > 0 ? l : NULL;
+}
+
 typedef struct gemm_job {
     const op_gemm *g;
     const void *a; /* packed tiles, NULL if the row does not pack */

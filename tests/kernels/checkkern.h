@@ -109,6 +109,7 @@ void check_gemm(check_ctx *c);
 void check_quant(check_ctx *c);
 void check_attention(check_ctx *c);
 void check_latent(check_ctx *c);
+void check_lora(check_ctx *c);
 void check_experts(check_ctx *c);
 void check_ops(check_ctx *c);
 void check_sample(check_ctx *c);

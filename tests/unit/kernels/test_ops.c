@@ -491,6 +491,45 @@ START_TEST(experts_are_summed) {
 }
 END_TEST
 
+/* Rank 2, of which the parts take one each: row 0 has x.(1,2) = 5 and x.(0,1) = 2. */
+START_TEST(lora_adds_to_its_rows) {
+    OPEN_LEVEL();
+    const float a[] = {1, 2, 0, 1}, b0[] = {1, -1}, b1[] = {10}, s[] = {2, 0.5f};
+    const lora_part parts[] = {{2, 1, packed(1, 1, b1)}, {0, 0, packed(2, 1, b0)}};
+    const lora_slot slots[] = {{{0}, NULL, 0, NULL}, {packed(2, 2, a), s, 2, parts}};
+    const lora_slot none[2] = {{{0}, NULL, 0, NULL}};
+    const lora_slot *const table[] = {NULL, slots, NULL, none};
+    const float x[] = {1, 2, 1, 2, 1, 2, 3, 0, 1, 2};
+    const int32_t of_row[] = {1, 0, 2, 1, 3}, pick[] = {1, 0};
+    float out[20] = {0};
+    for (int i = 0; i < 20; i++) out[i] = 100;
+    op_lora op = {.n_rows = 5,
+                  .n = 3,
+                  .k = 2,
+                  .rank = 2,
+                  .slot = 1,
+                  .x = x,
+                  .x_stride = 2,
+                  .out = out,
+                  .out_stride = 4,
+                  .n_adapters = 4,
+                  .table = table,
+                  .of_row = of_row};
+    be->v->lora(be, &op);
+    NEAR(out, 110, 90, 110, 100, 100, 100, 100, 100, 100, 100, 100, 100, 106, 94, 100, 100, 100,
+         100, 100, 100);
+    op.n_rows = 2;
+    op.pick = pick;
+    be->v->lora(be, &op);
+    NEAR(out, 110, 90, 110, 100, 110, 90, 110, 100);
+    op.slot = 0;
+    op.pick = NULL;
+    be->v->lora(be, &op);
+    NEAR(out, 110, 90, 110, 100, 110, 90, 110, 100);
+    free(parts[0].b.data), free(parts[1].b.data), free(slots[1].a.data);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("ops");
     TCase *tc = tcase_create("ops");
@@ -509,7 +548,8 @@ int main(void) {
                                   route_scores,
                                   route_groups,
                                   route_keeps_ids_valid,
-                                  experts_are_summed};
+                                  experts_are_summed,
+                                  lora_adds_to_its_rows};
     tcase_add_checked_fixture(tc, NULL, teardown);
     for (size_t i = 0; i < ARRAY_LEN(tests); i++) tcase_add_loop_test(tc, tests[i], 0, ISA_COUNT);
     suite_add_tcase(s, tc);
