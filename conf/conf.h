@@ -48,6 +48,7 @@ typedef double conf_FLOAT;
 typedef bool conf_BOOL;
 typedef char *conf_STRING;
 typedef uint64_t conf_BYTES;
+#define CONF_AUTO UINT64_MAX
 typedef uint64_t conf_DURATION;
 typedef char *conf_ENUM;
 typedef char *conf_LIST;

@@ -133,9 +133,20 @@ static const char *expected(conf_type t) {
     }
 }
 
+static bool takes_auto(const conf_row *row) {
+    return row->type == CONF_BYTES && is_choice(row->what, STR("auto"));
+}
+
 static status refuse(const conf_row *row, str text, error *err) {
-    return error_set(err, ERR_INVALID, "--%s: \"%.80s\" is not %s", row->name, text.n ? text.p : "",
-                     row->type == CONF_ENUM ? row->what : expected(row->type));
+    return error_set(err, ERR_INVALID, "--%s: \"%.80s\" is not %s%s", row->name,
+                     text.n ? text.p : "", row->type == CONF_ENUM ? row->what : expected(row->type),
+                     takes_auto(row) ? ", auto or off" : "");
+}
+
+static bool is_auto_or_off(const conf_row *row, str text, uint64_t *ret) {
+    if (!takes_auto(row) || !(str_eqz(text, "auto") || str_eqz(text, "off"))) return false;
+    *ret = str_eqz(text, "auto") ? CONF_AUTO : 0;
+    return true;
 }
 
 static status range(const conf_row *row, str text, double x, error *err) {
@@ -197,6 +208,7 @@ static status set_typed(void *field, const conf_row *row, str text, error *err) 
         return OK;
     case CONF_BYTES:
     case CONF_DURATION:
+        if (is_auto_or_off(row, text, field)) return OK;
         if (!with_unit(text, row->type == CONF_BYTES ? units_bytes : units_seconds, &x))
             return refuse(row, text, err);
         TRY(range(row, text, x, err));

@@ -12,6 +12,7 @@
 #include "engine/base/mem.h"
 #include "engine/base/thread.h"
 #include "engine/engine_internal.h"
+#include "engine/kvswap.h"
 #include "engine/model_config.h"
 #include "engine/loader.h"
 #include "engine/pooling.h"
@@ -222,6 +223,20 @@ static status find_memory(const engine *e, memplan *p, error *err) {
     return e->b->v->mem_info(e->b, &p->available, &total, err);
 }
 
+/* The second tier of the KV cache. */
+static void find_swap(const engine *e, const engine_options *o, memplan *p) {
+    const char *limited_by;
+    p->swap_wanted = o->kv_swap_bytes;
+    if (!p->swap_wanted) return;
+    memplan_available(&p->host_available, &limited_by);
+    if (p->host_available != SIZE_MAX) p->host_available -= MIN(p->host_available, OTHER_BYTES);
+    if (!e->b->host_memory || o->kv_swap_forced) return;
+    if (p->swap_wanted == SIZE_MAX)
+        p->swap_wanted = 0;
+    else
+        p->swap_why = "none: the CPU's KV cache is in the host's memory already";
+}
+
 static status plan_memory(engine *e, const engine_options *o, error *err) {
     memplan *p = &e->plan;
     kv_shape shape = cache_shape(e);
@@ -260,6 +275,7 @@ static status plan_memory(engine *e, const engine_options *o, error *err) {
         p->activations_fixed +=
             adapter_step_bytes(&e->w, e->max_tokens, e->max_seqs, e->lora_rank_max);
     TRY(find_memory(e, p, err));
+    find_swap(e, o, p);
     e->plan_status = memplan_decide(p, &e->plan_error);
     e->info.weight_bytes = p->weights;
     e->info.kv_bytes = p->kv;
@@ -280,6 +296,10 @@ static status allocate(engine *e, error *err) {
     TRY(weights_alloc(&e->w, err));
     e->kv = (kvcache){.b = e->b, .shape = cache_shape(e), .n_pages = e->plan.n_pages};
     TRY(kvcache_alloc(&e->kv, MAX(64, e->max_seqs), err));
+    if (e->plan.n_host_pages > 0) {
+        TRY(kvswap_alloc(&e->kv, e->plan.n_host_pages, err));
+        TRY(kvswap_measure(&e->kv, err));
+    }
     e->f = (forward){.a = e->a,
                      .w = &e->w,
                      .b = e->b,
@@ -401,6 +421,8 @@ stepper engine_stepper(engine *e) {
                      .collect = engine_collect,
                      .page_tokens = e->kv.page_tokens,
                      .n_pages = e->kv.n_pages,
+                     .n_host_pages = e->kv.n_slots,
+                     .page_move_us = e->kv.move_us,
                      .max_tokens = e->max_tokens,
                      .max_seqs = e->max_seqs,
                      .max_model_len = e->plan.len,

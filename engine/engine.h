@@ -26,11 +26,15 @@ typedef struct engine_options {
     int32_t max_batched_tokens; /* most tokens in a step; at least max_model_len where the model
                                  * needs its prompt whole */
     size_t kv_bytes;            /* 0: chosen from free memory */
-    int32_t adapters_max;       /* most adapters loaded at once; 0: none can be */
-    int32_t lora_rank_max;      /* the highest rank that an adapter may have */
-    const char *merge_lora;     /* NULL, or an adapter's directory to merge into the weights */
-    double kv_fraction;         /* with kv_bytes 0: this part of what is left; 0: chosen */
-    bool plan_only;             /* read headers and plan memory, load nothing (inspect) */
+    /* Pinned memory of the host for pages that the device has no room for: 0: none; SIZE_MAX:
+     * chosen. None where the device's memory is the host's, unless kv_swap_forced (for tests). */
+    size_t kv_swap_bytes;
+    bool kv_swap_forced;
+    int32_t adapters_max;   /* most adapters loaded at once; 0: none can be */
+    int32_t lora_rank_max;  /* the highest rank that an adapter may have */
+    const char *merge_lora; /* NULL, or an adapter's directory to merge into the weights */
+    double kv_fraction;     /* with kv_bytes 0: this part of what is left; 0: chosen */
+    bool plan_only;         /* read headers and plan memory, load nothing (inspect) */
     /* Called while loading, from the loading thread; may be NULL. */
     void (*progress)(void *ctx, size_t bytes_done, size_t bytes_total);
     /* Called once with the memory plan, before anything large is allocated; may be NULL. */

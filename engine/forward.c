@@ -23,6 +23,7 @@
 
 #include "engine/base/check.h"
 #include "engine/forward_parts.h"
+#include "engine/kvswap.h"
 
 static void norm(forward *f, int32_t layer, weight_slot slot, const float *x, float *out) {
     forward_norm(f, layer, slot, x, f->n_tokens, f->a->hidden, f->a->eps, out);
@@ -141,6 +142,7 @@ static void embed(forward *f) {
 }
 
 void forward_run(forward *f, const batch_plan *plan) {
+    kvswap_run(f->kv, plan->moves, plan->n_moves);
     kvcache_copy(f->kv, plan->copies, plan->n_copies);
     forward_lay_out(f, plan);
     if (f->n_tokens == 0) return;

@@ -3,6 +3,7 @@
 
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
+#include "engine/kvswap.h"
 
 static int32_t count(const kvcache *c) {
     return c->shape.n_layers * c->shape.n_buffers;
@@ -19,6 +20,7 @@ status kvcache_alloc(kvcache *c, int32_t copies_max, error *err) {
     c->page_bytes = kvcache_page_bytes(&c->shape) / (size_t)count(c);
     size_t buffer = c->page_bytes * (size_t)c->n_pages;
     buffer = ALIGN_UP(buffer, (size_t)64);
+    c->stride = buffer;
     c->bytes = buffer * (size_t)count(c);
     TRY(c->b->v->mem_alloc(c->b, c->bytes, &c->block, err));
     c->buffers = mem_alloc((size_t)count(c) * sizeof *c->buffers);
@@ -30,6 +32,7 @@ status kvcache_alloc(kvcache *c, int32_t copies_max, error *err) {
 }
 
 void kvcache_done(kvcache *c) {
+    kvswap_done(c);
     if (c->block) c->b->v->mem_free(c->b, c->block, c->bytes);
     mem_free(c->buffers);
     mem_free(c->src);

@@ -26,6 +26,10 @@ typedef struct kvcache {
     void **buffers;     /* [L,n_buffers]: keys, then values, of each layer */
     int32_t *src, *dst; /* [copies_max] for kvcache_copy */
     int32_t copies_max;
+    size_t stride;   /* bytes from one buffer to the next */
+    int32_t n_slots; /* of the second tier; 0: none */
+    void *slots;     /* [n_slots] pages of all layers, pinned memory of the host (kvswap.h) */
+    float move_us;   /* of one page, measured */
 } kvcache;
 
 /* Bytes that one page takes over all layers. */

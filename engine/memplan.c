@@ -1,6 +1,10 @@
 /* KV pages are the only part with a choice. Automatic: what max_seqs sequences of full length
  * need, but at most half of what is free after everything else, so that the machine stays usable;
- * and where one full-length sequence does not fit in that half, up to nine tenths. */
+ * and where one full-length sequence does not fit in that half, up to nine tenths.
+ *
+ * The second tier of the KV cache is memory of the host that stays locked. Automatic: as much as
+ * the first tier has, at most a quarter of what is free there, and at most SWAP_MOST, since the
+ * system has to find and clear every page of it before the server starts. */
 #include "engine/memplan.h"
 
 #include <stdio.h>
@@ -8,6 +12,8 @@
 
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
+
+#define SWAP_MOST ((size_t)8 << 30)
 
 /* "key: 123 kB" or a bare number; false when the file or key is not there. */
 static bool read_number(const char *path, const char *key, unsigned long long *ret) {
@@ -84,6 +90,27 @@ static size_t choose_pages(const memplan *m, int32_t len, size_t left) {
     return MIN(full, MAX(half, MIN(one, most)));
 }
 
+/* The second tier, once the first is known. */
+static status decide_swap(memplan *m, error *err) {
+    size_t want = m->swap_wanted;
+    m->swap = 0;
+    m->n_host_pages = 0;
+    if (m->swap_why || want == 0) return OK;
+    if (want == SIZE_MAX) {
+        want = MIN(m->kv, SWAP_MOST);
+        if (m->host_available != SIZE_MAX) want = MIN(want, m->host_available / 4);
+    } else if (want > m->host_available) {
+        char a[32], b[32];
+        memplan_size(want, a, sizeof a);
+        memplan_size(m->host_available, b, sizeof b);
+        return error_set(err, ERR_NOMEM,
+                         "kv_swap: %s of pinned memory are wanted, the host has %s free", a, b);
+    }
+    m->n_host_pages = (int32_t)MIN(want / m->page_bytes, (size_t)INT32_MAX);
+    m->swap = (size_t)m->n_host_pages * m->page_bytes;
+    return OK;
+}
+
 static status too_large(const memplan *m, size_t need, const char *what, error *err) {
     char a[32], b[32], w[32];
     memplan_size(need, a, sizeof a);
@@ -119,7 +146,7 @@ status memplan_decide(memplan *m, error *err) {
     }
     if (m->total > m->available)
         return too_large(m, m->total, "the model and its KV cache do not fit", err);
-    return OK;
+    return decide_swap(m, err);
 }
 
 static void line(strbuf *out, const char *name, size_t bytes, const char *note) {
@@ -137,6 +164,11 @@ void memplan_print(const memplan *m, strbuf *out) {
     line(out, "KV cache", m->kv, note);
     snprintf(note, sizeof note, "sequences up to %d tokens, %d at a time", m->len, m->max_seqs);
     line(out, "activations", m->activations, note);
+    if (m->swap) {
+        snprintf(note, sizeof note, "pinned memory of the host: %d pages more", m->n_host_pages);
+        line(out, "KV swap", m->swap, note);
+    } else if (m->swap_why)
+        line(out, "KV swap", 0, m->swap_why);
     line(out, "other", m->other, "set aside for program, tokenizer, requests");
     line(out, "staging", m->staging, "while loading only");
     memplan_size(m->available, s, sizeof s);

@@ -23,10 +23,16 @@ typedef struct memplan {
     double kv_fraction;     /* with kv_wanted 0: part of what is left; 0: chosen */
     size_t available;       /* free for this process; SIZE_MAX: unknown */
     const char *limited_by; /* "free memory" or "the control group's limit" */
+    /* the second tier of the KV cache, in the host's memory: swap_wanted bytes (0: none; SIZE_MAX:
+     * chosen) of the host_available that are free there, or, with swap_why, none for that reason */
+    size_t swap_wanted, host_available;
+    const char *swap_why;
     /* out */
     int32_t len; /* most tokens of one sequence */
     int32_t n_pages;
     size_t kv, activations, total; /* total: the largest sum at any time */
+    int32_t n_host_pages;
+    size_t swap; /* not part of total: it is other memory */
 } memplan;
 
 /* Memory that this process may still take: MemAvailable, less where a control group allows less. */

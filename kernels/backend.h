@@ -51,6 +51,11 @@ typedef struct backend_vtbl {
     void (*fetch)(backend *b, void *dst, const void *src, size_t bytes);
     void (*mark)(backend *b, int i);
     status (*wait)(backend *b, int i, error *err);
+    /* n pieces of `bytes` bytes, strides apart, from the backend's memory to host_alloc'ed memory
+     * or the other way: ordered with the ops, and nobody waits. The program may touch the host's
+     * side when it might after upload or fetch. */
+    void (*copy_pieces)(backend *b, void *dst, size_t dst_stride, const void *src,
+                        size_t src_stride, size_t bytes, int32_t n);
     /* Wait for all ops. The first failure of the device since it was opened, for good: the results
      * since then are worth nothing. */
     status (*sync)(backend *b, error *err);

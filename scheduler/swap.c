@@ -21,19 +21,21 @@
 #include "engine/base/mem.h"
 #include "scheduler/state.h"
 
-/* The past counts 1/e after so many steps; a slope needs steps that differ so much. */
-static const double KEEP = 1 - 1.0 / 128, SPREAD_TOKENS = 4, STEPS_LEAST = 8;
+/* A change of fewer tokens is mostly noise. The past counts 1/e after so many changes. */
+static const double CHANGE_LEAST = 4, KEEP = 1 - 1.0 / 64;
+enum { CHANGES_LEAST = 4 };
 
+/* The least squares slope through the origin of (change of tokens, change of time). */
 void token_cost_add(token_cost *t, double n_tokens, double us) {
-    t->n = t->n * KEEP + 1;
-    t->x = t->x * KEEP + n_tokens;
-    t->y = t->y * KEEP + us;
-    t->xx = t->xx * KEEP + n_tokens * n_tokens;
-    t->xy = t->xy * KEEP + n_tokens * us;
-    double spread = t->xx / t->n - t->x / t->n * (t->x / t->n);
-    if (t->n < STEPS_LEAST || spread < SPREAD_TOKENS * SPREAD_TOKENS) return;
-    double slope = (t->xy / t->n - t->x / t->n * (t->y / t->n)) / spread;
-    if (slope > 0) t->us = slope;
+    double dx = n_tokens - t->n_tokens, dy = us - t->step_us;
+    bool is_first = t->n_tokens == 0;
+    t->n_tokens = n_tokens;
+    t->step_us = us;
+    if (is_first || (dx < CHANGE_LEAST && dx > -CHANGE_LEAST)) return;
+    t->xx = t->xx * KEEP + dx * dx;
+    t->xy = t->xy * KEEP + dx * dy;
+    if (t->n < CHANGES_LEAST) t->n++;
+    if (t->n == CHANGES_LEAST && t->xy > 0) t->us = t->xy / t->xx;
 }
 
 bool swap_pays(double page_us, double token_us, int32_t page_tokens) {

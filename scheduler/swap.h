@@ -9,11 +9,13 @@
 #include "engine/batch.h"
 #include "scheduler/pages.h"
 
-/* Time of steps over their tokens, recent steps counting most: a line whose slope is what one more
- * token costs. */
+/* What one more token in a step costs: from how the time changes from one step to the next when the
+ * number of tokens does. What steps of one size take, and how that drifts, does not matter. */
 typedef struct token_cost {
-    double n, x, y, xx, xy; /* sums over steps: 1, tokens, us, and products */
-    double us;              /* per token, as last known; 0: not yet */
+    double n_tokens, step_us; /* of the last step */
+    double xx, xy;            /* sums over changes, recent ones counting most */
+    int32_t n;                /* changes so far */
+    double us;                /* per token, as last known; 0: not yet */
 } token_cost;
 
 /* A step of n_tokens took us microseconds. */

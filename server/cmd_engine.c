@@ -24,10 +24,20 @@ engine_options cmd_engine_options(const conf *c) {
         .max_seqs = (int32_t)c->max_num_seqs,
         .max_batched_tokens = (int32_t)c->max_num_batched_tokens,
         .kv_bytes = c->kv_cache_bytes,
+        .kv_swap_bytes = !c->prefix_cache          ? 0
+                         : c->kv_swap == CONF_AUTO ? SIZE_MAX
+                                                   : c->kv_swap,
         .kv_fraction = c->kv_cache_fraction,
     };
     cmd_lora_options(c, &o);
     return o;
+}
+
+status cmd_engine_check(const conf *c, error *err) {
+    if (c->prefix_cache || c->kv_swap == CONF_AUTO || c->kv_swap == 0) return OK;
+    return error_set(err, ERR_INVALID,
+                     "--kv-swap needs the prefix cache: moved pages are found by the text that "
+                     "they hold");
 }
 
 static bool has_file(const char *dir, const char *name) {

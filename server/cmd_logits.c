@@ -74,6 +74,7 @@ int cmd_logits(const conf *c) {
     tool u = {.all = c->all, .chunk = (int32_t)c->chunk};
     if (!c->model) return cmd_failf("logits needs --model DIR");
     engine_options o = cmd_engine_options(c);
+    o.kv_swap_bytes = 0; /* nothing is scheduled */
     if (cmd_lora_check(c, &err) != OK || engine_open(&o, &u.e, &err) != OK) return cmd_fail(&err);
     int rc = cmd_lora_use(c, u.e, &err) == OK ? lines_run(answer, &u) : cmd_fail(&err);
     engine_free(u.e);

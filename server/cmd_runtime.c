@@ -78,8 +78,10 @@ static server_options options(const conf *c, const char *unix_socket, const char
     return o;
 }
 
-static status model_open(runtime *r, const conf *c, const runtime_hooks *h, error *err) {
+static status model_open(runtime *r, const conf *c, bool is_private, const runtime_hooks *h,
+                         error *err) {
     engine_options o = cmd_engine_options(c);
+    if (is_private && c->kv_swap == CONF_AUTO) o.kv_swap_bytes = 0; /* few readers, short lives */
     o.progress = h->on_progress;
     o.on_plan = h->on_plan;
     o.ctx = h->ctx;
@@ -254,13 +256,14 @@ static status open_all(runtime *r, const conf *c, const char *unix_socket, const
     server_options so = options(c, unix_socket, keys);
     TRY(cmd_foreign_check(c, err));
     TRY(cmd_lora_check(c, err));
+    TRY(cmd_engine_check(c, err));
     TRY(server_new(&so, &r->srv, err));
     TRY(server_start(r->srv, err));
     if (h->on_listen) h->on_listen(h->ctx, r->srv);
     TRY(open_tokenizer(r, c, err));
     TRY(open_chat(r, c, NULL, err));
     bool is_mock = strcmp(c->engine, "mock") == 0;
-    TRY(is_mock ? mock_open(r, c, err) : model_open(r, c, h, err));
+    TRY(is_mock ? mock_open(r, c, err) : model_open(r, c, unix_socket != NULL, h, err));
     TRY(open_family_chat(r, c, err));
     TRY(load_adapters(r, c, unix_socket, err));
     schedule(r, c);

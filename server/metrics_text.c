@@ -84,6 +84,9 @@ static void add_gauges(page *p, const model *m, const scheduler_stats *t) {
     single(p, "pagoda:kv_pages_cached", "gauge", "Free pages whose content may still be hit.",
            t->pages_cached);
     single(p, "pagoda:kv_pages_total", "gauge", "Pages in all.", t->pages_total);
+    single(p, "pagoda:kv_host_pages_total", "gauge", "Slots for pages in the host's memory.",
+           t->host_pages_total);
+    single(p, "pagoda:kv_host_pages_used", "gauge", "Slots that hold a page.", t->host_pages_used);
     single(p, "pagoda:healthy", "gauge", "1 while the engine works.", t->healthy);
 }
 
@@ -100,6 +103,8 @@ static void add_counters(page *p, const metrics *m, const scheduler_stats *t) {
             t->prompt_tokens_recomputed);
     counter(p, "vllm:prefix_cache_queries_total", "Tokens looked up.", t->prefix_queries);
     counter(p, "vllm:prefix_cache_hits_total", "Tokens found.", t->prefix_hits);
+    counter(p, "pagoda:kv_pages_out_total", "Pages moved to the host.", t->pages_out);
+    counter(p, "pagoda:kv_pages_in_total", "Pages moved back.", t->pages_in);
     counter(p, "vllm:num_preemptions_total", "Sequences thrown back.", t->n_preemptions);
     family(p, "vllm:request_success_total", "counter", "Choices ended, by reason.");
     static const char *const reasons[] = {NULL, "stop", "length", "abort", "error"};

@@ -59,6 +59,12 @@ static void cpu_copy(backend *b, void *dst, const void *src, size_t bytes) {
     memcpy(dst, src, bytes);
 }
 
+static void cpu_copy_pieces(backend *b, void *dst, size_t dst_stride, const void *src,
+                            size_t src_stride, size_t bytes, int32_t n) {
+    for (size_t i = 0; i < (size_t)n; i++)
+        memcpy((char *)dst + i * dst_stride, (const char *)src + i * src_stride, bytes);
+}
+
 static status cpu_sync(backend *b, error *err) {
     return OK;
 }
@@ -374,6 +380,7 @@ static const backend_vtbl vtbl = {
     .fetch = cpu_copy,
     .mark = cpu_mark,
     .wait = cpu_wait,
+    .copy_pieces = cpu_copy_pieces,
     .sync = cpu_sync,
     .wmat_bytes = cpu_wmat_bytes,
     .wmat_init = cpu_wmat_init,

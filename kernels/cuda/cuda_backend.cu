@@ -22,7 +22,8 @@ extern "C" {
 }
 
 #define CC_LEAST     80
-#define LOADERS_MOST 8 /* threads that read and pack weights */
+#define LOADERS_MOST 8                   /* threads that read and pack weights */
+#define PITCH_MOST   ((size_t)INT32_MAX) /* of copies in two dimensions: cudaDeviceProp.memPitch */
 #define GIB(x)       ((double)(x) / 1073741824.0)
 
 static pthread_mutex_t note_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -189,6 +190,23 @@ static void download(backend *b, void *dst, const void *src, size_t bytes) {
     memset(dst, 0, bytes);
 }
 
+/* One call of the copy engine; where the strides exceed its pitch, one for each piece. */
+static void copy_pieces(backend *b, void *dst, size_t dst_stride, const void *src,
+                        size_t src_stride, size_t bytes, int32_t n) {
+    cuda_backend *c = cuda_of(b);
+    cudaError_t e = cudaSuccess;
+    if (!bytes || n <= 0 || !cuda_ready(c)) return;
+    if (cuda_fault(c, "copy_pieces")) e = cudaErrorLaunchFailure;
+    if (e == cudaSuccess && MAX(dst_stride, src_stride) <= PITCH_MOST)
+        e = cudaMemcpy2DAsync(dst, dst_stride, src, src_stride, bytes, (size_t)n, cudaMemcpyDefault,
+                              c->stream);
+    else
+        for (size_t i = 0; i < (size_t)n && e == cudaSuccess; i++)
+            e = cudaMemcpyAsync((char *)dst + i * dst_stride, (const char *)src + i * src_stride,
+                                bytes, cudaMemcpyDefault, c->stream);
+    cuda_note(c, e, "copy_pieces");
+}
+
 static void fetch(backend *b, void *dst, const void *src, size_t bytes) {
     cuda_backend *c = cuda_of(b);
     if (!bytes || !cuda_ready(c)) return;
@@ -272,6 +290,7 @@ static const backend_vtbl vtbl = {
     .fetch = fetch,
     .mark = mark,
     .wait = wait_mark,
+    .copy_pieces = copy_pieces,
     .sync = sync,
     .wmat_bytes = wmat_bytes,
     .wmat_init = wmat_init,

@@ -6,6 +6,7 @@
  *     cold, warm      twice over one prefix cache: the second run computes only last tokens
  *     chunked         prompts in chunks of 5, steps of 24 tokens
  *     preempted       so few pages that requests are thrown back and recomputed
+ *     swapped         so few pages that they are moved to the host and back
  *     choices         n = 4 under greedy decoding: all the same, and the same as n = 1
  *     threads         one, two and three threads in the team
  *
@@ -39,6 +40,7 @@ typedef struct variant {
     int32_t n_threads, chunk, budget, n_pages; /* 0: no bound */
     int32_t n_others, rounds;
     bool prefix_cache;
+    int32_t n_slots; /* of the host */
 } variant;
 
 static void on_ready(void *ctx, request **ready, int32_t n) {
@@ -114,7 +116,7 @@ static void submit_and_wait(scheduler *s, int32_t vocab, const uint64_t *ids, in
     for (int32_t i = 0; i < n; i++) request_unref(r[i]);
 }
 
-static engine *open_model(const char *dir, int n_threads) {
+static engine *open_model(const char *dir, int n_threads, bool swap) {
     engine_options o = {.model_dir = dir,
                         .dtype = "auto",
                         .kv_dtype = "auto",
@@ -123,7 +125,9 @@ static engine *open_model(const char *dir, int n_threads) {
                         .max_model_len = 128,
                         .max_seqs = 80,
                         .max_batched_tokens = 512,
-                        .kv_bytes = 96 << 20};
+                        .kv_bytes = 96 << 20,
+                        .kv_swap_bytes = swap ? 8 << 20 : 0,
+                        .kv_swap_forced = swap};
     engine *e;
     error err;
     ck_assert_msg(engine_open(&o, &e, &err) == OK, "%s", err.text);
@@ -132,9 +136,12 @@ static engine *open_model(const char *dir, int n_threads) {
 
 static scheduler_stats run(const char *dir, const variant *v, answer *answers) {
     memset(answers, 0, SUBJECTS * sizeof *answers);
-    engine *e = open_model(dir, v->n_threads);
+    engine *e = open_model(dir, v->n_threads, v->n_slots > 0);
     stepper st = engine_stepper(e);
     if (v->n_pages) st.n_pages = v->n_pages;
+    ck_assert_int_ge(st.n_host_pages, v->n_slots);
+    st.n_host_pages = v->n_slots;
+    st.page_move_us = 0; /* always worth it */
     scheduler_options o = {.max_running = 72,
                            .max_waiting = 256,
                            .token_budget = v->budget ? v->budget : st.max_tokens,
@@ -166,22 +173,26 @@ static scheduler_stats run(const char *dir, const variant *v, answer *answers) {
 }
 
 static const variant variants[] = {
-    {"alone", 2, 0, 0, 0, 0, 1, false},
-    {"crowd", 2, 0, 0, 0, CROWD, 1, false},
-    {"cold", 2, 0, 0, 0, 0, 1, true},
-    {"warm", 2, 0, 0, 0, 0, 2, true},
-    {"warm crowd", 2, 0, 0, 0, CROWD, 2, true},
-    {"chunked", 2, 5, 24, 0, 0, 1, false},
-    {"preempted", 2, 0, 0, 13, 0, 1, false},
-    {"preempted, cached", 2, 16, 64, 13, 0, 2, true},
-    {"one thread", 1, 0, 0, 0, CROWD, 1, false},
-    {"three threads", 3, 0, 0, 0, 0, 1, false},
+    {"alone", 2, 0, 0, 0, 0, 1, false, 0},
+    {"crowd", 2, 0, 0, 0, CROWD, 1, false, 0},
+    {"cold", 2, 0, 0, 0, 0, 1, true, 0},
+    {"warm", 2, 0, 0, 0, 0, 2, true, 0},
+    {"warm crowd", 2, 0, 0, 0, CROWD, 2, true, 0},
+    {"chunked", 2, 5, 24, 0, 0, 1, false, 0},
+    {"preempted", 2, 0, 0, 13, 0, 1, false, 0},
+    {"preempted, cached", 2, 16, 64, 13, 0, 2, true, 0},
+    {"one thread", 1, 0, 0, 0, CROWD, 1, false, 0},
+    {"three threads", 3, 0, 0, 0, 0, 1, false, 0},
 };
 
 /* A variant that did not do what its name says proves nothing. */
 static void check_happened(const variant *v, const scheduler_stats *s) {
     if (strstr(v->name, "warm")) ck_assert_uint_gt(s->prompt_tokens_cached, SUBJECTS * SHARED);
     if (strstr(v->name, "preempted")) ck_assert_uint_gt(s->n_preemptions, 0);
+    if (v->n_slots) {
+        ck_assert_uint_gt(s->pages_out, 0);
+        ck_assert_uint_gt(s->pages_in, 0);
+    }
     if (strcmp(v->name, "alone") == 0) ck_assert_uint_eq(s->prompt_tokens_cached, 0);
     ck_assert_int_eq(s->pages_used, 0);
 }
@@ -211,7 +222,7 @@ static void check_model(const char *dir) {
 static void check_choices(const char *dir) {
     enum { N = 4 };
     answer got[N] = {0}, ref = {0};
-    engine *e = open_model(dir, 2);
+    engine *e = open_model(dir, 2, false);
     stepper st = engine_stepper(e);
     scheduler_options o = {
         .max_running = 8, .max_waiting = 8, .token_budget = 64, .clock = clock_monotonic()};
@@ -232,6 +243,21 @@ static void check_choices(const char *dir) {
     scheduler_free(s);
     engine_free(e);
 }
+
+/* For an emulated device too, where one model is enough. */
+START_TEST(swapped) {
+    static const variant v[] = {{"alone", 2, 0, 0, 0, 0, 1, false, 0},
+                                {"swapped, preempted", 2, 16, 64, 13, 0, 2, true, 200},
+                                {"swapped, few slots", 2, 16, 64, 13, 0, 2, true, 20}};
+    answer ref[SUBJECTS], got[SUBJECTS];
+    for (size_t i = 0; i < ARRAY_LEN(v); i++) {
+        scheduler_stats s =
+            run(_i ? "conf/demo-model" : "tests/archs/llama-gqa", &v[i], i ? got : ref);
+        check_happened(&v[i], &s);
+        if (i) check_same("swapped", &v[i], got, ref);
+    }
+}
+END_TEST
 
 START_TEST(choices) {
     check_choices("tests/archs/llama-gqa");
@@ -266,6 +292,10 @@ int main(void) {
     tcase_add_test(t, sliding_window);
     tcase_add_test(t, dynamic_rope);
     tcase_add_test(t, bf16_demo_model);
+    suite_add_tcase(s, t);
+    t = tcase_create("swap"); /* CK_RUN_CASE=swap: this alone */
+    tcase_set_timeout(t, 240);
+    tcase_add_loop_test(t, swapped, 0, strcmp(test_device(), "cpu") == 0 ? 2 : 1);
     suite_add_tcase(s, t);
     return suite_run(s);
 }

@@ -501,6 +501,7 @@ struct pinned {
     char *map; /* NULL: registered */
     size_t map_bytes;
     pinned *next;
+    int n_due, n_done; /* copies into it: submitted and not yet run, run */
 };
 static pinned *all_pinned;
 
@@ -580,7 +581,7 @@ cudaError_t cudaHostRegister(void *p, size_t bytes, unsigned) {
     locked l;
     if (!p || !bytes) return note(cudaErrorInvalidValue);
     if (pinned_of(p, 1)) return note(cudaErrorHostMemoryAlreadyRegistered);
-    all_pinned = new pinned{(char *)p, bytes, nullptr, 0, all_pinned};
+    all_pinned = new pinned{(char *)p, bytes, nullptr, 0, all_pinned, 0, 0};
     return note(cudaSuccess);
 }
 
@@ -652,6 +653,30 @@ static uint64_t sum_of(const void *p, size_t n) {
     return h;
 }
 
+/* The program must leave the source as it is; earlier work of streams may still fill it. */
+static void copy_pinned(cudaStream_t s, void *dst, const void *src, size_t n) {
+    pinned *from = pinned_of(src, n);
+    int n_done = from->n_due ? -1 : from->n_done;
+    uint64_t sum = from->n_due ? 0 : sum_of(src, n);
+    submit_call(s, [dst, src, n, sum, from, n_done] {
+        if (n_done == from->n_done && sum_of(src, n) != sum)
+            simt_fail("pinned memory %p was changed while a copy of %zu bytes from it was under "
+                      "way",
+                      src, n);
+        copy_now(dst, src, n);
+    });
+}
+
+static void copy_into_pinned(cudaStream_t s, void *dst, const void *src, size_t n) {
+    pinned *to = pinned_of(dst, n);
+    to->n_due++;
+    submit_call(s, [dst, src, n, to] {
+        copy_now(dst, src, n);
+        to->n_due--;
+        to->n_done++;
+    });
+}
+
 cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind kind,
                             cudaStream_t s) {
     locked l;
@@ -668,15 +693,10 @@ cudaError_t cudaMemcpyAsync(void *dst, const void *src, size_t n, cudaMemcpyKind
             copy_now(dst, staged, n);
             free(staged);
         });
-    } else if (from == PINNED && !stream_of(s)->capture) {
-        uint64_t sum = sum_of(src, n);
-        submit_call(s, [dst, src, n, sum] {
-            if (sum_of(src, n) != sum)
-                simt_fail("pinned memory %p was changed while a copy of %zu bytes from it was "
-                          "under way",
-                          src, n);
-            copy_now(dst, src, n);
-        });
+    } else if (from == PINNED && to == DEVICE && !stream_of(s)->capture) {
+        copy_pinned(s, dst, src, n);
+    } else if (to == PINNED && !stream_of(s)->capture) {
+        copy_into_pinned(s, dst, src, n);
     } else {
         submit_call(s, [dst, src, n] { copy_now(dst, src, n); });
     }

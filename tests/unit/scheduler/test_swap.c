@@ -1,0 +1,330 @@
+/* The second tier: what a token costs, when moving pays, and what the core moves when. */
+#include <check.h>
+#include <stdlib.h>
+
+#include "engine/base/mem.h"
+#include "engine/base/rng.h"
+#include "scheduler/core.h"
+#include "scheduler/state.h"
+#include "tests/sim/fake.h"
+#include "tests/unit/suite.h"
+
+enum { VOCAB = 50000, S = 4 };
+
+/* --- the decision --- */
+
+START_TEST(a_token_costs_the_slope) {
+    token_cost t = {0};
+    for (int i = 0; i < 40; i++) {
+        int n = 1 + i * 37 % 200;
+        token_cost_add(&t, n, 5000 + 20.0 * n);
+        if (i < 4) ck_assert_double_eq(t.us, 0); /* too few to tell */
+    }
+    ck_assert_double_eq_tol(t.us, 20, 1e-6);
+    for (int i = 0; i < 2000; i++) token_cost_add(&t, i % 2 ? 10 : 300, i % 2 ? 500 : 3400);
+    ck_assert_double_eq_tol(t.us, 10, 0.1); /* the past is forgotten */
+}
+END_TEST
+
+/* Steps of one size do not tell what a token costs, whatever they take: what was known stays. */
+START_TEST(equal_steps_say_nothing) {
+    token_cost t = {0};
+    for (int i = 0; i < 100; i++) token_cost_add(&t, 64, 20000);
+    ck_assert_double_eq(t.us, 0);
+    for (int i = 0; i < 20; i++) token_cost_add(&t, 64 + i * 16, 20000 + i * 16 * 30.0);
+    ck_assert_double_eq_tol(t.us, 30, 0.5);
+    double before = t.us;
+    for (int i = 0; i < 5000; i++) token_cost_add(&t, 64 + i % 3, 90000 + i);
+    ck_assert_double_eq_tol(t.us, before, before * 0.5);
+    before = t.us;
+    for (int i = 0; i < 5000; i++) token_cost_add(&t, 64, 90000);
+    ck_assert_double_eq(t.us, before);
+    for (int i = 0; i < 100; i++) token_cost_add(&t, i % 2 ? 100 : 200, i % 2 ? 9000 : 1000);
+    ck_assert_double_gt(t.us, 0); /* a slope below zero is noise */
+}
+END_TEST
+
+START_TEST(both_ways_against_computing) {
+    ck_assert(swap_pays(79, 10, 16));
+    ck_assert(!swap_pays(80, 10, 16));
+    ck_assert(swap_pays(0, 10, 16));
+    ck_assert(swap_pays(1e9, 0, 16)); /* nothing known yet */
+}
+END_TEST
+
+/* --- the core --- */
+
+typedef struct bed {
+    fake fake;
+    uint64_t now_us;
+    core *c;
+    float token_us; /* a step takes this, each token */
+} bed;
+
+static uint64_t bed_now(void *ctx) {
+    return ((bed *)ctx)->now_us;
+}
+
+static void bed_spend(void *ctx, const batch_plan *plan) {
+    bed *b = ctx;
+    b->now_us += 10 + (uint64_t)(b->token_us * (float)plan->n_tokens) +
+                 (uint64_t)(b->fake.page_move_us * (float)plan->n_moves);
+}
+
+static void bed_init(bed *b, int32_t n_pages, int32_t n_slots, float move_us) {
+    *b = (bed){.token_us = 10};
+    fake_init(&b->fake, S, n_pages, VOCAB);
+    fake_host(&b->fake, n_slots, move_us);
+    b->fake.spend = bed_spend;
+    b->fake.ctx = b;
+    scheduler_options o = {.max_running = 8,
+                           .token_budget = 64,
+                           .prefix_cache = true,
+                           .stall_us = 1000000,
+                           .clock = {bed_now, b}};
+    b->c = core_new(&o, fake_stepper(&b->fake, 1000, 64, 1000), (hash_key){{5, 6}});
+}
+
+static void bed_done(bed *b) {
+    core_abort(b->c);
+    ck_assert_int_eq(b->c->pages.n_free, b->c->pages.n);
+    ck_assert_int_eq(b->c->swap.slots.n_free, b->c->swap.slots.n);
+    ck_assert(b->c->swap.slots.n == 0 || pages_consistent(&b->c->swap.slots));
+    ck_assert_str_eq(b->fake.problem, "");
+    core_free(b->c);
+    fake_done(&b->fake);
+}
+
+static request *make(uint64_t text, int32_t n_prompt, int32_t max_tokens) {
+    static uint64_t id;
+    request *r = request_new(1 << 20);
+    int32_t *p = arena_array(r->mem, (size_t)n_prompt, sizeof *p);
+    for (int32_t i = 0; i < n_prompt; i++)
+        p[i] = (int32_t)(rng_philox(text, 0, (uint64_t)i).x[0] % VOCAB);
+    r->id = ++id;
+    r->prompt = p;
+    r->n_prompt = n_prompt;
+    r->max_tokens = max_tokens;
+    r->stream = true;
+    return r;
+}
+
+static request *add(bed *b, request *r) {
+    error e;
+    request_arm(r);
+    ck_assert_msg(core_prepare(b->c, r, &e) == OK, "%s", e.text);
+    core_add(b->c, request_ref(r));
+    return r;
+}
+
+static bool step(bed *b) {
+    b->now_us += 100;
+    bool worked = core_step(b->c, true);
+    ck_assert_str_eq(b->fake.problem, "");
+    return worked;
+}
+
+static void drain(bed *b) {
+    while (step(b)) {
+    }
+}
+
+/* Runs one request to its end; how many prompt tokens came from the cache. */
+static int32_t run(bed *b, request *r) {
+    add(b, r);
+    drain(b);
+    int32_t n = r->times.n_cached;
+    ck_assert_int_eq(r->err.code, OK);
+    request_unref(r);
+    return n;
+}
+
+/* 10 pages, texts of 8: the second pushes the first out, the first comes back. */
+START_TEST(evicted_pages_come_back) {
+    bed b;
+    bed_init(&b, 10, 20, 1);
+    ck_assert_int_eq(run(&b, make(1, 32, 1)), 0);
+    ck_assert_int_eq(b.fake.n_out, 0);
+    ck_assert_int_eq(run(&b, make(2, 32, 1)), 0);
+    ck_assert_int_eq(b.fake.n_out, 6); /* 2 were blank */
+    ck_assert_int_eq(run(&b, make(1, 32, 1)), 28);
+    ck_assert_int_eq(b.fake.n_in, 5); /* 2 were still there, the last is computed */
+    ck_assert_uint_eq(b.c->stats.prefix_hits, 28);
+    bed_done(&b);
+}
+END_TEST
+
+/* What the host has already is not moved there again. */
+START_TEST(moved_out_once) {
+    bed b;
+    bed_init(&b, 8, 20, 1);
+    for (int i = 0; i < 10; i++) run(&b, make((uint64_t)i % 2, 32, 1));
+    ck_assert_int_eq(b.fake.n_out, 16);
+    ck_assert_int_eq(b.c->swap.slots.n_cached, 16);
+    ck_assert_int_eq(b.fake.n_in, 8 * 7);
+    bed_done(&b);
+}
+END_TEST
+
+/* A preempted sequence computes again what was in its last, partly filled page, no more. */
+START_TEST(preempted_sequences_come_back) {
+    bed with, without;
+    bed_init(&with, 16, 64, 1);
+    bed_init(&without, 16, 0, 0);
+    bed *beds[] = {&with, &without};
+    for (int k = 0; k < 2; k++) {
+        request *r[3];
+        for (uint64_t i = 0; i < 3; i++) r[i] = add(beds[k], make(10 + i, 8, 30));
+        drain(beds[k]);
+        for (int i = 0; i < 3; i++) {
+            ck_assert_int_eq(r[i]->err.code, OK);
+            request_unref(r[i]);
+        }
+        ck_assert_uint_gt(beds[k]->c->stats.n_preemptions, 0);
+    }
+    uint64_t n = with.c->stats.n_preemptions;
+    ck_assert_uint_gt(with.fake.n_in, 0);
+    ck_assert_uint_lt(with.c->stats.prompt_tokens_recomputed, n * S);
+    ck_assert_uint_gt(without.c->stats.prompt_tokens_recomputed,
+                      with.c->stats.prompt_tokens_recomputed);
+    bed_done(&with);
+    bed_done(&without);
+}
+END_TEST
+
+/* The slots not used for longest are given away. */
+START_TEST(full_host_drops_the_oldest) {
+    bed b;
+    bed_init(&b, 8, 16, 1);
+    run(&b, make(1, 32, 1));
+    run(&b, make(2, 32, 1)); /* 1 goes out */
+    run(&b, make(3, 32, 1)); /* 2 goes out: full */
+    run(&b, make(1, 32, 1)); /* 3 goes out in place of 2, since 1 is wanted just now */
+    ck_assert_int_eq(b.c->swap.slots.n_cached, 16);
+    ck_assert_int_eq(run(&b, make(3, 32, 1)), 28);
+    ck_assert_int_eq(run(&b, make(1, 32, 1)), 28);
+    ck_assert_int_eq(run(&b, make(2, 32, 1)), 0);
+    bed_done(&b);
+}
+END_TEST
+
+START_TEST(a_slow_link_is_left_alone) {
+    bed b;
+    bed_init(&b, 10, 50, 20);
+    b.token_us = 1;
+    for (int i = 0; i < 30; i++) run(&b, make(100 + (uint64_t)i, 5 + i % 26, 2));
+    uint64_t n_out = b.fake.n_out; /* while nothing was known */
+    ck_assert_double_eq_tol(b.c->swap.cost.us, 1, 0.2);
+    for (int i = 0; i < 5; i++) run(&b, make(7 + (uint64_t)i, 32, 1));
+    ck_assert_uint_eq(b.fake.n_out, n_out);
+    ck_assert_int_eq(run(&b, make(7, 32, 1)), 0);
+    ck_assert_uint_eq(b.fake.n_in, 0);
+    bed_done(&b);
+}
+END_TEST
+
+/* A plan in which a sequence takes pages and is then thrown back itself: nothing runs, but what was
+ * evicted must still be moved before the pages are written. */
+START_TEST(moves_outlive_an_empty_plan) {
+    bed b;
+    bed_init(&b, 8, 20, 1);
+    run(&b, make(1, 32, 1));
+    request *r = add(&b, make(2, 4, 1));
+    plan_build(b.c); /* launched by nobody */
+    ck_assert_int_eq(b.c->plan.n_moves, 1);
+    ck_assert_int_eq(b.c->plan.n_seqs, 1);
+    seq_preempt(b.c, b.c->running[0]);
+    drain(&b);
+    request_unref(r);
+    ck_assert_int_eq(run(&b, make(1, 32, 1)), 28);
+    bed_done(&b);
+}
+END_TEST
+
+START_TEST(other_tenants_and_adapters_find_nothing) {
+    bed b;
+    bed_init(&b, 8, 50, 1);
+    run(&b, make(1, 32, 1));
+    run(&b, make(2, 32, 1));
+    request *other = make(1, 32, 1), *adapted = make(1, 32, 1);
+    other->cache_salt[1] = 1;
+    adapted->adapter = 1;
+    ck_assert_int_eq(run(&b, other), 0);
+    ck_assert_int_eq(run(&b, adapted), 0);
+    ck_assert_int_eq(run(&b, make(1, 32, 1)), 28);
+    bed_done(&b);
+}
+END_TEST
+
+static bool fail_now(void *ctx) {
+    return true;
+}
+
+/* What a failed sequence held is suspect in the host's memory as well. */
+START_TEST(failed_sequences_leave_no_slots) {
+    bed b;
+    bed_init(&b, 8, 50, 1);
+    run(&b, make(1, 32, 1));
+    run(&b, make(2, 32, 1));
+    b.fake.fail_seq = fail_now;
+    request *r = add(&b, make(1, 32, 1));
+    drain(&b);
+    ck_assert_int_eq(r->err.code, ERR_INTERNAL);
+    ck_assert_int_eq(r->times.n_cached, 28);
+    request_unref(r);
+    b.fake.fail_seq = NULL;
+    ck_assert_int_eq(run(&b, make(1, 32, 1)), 0);
+    bed_done(&b);
+}
+END_TEST
+
+/* A sequence that waits to come back holds nothing: a cancel ends it at once. */
+START_TEST(cancelled_while_away) {
+    bed b;
+    bed_init(&b, 16, 64, 1);
+    request *r[3];
+    for (uint64_t i = 0; i < 3; i++) r[i] = add(&b, make(10 + i, 8, 30));
+    while (b.c->stats.n_preemptions == 0) ck_assert(step(&b));
+    atomic_store(&r[2]->cancel, true);
+    ck_assert(step(&b));
+    ck_assert(!r[2]->sched);
+    for (int i = 0; i < 3; i++) request_unref(r[i]);
+    bed_done(&b);
+}
+END_TEST
+
+START_TEST(no_second_tier_without_hashes) {
+    bed b;
+    bed_init(&b, 8, 20, 1);
+    core_free(b.c);
+    scheduler_options o = {.max_running = 8, .token_budget = 64, .clock = {bed_now, &b}};
+    b.c = core_new(&o, fake_stepper(&b.fake, 1000, 64, 1000), (hash_key){{5, 6}});
+    run(&b, make(1, 32, 1));
+    run(&b, make(2, 32, 1));
+    scheduler_stats st;
+    core_stats(b.c, &st);
+    ck_assert_int_eq(st.host_pages_total, 0);
+    ck_assert_uint_eq(b.fake.n_out, 0);
+    bed_done(&b);
+}
+END_TEST
+
+int main(void) {
+    Suite *s = suite_create("swap");
+    TCase *t = tcase_create("all");
+    tcase_add_test(t, a_token_costs_the_slope);
+    tcase_add_test(t, equal_steps_say_nothing);
+    tcase_add_test(t, both_ways_against_computing);
+    tcase_add_test(t, evicted_pages_come_back);
+    tcase_add_test(t, moved_out_once);
+    tcase_add_test(t, preempted_sequences_come_back);
+    tcase_add_test(t, full_host_drops_the_oldest);
+    tcase_add_test(t, a_slow_link_is_left_alone);
+    tcase_add_test(t, moves_outlive_an_empty_plan);
+    tcase_add_test(t, other_tenants_and_adapters_find_nothing);
+    tcase_add_test(t, failed_sequences_leave_no_slots);
+    tcase_add_test(t, cancelled_while_away);
+    tcase_add_test(t, no_second_tier_without_hashes);
+    suite_add_tcase(s, t);
+    return suite_run(s);
+}
