@@ -1,5 +1,6 @@
 """Hostile and broken clients: the right status, a clear message, and the server goes on."""
 
+import concurrent.futures
 import json
 import os
 import socket
@@ -283,6 +284,26 @@ def full_queue():
         alive(s)
 
 
+def swapped_answers():
+    """So few pages that requests are thrown back: their pages go to the host's memory and back."""
+    bodies = [{"prompt": "this is question %d of many" % i, "max_tokens": 150, "ignore_eos": True,
+               "temperature": 0} for i in range(10)]
+    with Server("--pages", 30, "--len", 400) as s:
+        want = [s.post("/v1/completions", b)[1]["choices"][0]["text"] for b in bodies]
+    with Server("--pages", 30, "--len", 400, "--host-pages", 300) as s:
+        with concurrent.futures.ThreadPoolExecutor(len(bodies)) as pool:
+            got = list(pool.map(lambda b: s.post("/v1/completions", b), bodies))
+        assert all(status == 200 for status, _ in got), got
+        assert [a["choices"][0]["text"] for _, a in got] == want
+        assert s.metric("vllm:num_preemptions_total") > 0
+        assert s.metric("pagoda:kv_pages_out_total") > 0
+        assert s.metric("pagoda:kv_pages_in_total") > 0
+        assert 0 < s.metric("pagoda:kv_host_pages_used") <= s.metric("pagoda:kv_host_pages_total")
+        assert s.metric("pagoda:kv_host_pages_total") == 300
+        assert s.wait_metric("pagoda:kv_pages_used", 0) == 0
+        alive(s)
+
+
 def deadline():
     with Server("--request-ms", 300, "--step-us", 5000, "--len", 100000) as s:
         body = {"prompt": "a", "max_tokens": 50000, "ignore_eos": True}
@@ -463,6 +484,6 @@ if __name__ == "__main__":
     sys.exit(run([announced_huge_body, sent_huge_body, chunked_huge_body, chunked_body_is_taken,
                   huge_header, slowloris, bad_bodies, bad_http, path_games,
                   clients_killed_mid_stream, clients_killed_while_waiting, reader_that_stalls,
-                  full_queue, deadline, keep_alive_comments, per_address_limit, drains,
-                  stop_ends_streams, unix_socket, busy_port, http_1_0, pipelined,
+                  full_queue, swapped_answers, deadline, keep_alive_comments, per_address_limit,
+                  drains, stop_ends_streams, unix_socket, busy_port, http_1_0, pipelined,
                   expect_continue, several_prompts_streamed, many_connections_at_once]))

@@ -21,7 +21,7 @@
 typedef struct setup {
     server_options o;
     const char *text;
-    int step_us, pages, len, queue, grace_ms, running, verify;
+    int step_us, pages, host_pages, len, queue, grace_ms, running, verify;
     const char *key;
 } setup;
 
@@ -39,6 +39,8 @@ static bool option(setup *u, const char *name, const char *value) {
         u->step_us = n;
     else if (strcmp(name, "--pages") == 0)
         u->pages = n;
+    else if (strcmp(name, "--host-pages") == 0)
+        u->host_pages = n;
     else if (strcmp(name, "--len") == 0)
         u->len = n;
     else if (strcmp(name, "--verify") == 0)
@@ -89,6 +91,7 @@ static mock *open_mock(const setup *u) {
     static int32_t words[] = {'x', 'y', 'z', 258, 259, 263, 264, 265};
     mock_options mo = {.vocab = tokenizer_vocab(toy_tokenizer()),
                        .n_pages = u->pages,
+                       .n_host_pages = u->host_pages,
                        .max_tokens = 2048,
                        .max_seqs = 512,
                        .max_model_len = u->len,

@@ -93,12 +93,31 @@ START_TEST(test_refusals) {
     REFUSED("--dtype: \"int3\" is not auto|f32|bf16|f16", CMD_SERVE, "--dtype", "int3");
     REFUSED("--kv-cache-bytes: \"4 apples\" is not a size such as 512MiB or 4GiB", CMD_SERVE,
             "--kv-cache-bytes", "4 apples");
+    REFUSED("--kv-swap: \"on\" is not a size such as 512MiB or 4GiB, auto or off", CMD_SERVE,
+            "--kv-swap", "on");
+    REFUSED("--kv-cache-bytes: \"auto\" is not a size such as 512MiB or 4GiB", CMD_SERVE,
+            "--kv-cache-bytes", "auto");
     REFUSED("--idle-timeout: 0 is out of range (1 to 86400 seconds)", CMD_SERVE, "--idle-timeout",
             "0");
     REFUSED("--strict: \"perhaps\" is not true or false", CMD_SERVE, "--strict=perhaps");
     REFUSED("--no-strict takes no value", CMD_SERVE, "--no-strict=true");
     REFUSED("--temperature: \"nan\" is not a number", CMD_GENERATE, "--temperature", "nan");
     REFUSED("--temperature: -1 is out of range (0 to 100)", CMD_GENERATE, "--temperature", "-1");
+}
+END_TEST
+
+START_TEST(test_sizes_that_may_be_chosen) {
+    static const struct {
+        char *text;
+        uint64_t want;
+    } cases[] = {{"auto", CONF_AUTO}, {"off", 0}, {"0", 0}, {"2GiB", (uint64_t)2 << 30}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        conf c;
+        error err;
+        ck_assert_int_eq(PARSE(&c, &err, CMD_SERVE, "--kv-swap", cases[i].text), OK);
+        ck_assert_uint_eq(c.kv_swap, cases[i].want);
+        conf_done(&c);
+    }
 }
 END_TEST
 
@@ -281,6 +300,7 @@ int main(void) {
     tcase_add_test(t, test_command_line);
     tcase_add_test(t, test_positional);
     tcase_add_test(t, test_refusals);
+    tcase_add_test(t, test_sizes_that_may_be_chosen);
     tcase_add_test(t, test_file_then_command_line);
     tcase_add_test(t, test_file_refusals);
     tcase_add_test(t, test_environment);
