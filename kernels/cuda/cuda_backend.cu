@@ -64,14 +64,15 @@ void cuda_launched(cuda_backend *c, const char *op) {
 
 void *cuda_scratch(cuda_backend *c, size_t bytes) {
     if (!cuda_ready(c)) return NULL;
-    if (bytes <= c->ws_bytes) return c->ws;
+    bool refused = cuda_fault(c, "scratch");
+    if (bytes <= c->ws_bytes && !refused) return c->ws;
     size_t want = ALIGN_UP(bytes + bytes / 4, (size_t)65536);
     void *p = NULL;
     if (!cuda_note(c, cudaStreamSynchronize(c->stream), "scratch")) return NULL;
     cudaFree(c->ws);
     c->ws = NULL;
     c->ws_bytes = 0;
-    cudaError_t e = cuda_fault(c, "scratch") ? cudaErrorMemoryAllocation : cudaMalloc(&p, want);
+    cudaError_t e = refused ? cudaErrorMemoryAllocation : cudaMalloc(&p, want);
     if (!cuda_note(c, e, "scratch")) return NULL;
     c->ws = p;
     c->ws_bytes = want;
