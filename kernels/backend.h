@@ -86,6 +86,7 @@ typedef struct backend_vtbl {
     /* Take them now: within the bounds no op allocates afterwards. Beyond them ops go on to take
      * what they need, at the cost of a wait. Both NULL where ops need nothing. */
     status (*reserve)(backend *b, const op_bounds *o, error *err);
+    const struct loading *loading; /* loading.h; NULL: wmat_pack and upload are all there is */
     const struct measure *measure; /* measure.h; NULL: the host's clock is good enough */
 #define OP(name, tol32, tol16, what) void (*name)(backend * b, const op_##name *a);
 #include "kernels/ops.def"

@@ -101,6 +101,7 @@ static void backend_free(backend *b) {
     }
     for (int i = 0; i < BACKEND_MARKS; i++)
         if (c->marks[i]) cudaEventDestroy(c->marks[i]);
+    if (c->load_stream) cudaStreamDestroy(c->load_stream);
     cuda_staging_free(c->staging);
     cudaFree(c->ws);
     mem_free(c);
@@ -303,6 +304,7 @@ static const backend_vtbl vtbl = {
     .quant_side = cuda_quant_side,
     .scratch_bytes = cuda_scratch_bytes,
     .reserve = cuda_reserve,
+    .loading = &cuda_load_slots,
     .measure = &cuda_measure,
 #define OP(name, tol32, tol16, what) .name = cuda_##name,
 #include "kernels/ops.def"

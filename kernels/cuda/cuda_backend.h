@@ -25,10 +25,11 @@ typedef struct cuda_backend {
     size_t total_bytes; /* of the device's memory */
     cudaStream_t stream;
     cudaEvent_t marks[BACKEND_MARKS];
-    cudaError_t failed;    /* first failure */
-    const char *failed_in; /* the op or call */
-    bool sync_ops;         /* wait after every op, so that a failure names its op */
-    void *ws;              /* scratch of the op under way */
+    cudaStream_t load_stream; /* of weights on their way (cuda_loading.cu), NULL before the first */
+    cudaError_t failed;       /* first failure */
+    const char *failed_in;    /* the op or call */
+    bool sync_ops;            /* wait after every op, so that a failure names its op */
+    void *ws;                 /* scratch of the op under way */
     size_t ws_bytes;
     struct cuda_staging *staging;
     const char *fault; /* tests: "NAME:N": the N-th use of the op or call of that name fails */
@@ -66,6 +67,7 @@ bool cuda_fault(cuda_backend *c, const char *what);
 struct cuda_staging *cuda_staging_new(cudaError_t *ret);
 void cuda_staging_free(struct cuda_staging *s);
 
+extern const struct loading cuda_load_slots; /* cuda_loading.cu */
 /* Packing, from any thread: backend.h. */
 void cuda_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *src,
                     dtype src_dt, int64_t src_stride);
