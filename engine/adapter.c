@@ -52,11 +52,18 @@ static status take(adapter *ad, size_t n, size_t size, void *ret, error *err) {
     return OK;
 }
 
+/* A copy in memory of the backend; *ret: a pointer. */
+static status put_bytes(adapter *ad, const void *src, size_t bytes, void *ret, error *err) {
+    void *p;
+    TRY(take(ad, bytes, 1, &p, err));
+    ad->b->v->upload(ad->b, p, src, bytes);
+    *(void **)ret = p;
+    return OK;
+}
+
 /* n floats in memory of the backend. */
 static status put(adapter *ad, const float *src, size_t n, float **ret, error *err) {
-    TRY(take(ad, n, sizeof *src, ret, err));
-    ad->b->v->upload(ad->b, *ret, src, n * sizeof *src);
-    return OK;
+    return put_bytes(ad, src, n * sizeof *src, ret, err);
 }
 
 /* A packed matrix of f32 rows src[n,k]. */
@@ -154,8 +161,8 @@ static status bind_up(binder *b, adapter_slot *s, const arch_tensor *t, int32_t 
     for (int32_t r = 0; r < t->rows; r++)
         memcpy(rows + (size_t)r * rank, d->b + (size_t)row_view_at(t->view, r) * rank,
                rank * sizeof *rows);
-    adapter_part *p = &s->parts[s->n_parts++];
-    *p = (adapter_part){.row0 = t->row0, .col0 = col0};
+    lora_part *p = &s->parts[s->n_parts++];
+    *p = (lora_part){.row0 = t->row0, .col0 = col0};
     status st = pack(b->ad, rows, t->rows, d->rank, storage_of(b, module), &p->b, err);
     mem_free(rows);
     return st;
@@ -291,7 +298,7 @@ static status bind_table(binder *b, adapter_slot *s, int32_t i, error *err) {
     TRY(put(b->ad, d->b, n, &s->low, err));
     TRY(put(b->ad, d->s, rank, &s->s, err));
     s->parts = mem_calloc(1, sizeof *s->parts);
-    s->parts[s->n_parts++] = (adapter_part){0};
+    s->parts[s->n_parts++] = (lora_part){0};
     float *up = mem_alloc(cols * rank * sizeof *up);
     for (size_t c = 0; c < cols; c++)
         for (size_t k = 0; k < rank; k++) up[c * rank + k] = d->a[k * cols + c];
@@ -335,11 +342,33 @@ static status check_ranks(binder *b, error *err) {
     return OK;
 }
 
+/* Plain slots as the op reads them. */
+static status bind_plain(adapter *ad, error *err) {
+    lora_slot *all = mem_calloc((size_t)ad->n_slots, sizeof *all);
+    bool any = false;
+    status st = OK;
+    ad->is_plain = true;
+    for (int32_t i = 0; i < ad->n_slots && st == OK; i++) {
+        const adapter_slot *s = &ad->slots[i];
+        if (!s->used) continue;
+        if (!adapter_slot_is_plain(s)) {
+            ad->is_plain = false;
+            continue;
+        }
+        any = true;
+        all[i] = (lora_slot){.a = s->a, .s = s->s, .n_parts = s->n_parts};
+        st = put_bytes(ad, s->parts, (size_t)s->n_parts * sizeof *s->parts, &all[i].parts, err);
+    }
+    if (st == OK && any) st = put_bytes(ad, all, (size_t)ad->n_slots * sizeof *all, &ad->low, err);
+    mem_free(all);
+    return st;
+}
+
 static status bind_modules(binder *b, error *err) {
     TRY(check_ranks(b, err));
     for (int32_t i = 0; i < b->ad->n_slots; i++)
         if (b->pair.first[i] >= 0) TRY(bind_slot(b, b->pair.first[i], err));
-    return OK;
+    return bind_plain(b->ad, err);
 }
 
 /* Soft prompts */

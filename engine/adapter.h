@@ -7,20 +7,14 @@
 #include "engine/batch.h"
 #include "engine/weights.h"
 
-/* Rows [row0, row0+b.n) of a slot's output get B (s * (A x)); its columns of A x begin at col0. */
-typedef struct adapter_part {
-    int32_t row0, col0;
-    wmat b; /* [rows,r] */
-} adapter_part;
-
 /* y = c * (W (d * x) + sum of parts) + bias, where W is `own` or the base's. What is NULL (or has
  * no data) is not changed. */
 typedef struct adapter_slot {
     bool used;
-    wmat own;            /* [N,K] */
-    wmat a;              /* [R,K]: the A of all parts, one below the other; n 0: no parts */
-    float *s;            /* [R] */
-    adapter_part *parts; /* host */
+    wmat own;         /* [N,K] */
+    wmat a;           /* [R,K]: the A of all parts, one below the other; n 0: no parts */
+    float *s;         /* [R] */
+    lora_part *parts; /* host */
     int32_t n_parts;
     float *c;     /* [N] */
     float *d;     /* [K] */
@@ -38,6 +32,10 @@ typedef struct adapter {
     adapter_slot
         *slots;      /* [(L+1) * W_SLOT_COUNT], layer l at row l, what is of no layer at row L */
     int32_t row_max; /* the largest R of a slot */
+    /* What plain slots (adapter_slot_is_plain) add, for the op `lora`: [n_slots] in memory of b,
+     * those of other slots empty. NULL: no slot is plain. */
+    const lora_slot *low;
+    bool is_plain; /* every slot that it changes is plain, and there are no virtual tokens */
     /* Virtual tokens: embeddings [n_virtual,E], or keys and values [n_virtual,L,2,G*D]. */
     float *soft;
     size_t bytes;
@@ -60,6 +58,10 @@ static inline const adapter_slot *adapter_slot_at(const adapter *a, int32_t laye
     int32_t rows = a->n_slots / W_SLOT_COUNT;
     const adapter_slot *s = &a->slots[(layer < 0 ? rows - 1 : layer) * W_SLOT_COUNT + (int)slot];
     return s->used ? s : NULL;
+}
+/* Does the adapter add low-rank parts to this product, and nothing else? */
+static inline bool adapter_slot_is_plain(const adapter_slot *s) {
+    return s->n_parts && !s->own.data && !s->c && !s->d && !s->bias && !s->table && !s->low;
 }
 /* The most modules that share one slot of an arch: how often rank_max counts in row_max. */
 int32_t adapter_modules_max(const arch *a);

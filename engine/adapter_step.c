@@ -1,9 +1,12 @@
-/* y = c * (W (d * x) + B s A x) + b', run by run. A run that only adds low-rank parts shares the
- * base's product with its neighbours; one that scales rows or brings weights of its own needs a
- * product of its own, without the bias, which is added after scaling.
+/* y = c * (W (d * x) + B s A x) + b', run by run, where the op is not enough. A run that only adds
+ * low-rank parts shares the base's product with its neighbours; one that scales rows or brings
+ * weights of its own needs a product of its own, without the bias, which is added after scaling.
  *
  * A row's result depends on its own adapter and input alone: every product and scaling below works
- * row by row (ops.h), and how runs are cut changes no bit. */
+ * row by row (ops.h), and how runs are cut changes no bit.
+ *
+ * Nothing here touches an adapter that no sequence of the step has: another thread may be unloading
+ * it. So the ranks that launches depend on are collected from steps, not from loads. */
 #include "engine/adapter_step.h"
 
 #include <string.h>
@@ -34,6 +37,10 @@ static int32_t row_max_of(const weights *w, int32_t rank_max) {
     return adapter_modules_max(w->a) * rank_max;
 }
 
+int32_t adapter_step_rank(const weights *w, int32_t rank_max) {
+    return row_max_of(w, rank_max);
+}
+
 size_t adapter_step_bytes(const weights *w, int32_t max_tokens, int32_t max_seqs,
                           int32_t rank_max) {
     adapter_step s = {.row_max = row_max_of(w, rank_max)};
@@ -41,8 +48,10 @@ size_t adapter_step_bytes(const weights *w, int32_t max_tokens, int32_t max_seqs
 }
 
 status adapter_step_new(const weights *w, const adapter_table *table, int32_t max_tokens,
-                        int32_t max_seqs, int32_t rank_max, adapter_step **ret, error *err) {
-    adapter_step s = {.table = table, .row_max = row_max_of(w, rank_max)};
+                        int32_t max_seqs, int32_t rank_max, int32_t n_adapters, adapter_step **ret,
+                        error *err) {
+    CHECK(n_adapters <= LIMIT_ADAPTERS);
+    adapter_step s = {.table = table, .n_ids = n_adapters + 1, .row_max = row_max_of(w, rank_max)};
     size_t t = (size_t)max_tokens;
     s.bytes = cut_all(&s, NULL, w, max_tokens);
     TRY(w->b->v->mem_alloc(w->b, s.bytes, &s.block, err));
@@ -51,6 +60,8 @@ status adapter_step_new(const weights *w, const adapter_table *table, int32_t ma
     s.of_row = mem_calloc(t, sizeof *s.of_row);
     s.virtual_of = mem_calloc(t, sizeof *s.virtual_of);
     s.order = mem_calloc((size_t)max_seqs, sizeof *s.order);
+    s.ranks = mem_calloc((size_t)(w->a->n_layers + 1) * W_SLOT_COUNT, sizeof *s.ranks);
+    s.seen = mem_calloc((size_t)s.n_ids, sizeof *s.seen);
     *ret = mem_alloc(sizeof s);
     **ret = s;
     return OK;
@@ -63,6 +74,8 @@ void adapter_step_free(adapter_step *s, backend *b) {
     mem_free(s->of_row);
     mem_free(s->virtual_of);
     mem_free(s->order);
+    mem_free(s->ranks);
+    mem_free(s->seen);
     mem_free(s);
 }
 
@@ -70,24 +83,54 @@ void adapter_step_free(adapter_step *s, backend *b) {
 
 const adapter *adapter_of_seq(const adapter_step *s, const batch_seq *q) {
     if (q->adapter == 0) return NULL;
-    CHECK(q->adapter > 0 && q->adapter <= LIMIT_ADAPTERS);
+    CHECK(q->adapter > 0 && q->adapter < s->n_ids);
     const adapter *ad = atomic_load_explicit(&s->table->at[q->adapter], memory_order_acquire);
     CHECK(ad);
     return ad;
 }
 
 /* Counting sort by id: stable, so that the plan's order stays within an adapter. */
-const int32_t *adapter_step_order(adapter_step *s, const batch_plan *plan) {
+static void sort_seqs(adapter_step *s, const batch_plan *plan) {
     int32_t at[LIMIT_ADAPTERS + 2] = {0};
     for (int32_t i = 0; i < plan->n_seqs; i++) at[plan->seqs[i].adapter + 1]++;
     for (int32_t k = 1; k <= LIMIT_ADAPTERS; k++) at[k] += at[k - 1];
     for (int32_t i = 0; i < plan->n_seqs; i++) s->order[at[plan->seqs[i].adapter]++] = i;
+}
+
+/* An adapter that no step had before. */
+static void see(adapter_step *s, const adapter *ad) {
+    uint32_t before = s->n_changes;
+    if (s->seen[ad->info.id] == ad->generation) return;
+    s->seen[ad->info.id] = ad->generation;
+    for (int32_t i = 0; i < ad->n_slots; i++) {
+        const adapter_slot *y = &ad->slots[i];
+        if (!y->used || !adapter_slot_is_plain(y) || y->a.n <= s->ranks[i]) continue;
+        CHECK(y->a.n <= s->row_max);
+        s->ranks[i] = y->a.n;
+        s->n_changes = before + 1;
+    }
+}
+
+const int32_t *adapter_step_begin(forward *f, const batch_plan *plan) {
+    adapter_step *s = f->ad;
+    sort_seqs(s, plan);
+    s->has_low = false;
+    s->pick = NULL;
+    memset(f->in.adapters, 0, (size_t)s->n_ids * sizeof *f->in.adapters);
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        const adapter *ad = adapter_of_seq(s, &plan->seqs[i]);
+        if (!ad || !ad->low) continue;
+        see(s, ad);
+        f->in.adapters[ad->info.id] = ad->low;
+        s->has_low = true;
+    }
     return s->order;
 }
 
-void adapter_step_row(adapter_step *s, int32_t row, const adapter *ad, int32_t virtual_of) {
-    s->of_row[row] = ad;
-    s->virtual_of[row] = virtual_of;
+void adapter_step_row(forward *f, int32_t row, const adapter *ad, int32_t virtual_of) {
+    f->in.adapter[row] = ad && ad->low ? ad->info.id : 0;
+    f->ad->of_row[row] = ad;
+    f->ad->virtual_of[row] = virtual_of;
 }
 
 static void add_row(adapter_step *s, int32_t row, const adapter *ad) {
@@ -98,8 +141,11 @@ static void add_row(adapter_step *s, int32_t row, const adapter *ad) {
         s->runs[s->n_runs++] = (adapter_run){row, 1, ad};
 }
 
+/* No runs where the op is enough for all. */
 static void drop_plain(adapter_step *s) {
-    if (s->n_runs == 1 && !s->runs[0].ad) s->n_runs = 0;
+    for (int32_t k = 0; k < s->n_runs; k++)
+        if (s->runs[k].ad && !s->runs[k].ad->is_plain) return;
+    s->n_runs = 0;
 }
 
 void adapter_step_runs(adapter_step *s, int32_t n_rows) {
@@ -108,7 +154,8 @@ void adapter_step_runs(adapter_step *s, int32_t n_rows) {
     drop_plain(s);
 }
 
-void adapter_step_pick(adapter_step *s, const int32_t *rows, int32_t n) {
+void adapter_step_pick(adapter_step *s, const int32_t *rows, const int32_t *pick, int32_t n) {
+    s->pick = pick;
     s->n_runs = 0;
     for (int32_t i = 0; i < n; i++) add_row(s, i, s->of_row[rows[i]]);
     drop_plain(s);
@@ -123,6 +170,28 @@ static const adapter_slot *slot_of(const adapter *ad, int32_t layer, weight_slot
 /* Does the slot need a product of its own? */
 static bool is_special(const adapter_slot *s) {
     return s && (s->own.data || s->c || s->d || s->bias);
+}
+
+void adapter_low(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
+                 float *out) {
+    const adapter_step *s = f->ad;
+    const weight *w = weights_at(f->w, layer, slot);
+    int32_t i = (layer < 0 ? f->a->n_layers : layer) * W_SLOT_COUNT + (int32_t)slot;
+    if (!s || !s->has_low || s->ranks[i] == 0) return;
+    op_lora op = {.n_rows = n_rows,
+                  .n = w->rows,
+                  .k = w->cols,
+                  .rank = s->ranks[i],
+                  .slot = i,
+                  .x = a,
+                  .x_stride = w->cols,
+                  .out = out,
+                  .out_stride = w->rows,
+                  .n_adapters = s->n_ids,
+                  .table = f->dev.adapters,
+                  .of_row = f->dev.adapter,
+                  .pick = s->pick};
+    f->b->v->lora(f->b, &op);
 }
 
 static void scale_cols(forward *f, float *x, int64_t stride, int32_t n, int32_t width,
@@ -142,7 +211,7 @@ static void add_parts(forward *f, const adapter_slot *s, const float *a, int32_t
     f->b->v->gemm(f->b, &down);
     scale_cols(f, low, s->a.n, n, s->a.n, s->s);
     for (int32_t k = 0; k < s->n_parts; k++) {
-        const adapter_part *p = &s->parts[k];
+        const lora_part *p = &s->parts[k];
         op_gemm up = {.m = n,
                       .a = low + p->col0,
                       .a_stride = s->a.n,
@@ -221,13 +290,6 @@ void adapter_linear(forward *f, int32_t layer, weight_slot slot, const float *a,
                     out + (size_t)row * (size_t)w->rows, accumulate);
         span = row + r->n;
     }
-    for (int32_t k = 0; k < st->n_runs; k++) {
-        const adapter_run *r = &st->runs[k];
-        const adapter_slot *s = slot_of(r->ad, layer, slot);
-        if (s && !is_special(s))
-            add_parts(f, s, a + (size_t)r->row0 * (size_t)w->cols, r->n,
-                      out + (size_t)r->row0 * (size_t)w->rows, w->rows);
-    }
 }
 
 const float *adapter_vec(const forward *f, const adapter *ad, int32_t layer, weight_slot slot) {
@@ -252,7 +314,7 @@ static void look_up(forward *f, const adapter_run *r, const float *table, int32_
 
 static void embed_low(forward *f, const adapter_run *r, const adapter_slot *s, float scale,
                       float *x) {
-    const adapter_part *p = &s->parts[0];
+    const lora_part *p = &s->parts[0];
     look_up(f, r, s->low, p->b.k, scale, f->ad->low);
     scale_cols(f, f->ad->low, p->b.k, r->n, p->b.k, s->s);
     op_gemm up = {.m = r->n,

@@ -34,5 +34,6 @@ op_bounds engine_bounds(const engine *e, int32_t max_len) {
         o.n_edits = e->b->v->sample ? sample_device_edits(a->vocab) : 0;
     }
     add_experts(a, &o);
+    if (e->adapters_max > 0) o.lora_rank = adapter_step_rank(&e->w, e->lora_rank_max);
     return o;
 }

@@ -246,7 +246,7 @@ static status plan_memory(engine *e, const engine_options *o, error *err) {
     e->max_seqs = MIN(o->max_seqs > 0 ? o->max_seqs : 64, e->max_tokens);
     e->n_tasks_max = e->max_tokens + e->max_seqs;
     bool host = e->b->host_memory;
-    forward_need need = forward_bytes(e->a, host, e->max_tokens, e->max_seqs);
+    forward_need need = forward_bytes(e->a, host, e->max_tokens, e->max_seqs, e->adapters_max);
     *p = (memplan){
         .weights = e->w.bytes,
         .staging = host ? loader_staging_bytes(&e->w, e->b->n_threads) : 0,
@@ -307,11 +307,12 @@ static status allocate(engine *e, error *err) {
                      .max_tokens = e->max_tokens,
                      .max_seqs = e->max_seqs,
                      .max_model_len = e->plan.len,
+                     .n_adapters = e->adapters_max,
                      .depth = 1};
     TRY(forward_alloc(&e->f, err));
     if (e->adapters_max > 0)
         TRY(adapter_step_new(&e->w, &e->adapters, e->max_tokens, e->max_seqs, e->lora_rank_max,
-                             &e->f.ad, err));
+                             e->adapters_max, &e->f.ad, err));
     if (e->b->v->sample && e->a->has_head)
         TRY(sample_device_new(e->b, e->a->vocab, e->n_tasks_max, e->f.n_rows, &e->device_sampler,
                               err));

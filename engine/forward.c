@@ -167,7 +167,7 @@ void forward_final(forward *f, const int32_t *rows, int32_t n) {
     CHECK(n <= f->n_rows);
     f->b->v->upload(f->b, f->pick, rows, (size_t)n * sizeof *rows);
     f->b->v->embed(f->b, &gather);
-    if (f->ad) adapter_step_pick(f->ad, rows, n);
+    if (f->ad) adapter_step_pick(f->ad, rows, f->pick, n);
     if (f->a->final_norm)
         forward_norm(f, -1, W_FINAL_NORM, f->rows, n, f->a->hidden, f->a->eps, f->rows);
 }

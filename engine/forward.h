@@ -35,14 +35,16 @@ typedef struct rope_table {
 /* What the host lays out for a step, in one block that is sent as a whole: cut for the step's own
  * T and B, so it is as short as it can be. */
 typedef struct step_rows {
-    int32_t *ids;        /* [T] */
-    int32_t *src;        /* [T] result of an earlier step that is the id (op_chain), or -1 */
-    int32_t *pos;        /* [T] what rope rotates by */
-    int32_t *pos_rows;   /* [T] rows of the table of learned positions */
-    int64_t *kv_slot;    /* [T] */
-    float *logn;         /* [T] factor of q */
-    attn_seq *seqs;      /* [B] in the plan's order; their rows are in that of adapters */
-    int32_t *page_table; /* sequence after sequence; the last part */
+    int32_t *ids;               /* [T] */
+    int32_t *src;               /* [T] result of an earlier step that is the id (op_chain), or -1 */
+    int32_t *pos;               /* [T] what rope rotates by */
+    int32_t *pos_rows;          /* [T] rows of the table of learned positions */
+    int64_t *kv_slot;           /* [T] */
+    float *logn;                /* [T] factor of q */
+    int32_t *adapter;           /* [T] op_lora.of_row; empty without adapters, as the next */
+    const lora_slot **adapters; /* op_lora.table */
+    attn_seq *seqs;             /* [B] in the plan's order; their rows are in that of adapters */
+    int32_t *page_table;        /* sequence after sequence; the last part */
 } step_rows;
 
 /* Results that the host reads. */
@@ -59,8 +61,9 @@ typedef struct forward {
     backend *b;
     kvcache *kv;
     int32_t max_tokens, max_seqs, max_model_len;
-    int32_t n_rows; /* R: rows of logits at a time */
-    int32_t depth;  /* steps laid out and not yet done, at most FORWARD_STEPS_MAX */
+    int32_t n_adapters; /* most at once */
+    int32_t n_rows;     /* R: rows of logits at a time */
+    int32_t depth;      /* steps laid out and not yet done, at most FORWARD_STEPS_MAX */
 
     /* of the step */
     int32_t n_tokens, n_seqs;
@@ -115,8 +118,9 @@ typedef struct forward {
 typedef struct forward_need {
     size_t fixed, per_len;
 } forward_need;
-forward_need forward_bytes(const arch *a, bool host_memory, int32_t max_tokens, int32_t max_seqs);
-/* Allocate; a, w, b, kv, depth and the maxima are set by the caller. */
+forward_need forward_bytes(const arch *a, bool host_memory, int32_t max_tokens, int32_t max_seqs,
+                           int32_t n_adapters);
+/* Allocate; a, w, b, kv, depth, n_adapters and the maxima are set by the caller. */
 NODISCARD status forward_alloc(forward *f, error *err);
 void forward_done(forward *f);
 

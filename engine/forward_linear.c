@@ -13,12 +13,12 @@ void forward_linear_item(forward *f, int32_t layer, weight_slot slot, int32_t it
 void forward_linear(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
                     float *out, bool accumulate) {
     const weight *w = weights_at(f->w, layer, slot);
-    if (forward_adapts(f)) {
+    if (forward_adapts(f))
         adapter_linear(f, layer, slot, a, n_rows, out, accumulate);
-        return;
-    }
-    forward_product(f, w->m, w->n_parts, weights_vec(f->w, layer, (weight_slot)(slot + 1)), a,
-                    w->cols, n_rows, out, w->rows, accumulate);
+    else
+        forward_product(f, w->m, w->n_parts, weights_vec(f->w, layer, (weight_slot)(slot + 1)), a,
+                        w->cols, n_rows, out, w->rows, accumulate);
+    adapter_low(f, layer, slot, a, n_rows, out);
 }
 
 static void norm_rows(forward *f, const float *gain, const float *bias, const float *x,

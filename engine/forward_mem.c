@@ -57,6 +57,8 @@ static void cut_step(forward *f, step_rows *r, bool host, int32_t t, int32_t b, 
     r->pos_rows = cut(c, n, sizeof *r->pos_rows);
     r->kv_slot = cut(c, n, sizeof *r->kv_slot);
     r->logn = cut(c, n, sizeof *r->logn);
+    r->adapter = cut(c, f->n_adapters ? n : 0, sizeof *r->adapter);
+    r->adapters = cut(c, f->n_adapters ? (size_t)f->n_adapters + 1 : 0, sizeof *r->adapters);
     r->seqs = cut(c, (size_t)b, sizeof *r->seqs);
     for (int32_t k = 0; k < f->a->n_ropes; k++) {
         const rope_spec *spec = &f->a->ropes[k];
@@ -191,8 +193,10 @@ int32_t forward_rows_at_once(bool host_memory, int32_t vocab, int32_t max_seqs) 
     return MIN(max_seqs, (int32_t)most);
 }
 
-forward_need forward_bytes(const arch *a, bool host_memory, int32_t max_tokens, int32_t max_seqs) {
+forward_need forward_bytes(const arch *a, bool host_memory, int32_t max_tokens, int32_t max_seqs,
+                           int32_t n_adapters) {
     forward f = {.a = a,
+                 .n_adapters = n_adapters,
                  .max_tokens = max_tokens,
                  .max_seqs = max_seqs,
                  .n_rows = forward_rows_at_once(host_memory, a->vocab, max_seqs)};

@@ -8,7 +8,7 @@
 /* out = a W^T (+ bias), or added to what out holds, for n rows; W is a stack of parts. */
 void forward_product(forward *f, const wmat *m, int32_t n_parts, const float *bias, const float *a,
                      int64_t a_stride, int32_t n, float *out, int64_t out_stride, bool accumulate);
-/* Does this step have rows with adapters? */
+/* Does this step have rows whose adapters do more than add low-rank parts? */
 static inline bool forward_adapts(const forward *f) {
     return f->ad && f->ad->n_runs > 0;
 }

@@ -61,7 +61,7 @@ static void lay_out_seq(forward *f, const batch_seq *s, attn_seq *ret) {
                          : s->chained || (s->ids[p] >= 0 && s->ids[p] < vocab));
         f->in.ids[t] = is_virtual || s->chained ? 0 : s->ids[p];
         f->in.src[t] = s->chained ? f->chain_of[s->chain] : -1;
-        if (f->ad) adapter_step_row(f->ad, t, ad, is_virtual ? p : -1);
+        if (f->ad) adapter_step_row(f, t, ad, is_virtual ? p : -1);
         set_positions(f, s, ad, t, p);
         f->in.kv_slot[t] = (int64_t)page * page_tokens + p % page_tokens;
     }
@@ -127,7 +127,7 @@ void forward_lay_out(forward *f, const batch_plan *plan) {
     f->n_tokens = f->n_chained = 0;
     f->n_pages = 0;
     f->n_seqs = plan->n_seqs;
-    const int32_t *order = f->ad ? adapter_step_order(f->ad, plan) : NULL;
+    const int32_t *order = f->ad ? adapter_step_begin(f, plan) : NULL;
     for (int32_t k = 0; k < plan->n_seqs; k++) {
         int32_t i = order ? order[k] : k;
         lay_out_seq(f, &plan->seqs[i], &f->in.seqs[i]);
