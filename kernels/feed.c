@@ -7,19 +7,7 @@
 
 #include <math.h>
 
-/* E4M3: 8 steps in each power of two from 2^-6 to 2^8, steps of 2^-9 below. */
-uint8_t f32_to_f8_e4m3(float x) {
-    uint8_t sign = signbit(x) ? 0x80 : 0;
-    if (isnan(x)) return 0x7F;
-    float most = fabsf(x);
-    if (most >= 448.0f) return sign | 0x7E;
-    int e;
-    frexpf(most, &e); /* most = [0.5,1) * 2^e */
-    e = e < -5 ? -5 : e;
-    /* In units of the last place: 8 .. 16 in a power of two, below 8 only in the lowest. */
-    float units = nearbyintf(ldexpf(most, 4 - e));
-    return sign | (uint8_t)((e + 5) * 8 + (int)units);
-}
+#include "kernels/f8_round.h"
 
 static void store_codes(dtype dt, const float *x, int32_t n, uint8_t *to, float *ret_scale) {
     float most = 0, scale = 0;
@@ -35,7 +23,7 @@ static void store_codes(dtype dt, const float *x, int32_t n, uint8_t *to, float 
         if (dt == DT_I8)
             to[i] = (uint8_t)(int8_t)fminf(fmaxf(nearbyintf(v), -128.0f), 127.0f);
         else
-            to[i] = f32_to_f8_e4m3(v);
+            to[i] = f8_e4m3_code(v);
     }
     for (int32_t i = n; i % FEED_CODES_PAD; i++) to[i] = 0;
     *ret_scale = is_finite ? scale : NAN;

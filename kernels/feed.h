@@ -14,9 +14,6 @@ static inline bool feed_is_type(dtype dt) {
 }
 #define FEED_CODES_PAD 16 /* codes of a row: a multiple, the last ones 0 */
 
-/* Nearest E4M3 code of x, equals to even; beyond 448 the largest, a NaN 0x7F. */
-uint8_t f32_to_f8_e4m3(float x);
-
 /* Row x [n] as elements of dt at `to`; codes: the scale to *ret_scale, and zeros to the next
  * multiple of FEED_CODES_PAD. */
 void feed_store(dtype dt, const float *x, int32_t n, void *to, float *ret_scale);

@@ -43,7 +43,6 @@ template <int TM, bool rounded> struct acts_part { cu_words a[TM][rounded ? 1 : 
 template <int TM, bool rounded>
 static __device__ __forceinline__ void find_acts(const gemm_call &c, const gemm_place &p,
                                                  lane_acts<TM> *in) {
-    int64_t a16_stride = (int64_t)gemm_slabs(c.k) * GEMM_SLAB;
     in->k = c.k;
 #pragma unroll
     for (int j = 0; j < TM; j++) {
@@ -52,7 +51,7 @@ static __device__ __forceinline__ void find_acts(const gemm_call &c, const gemm_
         if (r >= p.n_rows) continue;
         int64_t row = gemm_a_row(c, p.row0 + r);
         if (rounded)
-            in->row[j] = c.a16 + row * a16_stride;
+            in->row[j] = c.a16 + row * c.a16_stride;
         else
             in->row[j] = c.a + row * c.a_stride;
     }
@@ -79,7 +78,7 @@ static __device__ __forceinline__ void load_acts(const lane_acts<TM> &in, int32_
     int32_t k = slab * GEMM_SLAB + threadIdx.x % 4 * 8;
 #pragma unroll
     for (int j = 0; j < TM; j++) {
-        if (!in.row[j]) {
+        if (!in.row[j] || (rounded && k >= in.k)) {
             to->a[j][0] = no_words();
             if (!rounded) to->a[j][1] = no_words();
         } else if (rounded)
@@ -92,10 +91,14 @@ static __device__ __forceinline__ void load_acts(const lane_acts<TM> &in, int32_
 /* Eight columns as 16-bit words. */
 template <class H, bool interleaved, bool rounded>
 static __device__ __forceinline__ cu_words pack_acts(const cu_words a[]) {
-    if (rounded) return a[0];
     const cu_words &l = a[0], &h = a[rounded ? 0 : 1];
-    cu_words v;
-    if (interleaved) {
+    cu_words v = l;
+    if (rounded && interleaved) {
+        v.x = (l.x & 0xffff) | l.z << 16, v.y = l.x >> 16 | (l.z & 0xffff0000);
+        v.z = (l.y & 0xffff) | l.w << 16, v.w = l.y >> 16 | (l.w & 0xffff0000);
+    } else if (rounded) {
+        return v;
+    } else if (interleaved) {
         v.x = H::pack_bits(l.x, h.x), v.y = H::pack_bits(l.y, h.y);
         v.z = H::pack_bits(l.z, h.z), v.w = H::pack_bits(l.w, h.w);
     } else {

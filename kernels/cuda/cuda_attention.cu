@@ -128,12 +128,13 @@ static int64_t states_bytes(const cuda_backend *c) {
     return MIN(STATES_MAX, (int64_t)(c->total_bytes / 256));
 }
 
-/* States are counted for every row and chunk of its keys. */
+/* States are counted for every row and chunk of its keys; sums are those of 16-bit results. */
 size_t cuda_attention_need(const cuda_backend *c, const op_bounds *o) {
     if (o->n_heads == 0) return 0;
     double chunks = CEIL_DIV(o->max_len, ATTN_CHUNK);
     double all = (double)o->n_tokens * o->n_heads * chunks * attn_state_floats(o->value_width) * 4;
-    return (size_t)MIN((double)states_bytes(c), all);
+    size_t sums = (size_t)o->n_tokens * (size_t)o->n_heads * (size_t)o->value_width * 4;
+    return (size_t)MIN((double)states_bytes(c), all) + sums;
 }
 
 /* Items and merges of one plan: tiles, and what cutting makes of them, which has a state each. */
@@ -178,7 +179,8 @@ static attn_args args_of(const op_attention *op, int32_t value_width) {
     a.page_tokens = op->page_tokens;
     a.window = op->window;
     a.q = op->q;
-    a.out = (float *)op->out;
+    a.out = op->out;
+    a.out_dt = op->out_dt;
     a.q_stride = op->q_stride;
     a.out_stride = op->out_stride;
     a.slope_unit = bf16 ? ATTN_LOG2E : 1;
@@ -210,6 +212,33 @@ static attn_shape shape_of(const cuda_backend *c, const attn_args *a,
     return s;
 }
 
+/* Rows of the call that have more than one chunk, or all up to the last of them. */
+static int64_t long_rows(const attn_seqs *seqs) {
+    int64_t n = 0;
+    for (int32_t i = 0; i < seqs->n; i++) {
+        const attn_seq *s = &seqs->host[i];
+        if (MAX(s->pos0 + s->n_rows, s->prefix) > ATTN_CHUNK)
+            n = MAX(n, (int64_t)s->row0 + s->n_rows);
+    }
+    return n;
+}
+
+/* Scratch for states of cut tiles and, where out cannot hold them, for sums between chunks. */
+static bool find_scratch(cuda_backend *c, const op_attention *op, const attn_plan *plan,
+                         attn_args *a) {
+    size_t states = (size_t)plan->n_states * (size_t)a->n_kv_heads * (size_t)a->state_floats,
+           sums = 0;
+    a->sums = static_cast<float *>(op->out), a->sums_stride = op->out_stride;
+    if (op->out_dt != DT_F32) {
+        a->sums_stride = (int64_t)op->n_heads * a->value_width;
+        sums = (size_t)(long_rows(&op->seqs) * a->sums_stride);
+    }
+    if (states + sums == 0) return true;
+    a->states = static_cast<float *>(cuda_scratch(c, (states + sums) * sizeof(float)));
+    if (op->out_dt != DT_F32) a->sums = a->states + states;
+    return a->states != NULL;
+}
+
 static void run_items(cuda_backend *c, const kept_plan *k, attn_args *a, attn_width w,
                       const attn_launch *l) {
     int32_t n = k->plan.n_items[w];
@@ -221,7 +250,7 @@ static void run_items(cuda_backend *c, const kept_plan *k, attn_args *a, attn_wi
 
 void attn_run(cuda_backend *c, const op_attention *op, int32_t value_width,
               const attn_launch launch[ATTN_WIDTHS], const char *name) {
-    CHECK(op->out_dt == DT_F32);
+    CHECK(dtype_is_float(op->out_dt));
     CHECK(op->kv_dt == DT_F32 || op->kv_dt == DT_BF16);
     CHECK(op->page_tokens > 0 && op->page_tokens % 16 == 0);
     CHECK(op->n_kv_heads > 0 && op->n_heads % op->n_kv_heads == 0);
@@ -230,11 +259,7 @@ void attn_run(cuda_backend *c, const op_attention *op, int32_t value_width,
     attn_shape shape = shape_of(c, &a, launch);
     const kept_plan *k = plan_of(c, &shape, &op->seqs);
     if (!k) return;
-    if (k->plan.n_states) {
-        size_t bytes = (size_t)k->plan.n_states * (size_t)a.n_kv_heads * (size_t)a.state_floats * 4;
-        a.states = static_cast<float *>(cuda_scratch(c, bytes));
-        if (!a.states) return;
-    }
+    if (!find_scratch(c, op, &k->plan, &a)) return;
     for (int w = 0; w < ATTN_WIDTHS; w++) run_items(c, k, &a, (attn_width)w, &launch[w]);
     if (k->plan.merges.n) {
         a.merges = reinterpret_cast<const attn_merge *>(static_cast<const attn_item *>(k->dev) +

@@ -34,8 +34,10 @@ typedef struct attn_args {
     int32_t width, value_width; /* of a key, of a value */
     int32_t page_tokens, window;
     const float *q;
-    float *out;
-    int64_t q_stride, out_stride;
+    void *out; /* of out_dt */
+    dtype out_dt;
+    float *sums; /* what rows hold between chunks, f32: out where that is */
+    int64_t q_stride, out_stride, sums_stride;
     float fold; /* q . k * fold, then cap * tanh(that) if cap > 0 */
     float cap;
     float unit, slope_unit; /* of scores; what slopes and sinks are multiplied by */
@@ -136,6 +138,24 @@ static __device__ __forceinline__ float attn_sink(const attn_args &a, int head, 
 /* out of acc; + 0 makes a negative zero positive: what other rows need may have added zeros. */
 static __device__ __forceinline__ float attn_finish(float acc, float sink_factor, float inverse) {
     return acc * sink_factor * inverse + 0.0f;
+}
+
+/* Two neighbouring results of a row, or the first alone, from element at on. */
+static __device__ __forceinline__ void attn_put(const attn_args &a, int64_t at, float x, float y,
+                                                bool both) {
+    if (a.out_dt == DT_F32) {
+        ((float *)a.out)[at] = x;
+        if (both) ((float *)a.out)[at + 1] = y;
+        return;
+    }
+    uint16_t *to = (uint16_t *)a.out + at;
+    uint32_t pair = a.out_dt == DT_BF16 ? cu_bf16::pack(x, y) : cu_f16::pack(x, y);
+    if (both && (uintptr_t)to % 4 == 0) {
+        *(uint32_t *)to = pair;
+        return;
+    }
+    to[0] = (uint16_t)pair;
+    if (both) to[1] = (uint16_t)(pair >> 16);
 }
 
 /* Floats of a state: acc, max, sum, whole 16-byte pieces. */

@@ -100,11 +100,12 @@ static __device__ void exact_end(const attn_args &a, const exact_tile &x, int ch
     bool cut = x.t.state >= 0, first = cut || chunk == x.t.chunk0;
     float old_factor = 0, new_factor = 1, sink_factor = 1, inverse = 1;
     float *to;
+    int64_t out = attn_row_at(a, x.s.row0, f, x.kv_head, a.out_stride, width);
     if (cut) {
         to = attn_state_at(a, x.t.state + (int64_t)(chunk - x.t.chunk0) * x.t.n_f + r, x.kv_head);
         if (x.lane == 0) to[width] = l.max[i], to[width + 1] = l.sum[i];
     } else {
-        to = a.out + attn_row_at(a, x.s.row0, f, x.kv_head, a.out_stride, width);
+        to = a.sums + attn_row_at(a, x.s.row0, f, x.kv_head, a.sums_stride, width);
         attn_merge_max(&l.all[i], a.unit, l.max[i], l.sum[i], &old_factor, &new_factor);
         if (last) {
             sink_factor = attn_sink(a, x.kv_head * a.group + f % a.group, &l.all[i]);
@@ -116,11 +117,11 @@ static __device__ void exact_end(const attn_args &a, const exact_tile &x, int ch
         int col = c * CU_WARP + x.lane;
         if (col >= width) break;
         float y = l.acc[i][c];
-        if (!cut) {
-            y = attn_merge_acc(first ? 0.0f : to[col], old_factor, y, new_factor);
-            if (last) y = attn_finish(y, sink_factor, inverse);
-        }
-        to[col] = y;
+        if (!cut) y = attn_merge_acc(first ? 0.0f : to[col], old_factor, y, new_factor);
+        if (!cut && last)
+            attn_put(a, out + col, attn_finish(y, sink_factor, inverse), 0, false);
+        else
+            to[col] = y;
     }
 }
 

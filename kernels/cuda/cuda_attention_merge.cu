@@ -73,11 +73,12 @@ static __global__ void __launch_bounds__(MERGE_THREADS) attn_merge_kernel(attn_a
     attn_seq s = a.seqs[m.seq];
     float sink_factor = attn_sink(a, kv_head * a.group + f % a.group, &all);
     float inverse = 1.0f / all.sum;
-    float *out = a.out + attn_row_at(a, s.row0, f, kv_head, a.out_stride, a.value_width);
+    int64_t out = attn_row_at(a, s.row0, f, kv_head, a.out_stride, a.value_width);
 #pragma unroll
     for (int c = 0; c < columns; c++) {
         int col = c * MERGE_THREADS + (int)threadIdx.x;
-        if (col < a.value_width) out[col] = attn_finish(acc[c], sink_factor, inverse);
+        if (col < a.value_width)
+            attn_put(a, out + col, attn_finish(acc[c], sink_factor, inverse), 0, false);
     }
 }
 

@@ -166,8 +166,8 @@ static __device__ __forceinline__ void attn_rescale(attn_lane<tiles, pairs> &l, 
     }
 }
 
-/* One row's part after a chunk: its state goes to the scratch of cut tiles, or is merged into what
- * out holds of the chunks before (nothing, if first) and finished after the last. */
+/* One row's part after a chunk: its state goes to the scratch of cut tiles, or is merged into the
+ * sums of the chunks before (nothing, if first) and finished after the last. */
 template <int tiles, int pairs>
 static __device__ __forceinline__ void
 attn_row_end(const attn_args &a, const attn_place &p, int chunk, bool last, int i, int m, int half,
@@ -177,11 +177,12 @@ attn_row_end(const attn_args &a, const attn_place &p, int chunk, bool last, int 
     bool cut = p.t.state >= 0, first = cut || chunk == p.t.chunk0;
     float old_factor = 0, new_factor = 1, sink_factor = 1, inverse = 1;
     float *to;
+    int64_t out = attn_row_at(a, p.s.row0, f, p.kv_head, a.out_stride, width);
     if (cut) {
         to = attn_state_at(a, p.t.state + (int64_t)(chunk - p.t.chunk0) * p.t.n_f + i, p.kv_head);
         if (pair0 == 0 && lane % 4 == 0) to[width] = max, to[width + 1] = sum;
     } else {
-        to = a.out + attn_row_at(a, p.s.row0, f, p.kv_head, a.out_stride, width);
+        to = a.sums + attn_row_at(a, p.s.row0, f, p.kv_head, a.sums_stride, width);
         attn_merge_max(&l.all[m][half], a.unit, max, sum, &old_factor, &new_factor);
         if (last) {
             sink_factor = attn_sink(a, p.kv_head * a.group + f % a.group, &l.all[m][half]);
@@ -191,15 +192,23 @@ attn_row_end(const attn_args &a, const attn_place &p, int chunk, bool last, int 
 #pragma unroll
     for (int j = 0; j < pairs; j++)
 #pragma unroll
-        for (int e = 0; e < 4; e++) {
-            int col = (pair0 + j * pair_step) * 16 + e / 2 * 8 + lane % 4 * 2 + e % 2;
-            if (col >= width) continue;
-            float x = l.acc[m][j][e / 2][half * 2 + e % 2];
-            if (!cut) {
-                x = attn_merge_acc(first ? 0.0f : to[col], old_factor, x, new_factor);
-                if (last) x = attn_finish(x, sink_factor, inverse);
+        for (int eight = 0; eight < 2; eight++) {
+            int col = (pair0 + j * pair_step) * 16 + eight * 8 + lane % 4 * 2;
+            float x[2];
+#pragma unroll
+            for (int e = 0; e < 2; e++) {
+                x[e] = l.acc[m][j][eight][half * 2 + e];
+                if (cut || col + e >= width) continue;
+                x[e] = attn_merge_acc(first ? 0.0f : to[col + e], old_factor, x[e], new_factor);
+                if (last) x[e] = attn_finish(x[e], sink_factor, inverse);
             }
-            to[col] = x;
+            if (col >= width) continue;
+            if (!cut && last) {
+                attn_put(a, out + col, x[0], x[1], col + 1 < width);
+                continue;
+            }
+            to[col] = x[0];
+            if (col + 1 < width) to[col + 1] = x[1];
         }
 }
 

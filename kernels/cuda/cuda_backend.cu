@@ -302,6 +302,7 @@ static const backend_vtbl vtbl = {
     .quant_init = quant_init,
     .quant_pack = cuda_quant_pack,
     .quant_side = cuda_quant_side,
+    .feed_dt = cuda_feed_dt,
     .scratch_bytes = cuda_scratch_bytes,
     .reserve = cuda_reserve,
     .loading = &cuda_load_slots,

@@ -73,6 +73,7 @@ void cuda_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const voi
                     dtype src_dt, int64_t src_stride);
 void cuda_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows);
 void cuda_quant_side(backend *b, wmat *w, const int32_t *order, const float *table);
+dtype cuda_feed_dt(backend *b, const wmat *w); /* cuda_gemm.cu */
 
 /* Free what cuda_experts keeps; takes a backend that kept nothing. */
 void cuda_tables_free(cuda_backend *c);

@@ -1,10 +1,12 @@
 /* The elementwise ops: act, add, scale, limit. Bound by memory; a thread has four columns, so that
  * the step of one token fills a few blocks and that of a prompt the machine. Functions are the
  * accurate ones of the CUDA math library, within 2 ulp or so. Not yet timed on a GPU. */
-#include "kernels/cuda/cu_cells.h"
+#include "kernels/cuda/cu_feed.h"
 
 extern "C" {
 #include "engine/base/check.h"
+#include "engine/base/mem.h"
+#include "kernels/feed.h"
 }
 
 /* ---- act ---- */
@@ -38,25 +40,74 @@ static __device__ __forceinline__ float activate_gated(act_kind kind, float gate
     return (clamp(up, -7, 7) + 1) * times_sigmoid(g, 1.702f * g);
 }
 
-template <bool quads> static __global__ void act_kernel(op_act a) {
-    cu_cell c = cu_cell_mine(a.n_rows, a.width);
-    if (!c.n) return;
-    const float *in = a.in + c.row * a.in_stride + c.col;
-    cu_quad x = cu_load<quads>(in, c.n), up = x;
-    if (a.gated) up = cu_load<quads>(in + a.width, c.n);
+/* Results of columns col .. col+3 of a row. */
+template <bool quads>
+static __device__ __forceinline__ cu_quad act_of(const op_act &a, int64_t row, int32_t col,
+                                                 int32_t n) {
+    const float *in = a.in + row * a.in_stride + col;
+    cu_quad x = cu_load<quads>(in, n), up = x;
+    if (a.gated) up = cu_load<quads>(in + a.width, n);
 #pragma unroll
     for (int i = 0; i < 4; i++)
         x.v[i] = a.gated ? activate_gated(a.kind, x.v[i], up.v[i]) : activate(a.kind, x.v[i]);
-    cu_store<quads>((float *)a.out + c.row * a.out_stride + c.col, c.n, x);
+    return x;
+}
+
+template <bool quads> static __global__ void act_kernel(op_act a) {
+    cu_cell c = cu_cell_mine(a.n_rows, a.width);
+    if (!c.n) return;
+    feed_store<quads>(a.out, a.out_dt, c.row * a.out_stride + c.col, c.n,
+                      act_of<quads>(a, c.row, c.col, c.n));
+}
+
+/* A block a row: the largest result first, which scales all; then the codes of what is computed
+ * again, which costs a second read of a row that the L1 or L2 cache has. */
+#define CODES_BLOCK 512
+template <bool quads>
+static __global__ void __launch_bounds__(CODES_BLOCK) act_codes_kernel(op_act a) {
+    __shared__ float tops[CODES_BLOCK / CU_WARP];
+    int64_t row = blockIdx.x;
+    float most = 0;
+    for (int32_t i = 4 * threadIdx.x; i < a.width; i += 4 * CODES_BLOCK) {
+        int32_t n = a.width - i < 4 ? a.width - i : 4;
+        cu_quad q = act_of<quads>(a, row, i, n);
+        for (int j = 0; j < n; j++) most = feed_most(most, q.v[j]);
+    }
+    most = feed_warp_most(most);
+    if (threadIdx.x % CU_WARP == 0) tops[threadIdx.x / CU_WARP] = most;
+    __syncthreads();
+    for (int i = 0; i < CODES_BLOCK / CU_WARP; i++) most = feed_most(most, tops[i]);
+    float scale = feed_scale(a.out_dt, most);
+    int32_t padded = (a.width + FEED_CODES_PAD - 1) / FEED_CODES_PAD * FEED_CODES_PAD;
+    for (int32_t i = 4 * threadIdx.x; i < padded; i += 4 * CODES_BLOCK) {
+        int32_t n = i >= a.width ? 0 : a.width - i < 4 ? a.width - i : 4;
+        cu_quad q = {};
+        if (n) q = act_of<quads>(a, row, i, n);
+        feed_store_codes(a.out, a.out_dt, row * a.out_stride + i, n, q, scale);
+    }
+    if (threadIdx.x == 0) a.out_scale[row] = scale;
+}
+
+static void act_codes(cuda_backend *c, const op_act *a, bool quads) {
+    dim3 grid((unsigned)a->n_rows), block(CODES_BLOCK);
+    CHECK((uintptr_t)a->out % 16 == 0 && a->out_stride % FEED_CODES_PAD == 0);
+    if (quads)
+        CU_LAUNCH((act_codes_kernel<true>), grid, block, 0, c->stream, *a);
+    else
+        CU_LAUNCH((act_codes_kernel<false>), grid, block, 0, c->stream, *a);
 }
 
 void cuda_act(backend *b, const op_act *a) {
     cuda_backend *c = cuda_of(b);
-    CHECK(a->out_dt == DT_F32 && a->kind < ACT_COUNT && (a->gated || a->kind != ACT_SWIGLU_OAI));
+    CHECK(a->kind < ACT_COUNT && (a->gated || a->kind != ACT_SWIGLU_OAI));
+    CHECK(feed_is_type(a->out_dt));
     if (!cuda_ready(c) || a->n_rows <= 0 || a->width <= 0) return;
     bool quads = a->width % 4 == 0 && cells_aligned(a->in, a->in_stride) &&
-                 cells_aligned(a->out, a->out_stride);
-    CELLS_LAUNCH(c, act_kernel, quads, a->n_rows, a->width, *a);
+                 feed_aligned(a->out, a->out_stride, a->out_dt);
+    if (feed_is_codes(a->out_dt))
+        act_codes(c, a, quads);
+    else
+        CELLS_LAUNCH(c, act_kernel, quads, a->n_rows, a->width, *a);
     cuda_launched(c, "act");
 }
 

@@ -22,6 +22,7 @@
 
 extern "C" {
 #include "engine/base/check.h"
+#include "kernels/feed.h"
 }
 
 #define PIECE_BYTES  ((int64_t)512 << 20)
@@ -253,7 +254,7 @@ typedef struct run {
     int64_t mid;  /* width of mid */
     sorting s;
     float *mid_rows, *results; /* [n_pairs, mid], [n_pairs, C] */
-    float *acts;               /* [n_pairs, max(C,F)] rounded activations */
+    float *acts;               /* [n_pairs, max(C,F)] rounded activations; those of 16 bits */
     void *scratch;             /* of the products */
 } run;
 
@@ -267,6 +268,17 @@ static gemm_call product_of(const run *r, const table *w, int list, int32_t n, i
     g.n_tiles = r->s.n_tiles + list;
     g.most_tiles = gemm_row_tiles(g.m, r->a->n_experts, r->s.tokens[list]);
     return g;
+}
+
+/* What all kinds of a table round activations to; f32 where they differ. */
+static dtype kinds_feed(unsigned kinds) {
+    dtype dt = DT_COUNT;
+    for (int kind = 0; kind < GEMM_KINDS; kind++) {
+        if (!(kinds >> kind & 1)) continue;
+        dtype one = gemm_feed_dt((gemm_kind)kind);
+        dt = dt == DT_COUNT || dt == one ? one : DT_F32;
+    }
+    return dt;
 }
 
 /* The smallest row tile that the kinds of a table ask for serves all of them. */
@@ -284,8 +296,9 @@ static int32_t tile_tokens(const run *r, const table *w, int32_t n_pairs, int32_
 }
 
 /* Bytes that a product may want beside its rows, whatever its kind. */
-static size_t product_scratch(int64_t rows, int32_t k) {
-    return ALIGN_UP((size_t)rows * (size_t)gemm_round_ld(k) * 2, (size_t)256);
+static size_t product_scratch(int64_t rows, int32_t k, dtype dt) {
+    size_t each = (size_t)gemm_round_ld(k) * (dt == DT_F32 ? 2 : sizeof(float));
+    return ALIGN_UP((size_t)rows * each, (size_t)256);
 }
 
 /* Launch g for each kind of its matrices; a has a_rows rows. */
@@ -296,29 +309,46 @@ static void products(const run *r, const table *w, const gemm_call *all, int32_t
         g.kind = (gemm_kind)kind;
         gemm_plan p = gemm_choose(r->c, &g, r->a->n_experts);
         int32_t rows = a_rows;
-        if (kind == GEMM_CODES && w->rounds) {
+        if (kind == GEMM_CODES && w->rounds && !feed_is_codes(g.in.dt)) {
+            if (gemm_widens(&g)) gemm_widen(r->c, &g, rows, (float *)r->scratch);
             rows = g.m;
             gemm_round_acts(r->c, &g, rows, r->s.expert, r->acts);
-            g.a = r->acts, g.a_stride = g.k, g.a_row = NULL;
+            g.in = {r->acts, g.k, DT_F32, NULL}, g.a_row = NULL;
         }
         gemm_product(r->c, &g, &p, rows, r->scratch);
     }
 }
 
 /* mid[:, col0 .. col0+n) = w . x of each row's token. */
-static void up_product(const run *r, const table *w, const float *x, int32_t n_tokens, int32_t n,
-                       int32_t col0) {
+static void up_product(const run *r, const table *w, const gemm_rows *x, int32_t n_tokens,
+                       int32_t n, int32_t col0) {
     gemm_call g = product_of(r, w, LIST_UP, n, r->a->width);
-    g.a = x, g.a_stride = r->a->x_stride;
+    g.in = *x;
     g.a_row = r->s.token;
     g.out = r->mid_rows + col0, g.out_stride = r->mid;
     g.biases = r->up_bias, g.bias_skip = col0;
     products(r, w, &g, n_tokens);
 }
 
-static void down_product(const run *r) {
+/* The activation is stored as the down product rounds it, where all experts' do that alike and
+ * rows of its width can be read by 16 bytes; else in place. */
+static gemm_rows activate(const run *r) {
+    const op_experts *a = r->a;
+    dtype dt = kinds_feed(r->down->kinds);
+    op_act act = {};
+    act.kind = a->act, act.gated = a->gated;
+    act.n_rows = r->s.n_pairs, act.width = a->ffn;
+    act.in = r->mid_rows, act.in_stride = r->mid;
+    act.out = r->mid_rows, act.out_stride = r->mid;
+    if (dt != DT_F32 && a->ffn % 8 == 0)
+        act.out = r->acts, act.out_stride = a->ffn, act.out_dt = dt;
+    cuda_act(&r->c->base, &act);
+    return {act.out, act.out_stride, act.out_dt, NULL};
+}
+
+static void down_product(const run *r, const gemm_rows *mid) {
     gemm_call g = product_of(r, r->down, LIST_DOWN, r->a->width, r->a->ffn);
-    g.a = r->mid_rows, g.a_stride = r->mid;
+    g.in = *mid;
     g.out = r->results, g.out_stride = r->a->width;
     g.biases = r->down_bias;
     products(r, r->down, &g, g.m);
@@ -328,7 +358,8 @@ static void run_piece(run *r, int32_t t0, int32_t n) {
     const op_experts *a = r->a;
     cuda_backend *c = r->c;
     int32_t f = a->ffn, up_n = a->gated && !a->gate ? 2 * f : f;
-    const float *x = (const float *)a->x + t0 * a->x_stride;
+    gemm_rows x = {(const char *)a->x + t0 * a->x_stride * (int64_t)dtype_bytes(a->x_dt),
+                   a->x_stride, a->x_dt, a->x_scale ? a->x_scale + t0 : NULL};
     r->s.ids = a->ids + (int64_t)t0 * a->top_k;
     r->s.n_pairs = n * a->top_k;
     r->s.tokens[LIST_UP] = tile_tokens(r, r->up, r->s.n_pairs, up_n, a->width);
@@ -338,11 +369,10 @@ static void run_piece(run *r, int32_t t0, int32_t n) {
     r->s.tokens[LIST_DOWN] = tile_tokens(r, r->down, r->s.n_pairs, a->width, f);
     CU_LAUNCH(sort_kernel, dim3((unsigned)a->n_experts), dim3(THREADS), 0, c->stream, r->s);
     cuda_launched(c, "experts");
-    if (r->gate) up_product(r, r->gate, x, n, f, 0);
-    up_product(r, r->up, x, n, up_n, r->gate ? f : 0);
-    op_act act = {a->act, a->gated, r->s.n_pairs, f, r->mid_rows, r->mid, r->mid_rows, r->mid};
-    cuda_act(&c->base, &act);
-    down_product(r);
+    if (r->gate) up_product(r, r->gate, &x, n, f, 0);
+    up_product(r, r->up, &x, n, up_n, r->gate ? f : 0);
+    gemm_rows mid = activate(r);
+    down_product(r, &mid);
     CU_LAUNCH(combine_kernel, dim3((unsigned)CEIL_DIV(a->width, THREADS), (unsigned)n),
               dim3(THREADS), 0, c->stream, r->results, r->s.place,
               a->weights + (int64_t)t0 * a->top_k, a->top_k, a->width, a->out + t0 * a->out_stride,
@@ -365,8 +395,9 @@ static void lay_out(const op_experts *a, int32_t most, bool rounds, size_t at[N_
     size_t tiles = (pairs + (size_t)a->n_experts) * sizeof(gemm_tile),
            ids = pairs * sizeof(int32_t);
     size_t mid = a->gated ? 2 * (size_t)a->ffn : (size_t)a->ffn;
-    size_t acts = rounds ? pairs * MAX(c, (size_t)a->ffn) * sizeof(float) : 0;
-    size_t scratch = MAX(product_scratch(most, a->width), product_scratch((int64_t)pairs, a->ffn));
+    size_t acts = pairs * (rounds ? MAX(c, (size_t)a->ffn) * sizeof(float) : (size_t)a->ffn * 2);
+    size_t scratch = MAX(product_scratch(most, a->width, a->x_dt),
+                         product_scratch((int64_t)pairs, a->ffn, DT_F32));
     size_t bytes[N_PARTS] = {
         N_LISTS * sizeof(int32_t), tiles, tiles,  ids, ids, ids, pairs * mid * sizeof(float),
         pairs * c * sizeof(float), acts,  scratch};
@@ -410,7 +441,7 @@ void cuda_experts(backend *b, const op_experts *a) {
     cuda_backend *c = cuda_of(b);
     if (!cuda_ready(c) || a->n_tokens <= 0) return;
     CHECK(a->top_k > 0 && a->n_experts > 0 && a->n_experts <= ROUTE_MAX_EXPERTS);
-    CHECK(a->x_dt == DT_F32 && (!a->gate || a->gated));
+    CHECK(feed_is_type(a->x_dt) && (!a->gate || a->gated));
     run r = {};
     r.c = c, r.a = a;
     r.up = matrices(c, a->up, a->n_experts);

@@ -29,15 +29,26 @@ typedef struct gemm_tile {
     int32_t expert, row0, n;
 } gemm_tile;
 
+/* Rows of activations as the caller has them (ops.h). */
+typedef struct gemm_rows {
+    const void *p;
+    int64_t stride; /* elements */
+    dtype dt;
+    const float *scale; /* of codes, a scale for each row */
+} gemm_rows;
+
 /* Parameters of a launch. Row r of out is the product of row (a_row ? a_row[r] : r) of a. */
 typedef struct gemm_call {
     gemm_kind kind;
     int32_t m, n, k;
-    const float *a;
+    gemm_rows in;
+    /* What kernels read; gemm_product makes it of `in`. */
+    const float *a; /* f32 */
     int64_t a_stride;
-    const uint16_t *a16; /* [.., gemm_round_ld(k)] a rounded to the weights' type, or NULL */
-    bool interleaved;    /* a16 and 16-bit weights: columns within eight as cu_splits.h says */
-    bool whole_groups;   /* int4 kinds: every matrix' groups are multiples of 128 columns */
+    const uint16_t *a16; /* or the weights' type; rows are read by 16 bytes, up to column k */
+    int64_t a16_stride;
+    bool interleaved;  /* a16 and 16-bit weights have columns as cu_splits.h says */
+    bool whole_groups; /* int4 kinds: every matrix' groups are multiples of 128 columns */
     const int32_t *a_row;
     float *out;
     int64_t out_stride;
@@ -62,11 +73,13 @@ void gemm_splits_run(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
 void gemm_int4(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
 void gemm_tiles_run(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
 
-/* Passes before a product. round16: n_rows rows of g->a to 16 bits. round_acts: row r of to
- * [n_rows,k] is row (a_row ? a_row[r] : r) of a, rounded as its matrix says (quant_spec.act): w, or
+/* Passes before a product. round16: n_rows rows of g->in to 16 bits, gemm_round_ld apart. widen:
+ * rows of g->in to f32 [n_rows,k], which then are `in`. round_acts: row r of to [n_rows,k] is row
+ * (a_row ? a_row[r] : r) of in, which is f32, rounded as its matrix says (quant_spec.act): w, or
  * that of expert row_expert[r]. expand: rows [row0, row0+n_rows) of w to f32 [n_rows, ld of f32].
  * expand16: of an int4 kind to 16 bits [n_rows, k], interleaved. */
 void gemm_round16(cuda_backend *c, const gemm_call *g, int32_t n_rows, uint16_t *to);
+void gemm_widen(cuda_backend *c, gemm_call *g, int32_t n_rows, float *to);
 void gemm_round_acts(cuda_backend *c, const gemm_call *g, int32_t n_rows, const int32_t *row_expert,
                      float *to);
 void gemm_expand(cuda_backend *c, const gemm_w *w, int32_t k, int32_t row0, int32_t n_rows,
@@ -75,7 +88,11 @@ void gemm_expand(cuda_backend *c, const gemm_w *w, int32_t k, int32_t row0, int3
 void gemm_expand16(cuda_backend *c, const gemm_w *w, int32_t k, int32_t row0, int32_t n_rows,
                    uint16_t *to);
 
-/* Bytes of scratch that gemm_product needs for a plan; a has a_rows rows. */
+/* f32 kinds want f32 rows. */
+static inline bool gemm_widens(const gemm_call *g) {
+    return (g->kind == GEMM_F32 || g->kind == GEMM_CODES) && g->in.dt != DT_F32;
+}
+/* Bytes of scratch that gemm_product needs for a plan; `in` has a_rows rows. */
 size_t gemm_scratch(const gemm_plan *p, const gemm_call *g, int32_t a_rows);
 /* The product with its passes. */
 void gemm_product(cuda_backend *c, gemm_call *g, const gemm_plan *p, int32_t a_rows, void *scratch);

@@ -118,7 +118,9 @@ static void launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
 
 template <class H, int TN, int GROUPS>
 static void launch_rows(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
-    if (p->tokens == 8)
+    if (p->tokens == 8 && g->a16)
+        launch<H, TN, 1, true, GROUPS>(c, g, p);
+    else if (p->tokens == 8)
         launch<H, TN, 1, false, GROUPS>(c, g, p);
     else if (p->tokens == 16)
         launch<H, TN, 2, true, GROUPS>(c, g, p);

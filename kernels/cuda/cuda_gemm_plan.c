@@ -24,6 +24,16 @@ gemm_kind gemm_kind_of(dtype dt, int32_t k, const quant_spec *q) {
     return dt == DT_F16 ? GEMM_F16 : dt == DT_BF16 ? GEMM_BF16 : GEMM_F32;
 }
 
+dtype gemm_feed_dt(gemm_kind kind) {
+    switch (kind) {
+    case GEMM_F16:
+    case GEMM_INT4_F16: return DT_F16;
+    case GEMM_BF16:
+    case GEMM_INT4_BF16: return DT_BF16;
+    default: return DT_F32;
+    }
+}
+
 int64_t gemm_row_tiles(int32_t m, int32_t n_experts, int32_t tokens) {
     int64_t full = m / tokens;
     if (n_experts == 0) return CEIL_DIV(m, tokens);
@@ -59,28 +69,28 @@ static gemm_plan splits_plan(const gemm_shape *s, int32_t rows) {
     gemm_plan p = {.kernel = GEMM_SPLITS};
     int32_t n_splits = gemm_splits(s->k);
     /* 8 rows are read as they are, so they begin at 16 bytes; others go with those to be rounded */
-    p.tokens = rows <= 8 && s->a_aligned ? 8 : rows <= 16 ? 16 : 32;
+    p.tokens = rows <= 8 && (s->a_aligned || s->a_is16) ? 8 : rows <= 16 ? 16 : 32;
     bool is_wide = p.tokens == 32 || blocks_of(s, 32, p.tokens) >= 2 * (int64_t)s->n_sms;
     p.features = is_wide ? 32 : 16;
     p.warps = MIN(n_splits, is_wide ? 8 : 16); /* 8 at most with 32 features */
-    p.round_a = p.tokens > 8;
+    p.round_a = p.tokens > 8 && !s->a_is16;
     /* a row of sums is 4 floats wider than the tile, which keeps the lanes on different banks */
     p.smem = (size_t)n_splits * (size_t)p.tokens * (size_t)(p.features + 4) * sizeof(float);
     return p;
 }
 
 #define TILE_STAGES 4
-static gemm_plan tiles_plan(int32_t size, int32_t warps) {
+static gemm_plan tiles_plan(const gemm_shape *s, int32_t size, int32_t warps) {
     gemm_plan p = {.kernel = GEMM_TILES, .features = size, .tokens = size, .warps = warps};
-    p.round_a = true;
+    p.round_a = !s->a_is16;
     p.smem = (size_t)TILE_STAGES * 2 * (size_t)size * GEMM_SLAB * 2;
     return p;
 }
 
 static gemm_plan half_plan(const gemm_shape *s, int32_t rows) {
     if (rows <= 32 || blocks_of(s, 64, 64) < s->n_sms) return splits_plan(s, rows);
-    if (rows > 96 && blocks_of(s, 128, 128) >= s->n_sms) return tiles_plan(128, 8);
-    return tiles_plan(64, 4);
+    if (rows > 96 && blocks_of(s, 128, 128) >= s->n_sms) return tiles_plan(s, 128, 8);
+    return tiles_plan(s, 64, 4);
 }
 
 static gemm_plan int4_plan(const gemm_shape *s, int32_t rows) {
@@ -88,6 +98,7 @@ static gemm_plan int4_plan(const gemm_shape *s, int32_t rows) {
     if (rows > 32 && s->n_experts == 0) {
         p = half_plan(s, rows);
         p.expand = true;
+        p.round_a = true; /* expanded weights are not in the order of columns */
         return p;
     }
     p = splits_plan(s, rows);

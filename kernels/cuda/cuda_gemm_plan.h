@@ -31,6 +31,9 @@ typedef enum gemm_kind {
 /* Kind of a matrix of k columns; q: of codes, else NULL. */
 gemm_kind gemm_kind_of(dtype dt, int32_t k, const quant_spec *q);
 
+/* What a product of this kind rounds activations to. */
+dtype gemm_feed_dt(gemm_kind kind);
+
 /* 16-bit products walk K in slabs of 32 columns, two tensor-core steps each. The slabs are cut into
  * at most GEMM_MAX_SPLITS ranges of neighbours; each is summed on its own, then the sums of the
  * ranges are added in ascending order. */
@@ -63,7 +66,9 @@ typedef struct gemm_shape {
     int32_t n, k;      /* of one matrix */
     int32_t n_experts; /* 0: one matrix for all rows */
     int32_t n_sms;
-    bool a_aligned; /* rows of a may be read by 16 bytes */
+    bool a_aligned; /* rows of a are f32 and may be read by 16 bytes */
+    bool a_is16;    /* rows of a are of the type that a 16-bit kind multiplies, and may be read by
+                     * 16 bytes */
 } gemm_shape;
 
 typedef struct gemm_plan {
@@ -71,7 +76,8 @@ typedef struct gemm_plan {
     int32_t features, tokens; /* output features and rows of a block */
     int32_t warps;            /* of a block */
     size_t smem;              /* dynamic shared memory of a block */
-    bool round_a;             /* rows of a are rounded to 16 bits by a pass of their own */
+    bool round_a;             /* rows of a are rounded to 16 bits by a pass of their own, or, where
+                               * they are that already, put in the order of the weights */
     bool expand; /* weights become floats by a pass of their own before the kernel: f32, of an int4
                   * kind 16 bits */
 } gemm_plan;

@@ -239,7 +239,7 @@ static __global__ void __launch_bounds__(ROUND_THREADS)
     round_acts_kernel(const gemm_call c, const int32_t *row_expert, float *to) {
     __shared__ float shared[ROUND_THREADS / CU_WARP];
     int64_t r = blockIdx.x;
-    const float *x = c.a + gemm_a_row(c, (int32_t)r) * c.a_stride;
+    const float *x = (const float *)c.in.p + gemm_a_row(c, (int32_t)r) * c.in.stride;
     const gemm_w *w = c.experts ? &c.experts[row_expert[r]] : &c.w;
     act_round act = w->q.act;
     float s = w->q.act_scale, zero = act == ACT_ROUND_INT8_STATIC ? (float)w->q.act_zero : 0;

@@ -1,13 +1,13 @@
 /* Products of 16-bit weights with few rows: bound by reading every weight once.
  *
  * A block owns 16 or 32 output features and up to 32 rows (cu_splits.h). With 16 warps on a
- * multiprocessor and 4 kB each under way, 64 kB are in flight there; 4.3 TB/s over the 132 of an H200
- * at an assumed latency of 0.8 us ask for 26 kB.
+ * multiprocessor and 4 kB each under way, 64 kB are in flight there; 4.3 TB/s over the 132 of an
+ * H200 at an assumed latency of 0.8 us ask for 26 kB.
  *
- * Up to 8 rows of f32 activations are rounded in registers, so that decoding needs no launch before
- * this one; more rows are rounded by a pass before. Expected limits, not timed on a GPU: memory
- * bandwidth, less the ramp of a block's first loads and its last sum; from 16 rows on, activations
- * that come from the L2 cache once per block. */
+ * Activations of the weights' type are read where they are. Up to 8 rows of f32 ones are rounded in
+ * registers, so that decoding needs no launch before this one; more rows by a pass before. Expected
+ * limits, not timed on a GPU: memory bandwidth, less the ramp of a block's first loads and its last
+ * sum; from 16 rows on, activations that come from the L2 cache once per block. */
 #include "kernels/cuda/cu_splits.h"
 
 /* Threads of a block: with 32 features a lane holds too much for more than 8 warps. */
@@ -63,7 +63,9 @@ static void launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
 
 template <class H, int TN>
 static void launch_rows(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
-    if (p->tokens == 8)
+    if (p->tokens == 8 && g->a16)
+        launch<H, TN, 1, true>(c, g, p);
+    else if (p->tokens == 8)
         launch<H, TN, 1, false>(c, g, p);
     else if (p->tokens == 16)
         launch<H, TN, 2, true>(c, g, p);

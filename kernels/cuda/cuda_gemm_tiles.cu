@@ -42,7 +42,6 @@ template <class S> struct copies {
 template <class S>
 static __device__ __forceinline__ void find_copies(const gemm_call &c, const gemm_place &p,
                                                    copies<S> *to) {
-    int64_t a16_stride = (int64_t)gemm_slabs(c.k) * GEMM_SLAB;
 #pragma unroll
     for (int i = 0; i < S::EACH; i++) {
         int32_t r = threadIdx.x / CHUNKS + i * S::ROW_STEP;
@@ -53,8 +52,8 @@ static __device__ __forceinline__ void find_copies(const gemm_call &c, const gem
             to->end[i] = p.ld;
         } else if (r - S::FEATURES < p.n_rows) {
             int64_t row = gemm_a_row(c, p.row0 + r - S::FEATURES);
-            to->row[i] = c.a16 + row * a16_stride;
-            to->end[i] = (int32_t)a16_stride;
+            to->row[i] = c.a16 + row * c.a16_stride;
+            to->end[i] = c.k;
         }
     }
 }

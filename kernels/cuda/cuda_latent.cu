@@ -9,10 +9,6 @@
  * cuda_attention_f32.cu. Not yet timed on a GPU. */
 #include "kernels/cuda/cuda_attention_group.h"
 
-extern "C" {
-#include "engine/base/check.h"
-}
-
 #define LATENT_WARPS 8
 #define LATENT_KEYS  32
 
@@ -42,7 +38,6 @@ attn_launch attn_pick_latent(int32_t width, int32_t value_width, attn_width kind
 
 void cuda_latent_attention(backend *b, const op_latent_attention *l) {
     cuda_backend *c = cuda_of(b);
-    CHECK(l->out_dt == DT_F32);
     op_attention a = {};
     a.seqs = l->seqs;
     a.n_heads = l->n_heads;
@@ -52,6 +47,7 @@ void cuda_latent_attention(backend *b, const op_latent_attention *l) {
     a.q_stride = l->q_stride;
     a.out = l->out;
     a.out_stride = l->out_stride;
+    a.out_dt = l->out_dt;
     a.scale = l->scale;
     a.k_pages = a.v_pages = l->pages;
     a.kv_dt = l->kv_dt;

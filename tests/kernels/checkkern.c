@@ -174,6 +174,7 @@ static const struct {
     {"gemm", check_gemm, {"gemm"}},
     {"lora", check_lora, {"lora"}},
     {"quant", check_quant, {"quant"}},
+    {"feed", check_feed, {"feed"}},
     {"attention", check_attention, {"attention", "rope_kv"}},
     {"latent", check_latent, {"latent", "latent_kv", "latent_attention"}},
     {"ops",
@@ -269,7 +270,7 @@ static const char help[] =
     "  --device NAME cuda or cuda:N instead of the CPU\n"
     "  --library PATH the device's plugin, as PAGODA_CUDA_LIBRARY names it; an emulated device\n"
     "                reaches fenced memory with SIMT_HOST_POINTERS=1\n"
-    "  --op NAME     only this group: gemm, lora, quant, attention, latent, ops, experts or "
+    "  --op NAME     only this group: gemm, lora, quant, feed, attention, latent, ops, experts or "
     "sample; or\n"
     "                this op; with --bench the lines whose name contains the text\n"
     "  --seed N      of the random inputs; default 1\n"

@@ -106,6 +106,7 @@ void quant_wmats_new(check_ctx *c, backend *b, dtype dt, quant_spec spec, int32_
 double check_tol(const char *op, bool narrow);
 
 void check_gemm(check_ctx *c);
+void check_feed(check_ctx *c);
 void check_quant(check_ctx *c);
 void check_attention(check_ctx *c);
 void check_latent(check_ctx *c);

@@ -63,11 +63,11 @@ static void check_plan(const gemm_shape *s, const gemm_plan *p) {
         known &= p->features == 16 || (p->features == 32 && p->warps <= 8);
         known &= p->warps >= 1 && p->warps <= (p->kernel == GEMM_INT4 ? 8 : 16) &&
                  p->warps <= gemm_splits(s->k);
-        known &= p->round_a ? p->tokens > 8 : p->tokens == 8 && s->a_aligned;
+        known &= p->round_a ? p->tokens > 8 : s->a_is16 || (p->tokens == 8 && s->a_aligned);
     }
     if (p->kernel == GEMM_TILES) {
         known = p->features == p->tokens && (p->tokens == 64 || p->tokens == 128);
-        known &= p->round_a && p->warps == (p->tokens == 64 ? 4 : 8);
+        known &= (p->round_a || s->a_is16) && p->warps == (p->tokens == 64 ? 4 : 8);
     }
     ck_assert_msg(known, "kind=%d m=%d n=%d k=%d experts=%d: kernel %d of %dx%d, %d warps", s->kind,
                   s->m, s->n, s->k, s->n_experts, p->kernel, p->features, p->tokens, p->warps);
@@ -78,7 +78,8 @@ static void check_plan(const gemm_shape *s, const gemm_plan *p) {
     ck_assert((s->kind == GEMM_F32 || (is_codes && p->expand)) == (p->kernel == GEMM_LANES));
     ck_assert((is_codes && !p->expand) == (p->kernel == GEMM_UNPACK));
     ck_assert((is_int4 && !p->expand) == (p->kernel == GEMM_INT4));
-    ck_assert(!(is_int4 && p->expand) || p->round_a); /* the pass that interleaves */
+    ck_assert(!(is_int4 && p->expand) || p->round_a);               /* the pass that interleaves */
+    ck_assert(!s->a_is16 || !p->round_a || (is_int4 && p->expand)); /* no other pass over rows */
     ck_assert(p->tokens <= 16 || (s->kind != GEMM_F32 && !is_codes));
 }
 
@@ -90,14 +91,15 @@ START_TEST(every_plan_can_be_launched) {
             for (size_t n = 0; n < ARRAY_LEN(widths); n++)
                 for (size_t k = 0; k < ARRAY_LEN(widths); k++)
                     for (size_t e = 0; e < ARRAY_LEN(experts); e++)
-                        for (int v = 0; v < 4; v++) {
+                        for (int v = 0; v < 6; v++) {
                             gemm_shape s = {.kind = (gemm_kind)kind,
                                             .m = sizes[m],
                                             .n = widths[n],
                                             .k = widths[k],
                                             .n_experts = experts[e],
                                             .n_sms = v & 1 ? 132 : 8,
-                                            .a_aligned = v & 2};
+                                            .a_aligned = v & 2,
+                                            .a_is16 = v >= 4};
                             gemm_plan p = gemm_plan_of(&s);
                             check_plan(&s, &p);
                         }
@@ -116,9 +118,13 @@ START_TEST(plans_of_known_products) {
     s.n = 4096, s.m = 32;
     p = gemm_plan_of(&s);
     ck_assert(p.kernel == GEMM_SPLITS && p.tokens == 32 && p.round_a);
+    s.a_aligned = false, s.a_is16 = true; /* stored by their producer */
+    p = gemm_plan_of(&s);
+    ck_assert(p.kernel == GEMM_SPLITS && p.tokens == 32 && !p.round_a);
     s.m = 512;
     p = gemm_plan_of(&s);
-    ck_assert(p.kernel == GEMM_TILES && p.tokens == 64); /* 128 wide: 128 tiles for 132 */
+    ck_assert(p.kernel == GEMM_TILES && p.tokens == 64 &&
+              !p.round_a); /* 128 wide: 128 tiles for 132 */
     s.m = 2048;
     p = gemm_plan_of(&s);
     ck_assert(p.kernel == GEMM_TILES && p.tokens == 128);
