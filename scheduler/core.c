@@ -2,8 +2,11 @@
  *
  * A request is added, is planned and applied for some steps, and ends: by itself (apply.c), by its
  * flags, deadline or stalled reader (core_sweep), by a failed device, or by core_abort. However it
- * ends, its final event is in the ring and its pages are free before on_ready tells of it; then the
- * core drops its reference.
+ * ends, its final event is in the ring and its pages are free before on_ready tells of it; then,
+ * once no step in flight names it, the core drops its reference.
+ *
+ * Up to stepper.depth steps are in flight: core_step launches one and collects the oldest. Nothing
+ * that it decides depends on when a step is done, only on the order.
  *
  * Sweeping all requests is cheap but not free, so it is done only when someone poked or when the
  * earliest deadline is due (due_us, a lower bound that each sweep makes exact). */
@@ -19,9 +22,14 @@ enum { STALL_POLL_US = 1000, TENANTS_START = 64 };
 static void core_alloc(core *c) {
     size_t n = (size_t)c->o.max_running;
     c->running = mem_calloc(n, sizeof *c->running);
-    c->planned = mem_calloc(n, sizeof *c->planned);
-    c->plan.seqs = mem_calloc(n, sizeof *c->plan.seqs);
-    c->plan.copies = mem_calloc(n, sizeof *c->plan.copies);
+    c->ring = mem_calloc((size_t)c->step.depth, sizeof *c->ring);
+    for (int32_t i = 0; i < c->step.depth; i++) {
+        c->ring[i].planned = mem_calloc(n, sizeof *c->ring[i].planned);
+        c->ring[i].plan.seqs = mem_calloc(n, sizeof(batch_seq));
+        c->ring[i].plan.copies = mem_calloc(n, sizeof(page_copy));
+    }
+    c->last = c->ring;
+    c->plan = &c->last->plan;
     c->result.out = mem_calloc(n, sizeof *c->result.out);
     c->result.seq_status = mem_calloc(n, sizeof *c->result.seq_status);
     c->ready = mem_calloc(READY_MAX, sizeof *c->ready);
@@ -30,7 +38,7 @@ static void core_alloc(core *c) {
 
 core *core_new(const scheduler_options *o, stepper s, hash_key key) {
     CHECK(s.page_tokens >= 1 && s.page_tokens <= PREFIX_PAGE_TOKENS_MAX);
-    CHECK(s.max_tokens >= 1 && s.max_seqs >= 1 && s.max_model_len >= 1);
+    CHECK(s.depth >= 1 && s.max_tokens >= 1 && s.max_seqs >= 1 && s.max_model_len >= 1);
     core *c = mem_calloc(1, sizeof *c);
     c->o = *o;
     c->o.token_budget = MAX(1, MIN(o->token_budget, s.max_tokens));
@@ -43,22 +51,25 @@ core *core_new(const scheduler_options *o, stepper s, hash_key key) {
     c->due_us = UINT64_MAX;
     c->stats.healthy = true;
     pages_init(&c->pages, s.n_pages);
-    swap_init(c);
     waitq_init(&c->wait);
     core_alloc(c);
+    swap_init(c);
     return c;
 }
 
 void core_free(core *c) {
     if (!c) return;
-    CHECK(!c->groups);
+    CHECK(!c->groups && c->n_flight == 0);
     pages_done(&c->pages);
     swap_done(c);
     waitq_done(&c->wait);
     mem_free(c->running);
-    mem_free(c->planned);
-    mem_free(c->plan.seqs);
-    mem_free(c->plan.copies);
+    for (int32_t i = 0; i < c->step.depth; i++) {
+        mem_free(c->ring[i].planned);
+        mem_free(c->ring[i].plan.seqs);
+        mem_free(c->ring[i].plan.copies);
+    }
+    mem_free(c->ring);
     mem_free(c->result.out);
     mem_free(c->result.seq_status);
     mem_free(c->ready);
@@ -157,11 +168,15 @@ static void end_all(core *c, finish_reason why, const error *e) {
 
 /* --- telling the front ends --- */
 
-static void unlink_group(core *c, group *g) {
+void group_retire(core *c, group *g) {
+    if (!g->is_ended || g->is_ready || g->n_flight > 0) return;
+    request *r = g->r;
     *(g->prev ? &g->prev->next : &c->groups) = g->next;
     if (g->next) g->next->prev = g->prev;
     c->n_groups--;
     c->n_ended++;
+    group_free(g);
+    request_unref(r);
 }
 
 /* At most READY_MAX per call of on_ready: the array is fixed. */
@@ -176,22 +191,15 @@ static void deliver(core *c) {
         for (group *g = first; g != c->ready_head; g = next) {
             next = g->ready_next;
             g->is_ready = false;
-            if (!g->is_ended) continue;
-            request *r = g->r;
-            unlink_group(c, g);
-            group_free(g);
-            request_unref(r);
+            group_retire(c, g);
         }
     }
 }
 
 /* --- the step --- */
 
-static void fail_device(core *c, const error *e) {
-    c->stats.healthy = false;
-    c->failure = *e;
-    if (c->failure.code == OK) (void)error_set(&c->failure, ERR_DEVICE, "the device failed");
-    end_all(c, FINISH_ERROR, &c->failure);
+static flight *oldest(core *c) {
+    return &c->ring[(c->n_launch - (uint64_t)c->n_flight) % (uint64_t)c->step.depth];
 }
 
 static int32_t hist_bucket(int32_t n_tokens) {
@@ -201,27 +209,64 @@ static int32_t hist_bucket(int32_t n_tokens) {
     return b;
 }
 
-static void run_plan(core *c) {
-    error e = {0};
-    for (int32_t i = 0; i < c->plan.n_seqs; i++) c->result.seq_status[i] = OK;
-    uint64_t start = c->now_us;
-    status st = stepper_run(&c->step, &c->plan, &c->result, &e);
-    c->now_us = clock_now_us(c->o.clock);
-    c->stats.step_us_total += c->now_us - MIN(start, c->now_us);
-    swap_stepped(c, c->plan.n_tokens, c->now_us - MIN(start, c->now_us));
+/* Time with a step in flight, each moment once. */
+static void count_step(core *c, flight *f) {
+    uint64_t from = MAX(f->launch_us, c->collect_us), us = c->now_us - MIN(from, c->now_us);
+    c->collect_us = c->now_us;
+    c->stats.step_us_total += us;
+    swap_stepped(c, &f->plan, us);
     c->stats.n_steps++;
-    c->stats.step_tokens_total += (uint64_t)c->plan.n_tokens;
-    c->stats.step_tokens_hist[hist_bucket(c->plan.n_tokens)]++;
-    if (st != OK)
-        fail_device(c, &e);
+    c->stats.step_tokens_total += (uint64_t)f->plan.n_tokens;
+    c->stats.step_tokens_hist[hist_bucket(f->plan.n_tokens)]++;
+}
+
+/* The oldest step in flight: wait for it, and its results. */
+static status collect(core *c, error *err) {
+    flight *f = oldest(c);
+    uint64_t start = clock_now_us(c->o.clock);
+    for (int32_t i = 0; i < f->plan.n_seqs; i++) c->result.seq_status[i] = OK;
+    status st = c->step.collect(c->step.self, &c->result, err);
+    c->n_flight--;
+    c->now_us = clock_now_us(c->o.clock);
+    c->stats.wait_us_total += c->now_us - MIN(start, c->now_us);
+    count_step(c, f);
+    if (st == OK)
+        apply_results(c, f);
     else
-        apply_results(c);
+        apply_nothing(c, f);
+    return st;
+}
+
+/* Everything has ended: nothing comes of what is still in flight. */
+static void drop_flights(core *c) {
+    error unused;
+    while (c->n_flight > 0) (void)collect(c, &unused);
+}
+
+static void fail_device(core *c, const error *e) {
+    c->stats.healthy = false;
+    c->failure = *e;
+    if (c->failure.code == OK) (void)error_set(&c->failure, ERR_DEVICE, "the device failed");
+    end_all(c, FINISH_ERROR, &c->failure);
+    drop_flights(c);
+}
+
+static void launch(core *c) {
+    error e = {0};
+    c->last->launch_us = c->now_us;
+    if (c->step.launch(c->step.self, c->plan, &e) == OK) {
+        c->n_launch++;
+        c->n_flight++;
+        return;
+    }
+    apply_nothing(c, c->last);
+    fail_device(c, &e);
 }
 
 /* Progress rule: nothing runs, nothing was admitted, nothing is being waited for. It cannot happen
  * while prepare refuses what does not fit; if it does, the first one fails rather than all hang. */
 static bool fail_first(core *c) {
-    if (c->n_running || c->plan_stalled || c->plan_deferred) return false;
+    if (c->n_flight || c->n_running || c->plan_stalled || c->plan_deferred) return false;
     waitq_rewind(&c->wait);
     seq *s = waitq_next(&c->wait, c->vtime);
     if (!s) return false;
@@ -232,22 +277,34 @@ static bool fail_first(core *c) {
     return true;
 }
 
-bool core_step(core *c, bool look) {
-    uint64_t start = clock_now_us(c->o.clock);
-    c->now_us = start;
-    bool worked;
+/* The next step is launched before the oldest in flight is waited for, so the device has work while
+ * results are dealt with, and while the step after that is planned. */
+static bool turn(core *c, bool look) {
+    uint64_t start = c->now_us;
     if (!c->stats.healthy) end_all(c, FINISH_ERROR, &c->failure);
     if (look || start >= c->due_us) core_sweep(c);
     plan_build(c);
     c->now_us = clock_now_us(c->o.clock);
     c->stats.plan_us_total += c->now_us - MIN(start, c->now_us);
-    worked = c->plan.n_seqs > 0;
-    if (worked)
-        run_plan(c);
-    else
-        worked = fail_first(c);
+    bool has_plan = c->plan->n_seqs > 0;
+    if (has_plan) launch(c);
+    if (c->n_flight == 0) return has_plan || fail_first(c);
+    error e = {0};
+    if ((!has_plan || c->n_flight == c->step.depth) && collect(c, &e) != OK) fail_device(c, &e);
+    return true;
+}
+
+bool core_step(core *c, bool look) {
+    uint64_t start = clock_now_us(c->o.clock), waited = c->stats.wait_us_total;
+    c->now_us = start;
+    bool worked = turn(c, look);
     deliver(c);
-    return worked;
+    if (!worked) return false;
+    uint64_t us = clock_now_us(c->o.clock);
+    us -= MIN(start, us);
+    waited = c->stats.wait_us_total - waited;
+    c->stats.host_us_total += us - MIN(waited, us);
+    return true;
 }
 
 uint64_t core_wait_us(const core *c) {
@@ -262,6 +319,7 @@ void core_abort(core *c) {
     c->now_us = clock_now_us(c->o.clock);
     end_all(c, FINISH_CANCEL, &e);
     deliver(c);
+    drop_flights(c);
 }
 
 int32_t core_n_requests(const core *c) {

@@ -13,6 +13,11 @@
  *   3. Nothing was thrown back: waiting sequences, best first, while tokens, slots and pages last.
  *      The first that does not fit ends the walk, so that small ones do not starve a large one.
  *
+ * A step may be planned while the one before computes. Then a decoding sequence's last token is not
+ * known: its entry names the entry of that step which chooses it (batch_seq.chained). So every kind
+ * of request goes on at every step; where a choice needs the ids before it (penalties), waiting for
+ * them is the stepper's business, who can compute the rest of the step meanwhile.
+ *
  * A stepper whose prompt tokens see later ones (whole_prompt) gets a prompt in one step: its
  * sequence waits until the budget has room for all of it, past prefill_chunk if need be.
  *
@@ -33,15 +38,17 @@ enum {
 
 static void plan_add(core *c, seq *s, int32_t n_tokens) {
     group *g = s->g;
-    batch_plan *p = &c->plan;
-    int32_t to = s->n_computed + n_tokens;
-    bool sample = to == s->n_known && g->r->max_tokens > 0;
+    batch_plan *p = c->plan;
+    int32_t known = s->n_known + s->n_unseen, to = s->n_launched + n_tokens;
+    bool sample = to == known && g->r->max_tokens > 0;
     p->seqs[p->n_seqs] = (batch_seq){
         .ids = s->ids,
-        .n_known = s->n_known,
+        .n_known = known,
         .n_prompt = g->r->n_prompt,
-        .pos = s->n_computed,
+        .pos = s->n_launched,
         .n_tokens = n_tokens,
+        .chained = s->n_unseen > 0,
+        .chain = s->chosen_at,
         .pages = s->pages,
         .sample = sample,
         .choice = s->choice,
@@ -52,7 +59,15 @@ static void plan_add(core *c, seq *s, int32_t n_tokens) {
         .pool_out = g->has_prompt ? NULL : g->r->pool_out,
         .pool = g->r->pool,
     };
-    c->planned[p->n_seqs++] = s;
+    if (sample) {
+        s->n_unseen++;
+        s->chosen_by = p->step;
+        s->chosen_at = p->n_seqs;
+    }
+    s->n_launched = to;
+    s->n_flight++;
+    g->n_flight++;
+    c->last->planned[p->n_seqs++] = s;
     p->n_tokens += n_tokens;
     g->ring_room -= sample;
     g->ring_promised += sample;
@@ -65,6 +80,8 @@ static bool may_emit(core *c, group *g) {
         g->stalled_us = 0;
         return true;
     }
+    /* The room may be promised to a step in flight; what its reader does shows after that. */
+    if (g->ring_promised > 0) return false;
     if (!g->stalled_us) g->stalled_us = MAX(c->now_us, 1);
     uint64_t due;
     if (!__builtin_add_overflow(g->stalled_us, c->o.stall_us, &due))
@@ -86,15 +103,24 @@ static bool take_pages(core *c, seq *s, int32_t n_tokens) {
     return true;
 }
 
+/* Tokens that s could compute. 0 while a step in flight has its last: the one that ends it for sure
+ * or, where that step is not the last one launched, one that nothing could bring into this step. */
+static int32_t wanted(const core *c, const seq *s) {
+    int32_t known = s->n_known + s->n_unseen;
+    if (s->n_unseen > 0 && (known == s->g->len_max || s->chosen_by + 1 != c->n_launch)) return 0;
+    return known - s->n_launched;
+}
+
 static void plan_running(core *c) {
     int32_t left = c->o.token_budget;
     for (int32_t i = 0; i < c->n_running; i++) {
         seq *s = c->running[i];
-        int32_t want = s->n_known - s->n_computed, n_behind = c->n_running - 1 - i;
-        CHECK(want >= 1);
+        int32_t want = wanted(c, s), n_behind = c->n_running - 1 - i;
+        CHECK(want >= 1 || s->n_flight > 0);
+        if (want == 0) continue;
         int32_t n = MIN(want, MIN(c->o.prefill_chunk, left - n_behind));
         if (n == want && !may_emit(c, s->g)) continue;
-        if (!take_pages(c, s, s->n_computed + n)) return;
+        if (!take_pages(c, s, s->n_launched + n)) return;
         plan_add(c, s, n);
         left -= n;
     }
@@ -168,7 +194,7 @@ static void take_shared(core *c, seq *s, const share *sh) {
     }
     while (s->n_pages < pages_for(c, s->n_known)) CHECK(seq_grow(c, s));
     if (sh->n_tokens % c->step.page_tokens)
-        c->plan.copies[c->plan.n_copies++] =
+        c->plan->copies[c->plan->n_copies++] =
             (page_copy){sh->donor->pages[sh->n_pages], s->pages[sh->n_pages]};
     for (int32_t i = sh->n_pages; i < MIN(s->n_hashed, s->n_known / c->step.page_tokens); i++)
         (void)pages_announce(&c->pages, s->pages[i], s->hashes[i], PAGE_PENDING);
@@ -209,12 +235,13 @@ static bool still_pending(core *c, seq *s) {
 }
 
 static admission admit(core *c, seq *s) {
+    if (s->n_flight > 0) return NO_ROOM; /* thrown back: soon its last token is known */
     if (!may_emit(c, s->g)) return PASSED;
     if (still_blocked(c, s)) return NO_ROOM;
     if (still_pending(c, s)) return PASSED;
     share sh = find_share(c, s);
     if (sh.is_pending && defer(c, s, sh.n_pages)) return PASSED;
-    if (n_at_once(c, s, sh.n_tokens) > c->o.token_budget - c->plan.n_tokens) return NO_ROOM;
+    if (n_at_once(c, s, sh.n_tokens) > c->o.token_budget - c->plan->n_tokens) return NO_ROOM;
     if (!fits(c, s, &sh)) {
         s->blocked_free = c->pages.n_free;
         s->retry_plan = c->n_plans + RETRY_PLANS;
@@ -223,7 +250,7 @@ static admission admit(core *c, seq *s) {
     if (!s->is_returning) c->vclock = MAX(c->vclock, c->vtime[s->g->r->tenant]);
     count_share(c, s, &sh);
     take_shared(c, s, &sh);
-    s->n_computed = sh.n_tokens;
+    s->n_computed = s->n_launched = sh.n_tokens;
     seq_run(c, s);
     return ADMITTED;
 }
@@ -231,7 +258,7 @@ static admission admit(core *c, seq *s) {
 static void plan_waiting(core *c) {
     int32_t n_passed = 0;
     waitq_rewind(&c->wait);
-    while (c->plan.n_tokens < c->o.token_budget && c->n_running < c->o.max_running &&
+    while (c->plan->n_tokens < c->o.token_budget && c->n_running < c->o.max_running &&
            n_passed < PASS_MAX) {
         seq *s = waitq_next(&c->wait, c->vtime);
         if (!s) return;
@@ -242,7 +269,7 @@ static void plan_waiting(core *c) {
             n_passed++;
             break;
         case ADMITTED: {
-            int32_t left = c->o.token_budget - c->plan.n_tokens;
+            int32_t left = c->o.token_budget - c->plan->n_tokens;
             int32_t n = MIN(s->n_known - s->n_computed, MIN(c->o.prefill_chunk, left));
             plan_add(c, s, MAX(n, n_at_once(c, s, s->n_computed)));
             break;
@@ -253,8 +280,10 @@ static void plan_waiting(core *c) {
 
 void plan_build(core *c) {
     c->n_plans++;
-    c->plan.step = c->stats.n_steps;
-    c->plan.n_seqs = c->plan.n_tokens = c->plan.n_copies = 0;
+    c->last = &c->ring[c->n_launch % (uint64_t)c->step.depth];
+    c->plan = &c->last->plan;
+    c->plan->step = c->n_launch;
+    c->plan->n_seqs = c->plan->n_tokens = c->plan->n_copies = 0;
     c->plan_stalled = c->plan_deferred = false;
     swap_plan(c);
     uint64_t n_preemptions = c->stats.n_preemptions;

@@ -40,11 +40,14 @@ typedef struct scheduler_stats {
     uint64_t prompt_tokens_recomputed;    /* computed again after a preemption */
     uint64_t prefix_queries, prefix_hits; /* tokens looked up and found, preempted ones too */
     uint64_t n_preemptions, n_steps;
-    uint64_t n_rejected;                   /* submits that failed, for any reason */
-    uint64_t step_us_total, plan_us_total; /* time in the stepper, time in the planner */
-    uint64_t finished[5];                  /* by finish_reason, per choice */
-    uint64_t step_tokens_hist[16];         /* steps; buckets le 1,8,16,32,64,...,16384,+Inf */
-    uint64_t step_tokens_total;            /* tokens computed */
+    uint64_t n_rejected;    /* submits that failed, for any reason */
+    uint64_t step_us_total; /* time with a step in flight, each moment once */
+    uint64_t plan_us_total; /* time in the planner */
+    uint64_t host_us_total; /* time of steps in which the engine thread did not wait for results */
+    uint64_t wait_us_total; /* and in which it did */
+    uint64_t finished[5];   /* by finish_reason, per choice */
+    uint64_t step_tokens_hist[16]; /* steps; buckets le 1,8,16,32,64,...,16384,+Inf */
+    uint64_t step_tokens_total;    /* tokens computed */
     /* bit id-1 of each: adapters with a request that runs, with one that waits to start */
     uint64_t adapters_running[LIMIT_ADAPTERS / 64], adapters_waiting[LIMIT_ADAPTERS / 64];
     bool healthy; /* false for good after a failed device */

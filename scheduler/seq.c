@@ -72,7 +72,7 @@ static void seq_halt(core *c, seq *s) {
     memmove(&c->running[i], &c->running[i + 1], (size_t)(c->n_running - i) * sizeof(seq *));
     c->n_reserved -= s->g->n_pages_max - s->n_pages;
     while (s->n_pages > 0) pages_unref(&c->pages, s->pages[--s->n_pages]);
-    s->n_computed = 0;
+    s->n_computed = s->n_launched = 0;
 }
 
 void seq_preempt(core *c, seq *s) {
@@ -173,8 +173,12 @@ void group_release(core *c, group *g) {
 }
 
 void seq_forget(core *c, seq *s) {
+    for (int32_t i = 0; i < s->n_hashed && s->state != SEQ_RUNNING; i++) { /* it was thrown back */
+        int32_t id = pages_find(&c->pages, s->hashes[i]);
+        if (id >= 0) pages_forget(&c->pages, id);
+    }
     for (int32_t i = 0; i < s->n_pages; i++) pages_forget(&c->pages, s->pages[i]);
-    swap_forget(c, s->hashes, MIN(s->n_pages, s->n_hashed));
+    swap_forget(c, s->hashes, s->n_hashed);
 }
 
 static void share_page(core *c, seq *s, int32_t i) {

@@ -5,8 +5,13 @@
  *   WAITING in the wait queue, holds no pages          RUNNING holds pages, may be planned
  *   DONE    its final event is pushed, holds nothing
  *
- * Bounds that always hold for a seq: n_computed <= n_known <= g->len_max;
- * n_computed <= n_pages * page_tokens; n_hashed * page_tokens <= n_known. */
+ * Steps in flight: n_known and n_computed are what the collected steps gave; n_unseen tokens more
+ * are chosen, and n_launched are computed, once those in flight are done. A sequence that is thrown
+ * back or ends meanwhile gives its pages away at once, since steps take effect in order (batch.h);
+ * only its records stay until nothing in flight names them.
+ *
+ * Bounds that always hold for a seq: n_computed <= n_launched <= n_known + n_unseen <= g->len_max;
+ * n_launched <= n_pages * page_tokens; n_hashed * page_tokens <= n_known. */
 #ifndef SCHEDULER_STATE_H
 #define SCHEDULER_STATE_H
 
@@ -29,6 +34,11 @@ typedef struct seq {
     bool is_returning;    /* was preempted: waits in front of what never ran */
     int32_t n_known;      /* prompt and generated tokens */
     int32_t n_computed;   /* of them: keys and values are in the pages */
+    int32_t n_unseen;     /* tokens that steps in flight choose */
+    int32_t n_launched;   /* n_computed, and what steps in flight compute */
+    int32_t n_flight;     /* entries in steps in flight */
+    uint64_t chosen_by;   /* the step that chooses the last unseen token */
+    int32_t chosen_at;    /* its entry there */
     int32_t n_pages;      /* held */
     int32_t n_hashed;     /* full pages whose hash is known; hashes outlive the pages */
     int32_t n_deferred;   /* steps it let pass because another computes its prefix */
@@ -56,13 +66,21 @@ struct group {
     int32_t n_pages_max;         /* most pages of one choice */
     int32_t rope_len;            /* batch_seq.max_len */
     int32_t ring_cap, ring_room; /* room: a lower bound, slots promised to the plan deducted */
-    int32_t ring_promised;       /* tokens of the plan under way */
+    int32_t ring_promised;       /* tokens of steps in flight and of the plan under way */
+    int32_t n_flight;            /* entries in steps in flight */
     uint64_t stalled_us;         /* when the ring was first found full; 0: it is not */
     hash128 root;
     double charge; /* virtual time per token: 1 / weight */
     size_t bytes;  /* of this block */
     seq seqs[];    /* [r->n] */
 };
+
+/* A step from its plan to its results. */
+typedef struct flight {
+    batch_plan plan;
+    seq **planned; /* [max_running], beside plan.seqs */
+    uint64_t launch_us;
+} flight;
 
 typedef struct core {
     scheduler_options o; /* clamped to what the stepper can do */
@@ -81,9 +99,13 @@ typedef struct core {
     int32_t n_tenants;
     double vclock; /* virtual time of the tenant that was admitted last */
 
-    batch_plan plan;
-    uint64_t n_plans; /* made, empty ones too */
-    seq **planned;    /* [max_running], beside plan.seqs */
+    flight *ring;        /* [depth]: step k is in ring[k % depth] until it is collected */
+    uint64_t n_launch;   /* steps launched: the number of the next */
+    int32_t n_flight;    /* of them: not collected, the last ones */
+    flight *last;        /* planned last */
+    batch_plan *plan;    /* of it */
+    uint64_t n_plans;    /* made, empty ones too */
+    uint64_t collect_us; /* when a step was collected last */
     step_result result;
     bool plan_stalled;  /* some sequence was left out because its ring is full */
     bool plan_deferred; /* some sequence lets this step pass */
@@ -145,8 +167,8 @@ void swap_init(core *c);
 void swap_done(core *c);
 /* A plan begins: do moves pay? */
 void swap_plan(core *c);
-/* The plan's moves are on their way; the step took us microseconds. */
-void swap_stepped(core *c, int32_t n_tokens, uint64_t us);
+/* The plan's step is done and took us microseconds. */
+void swap_stepped(core *c, batch_plan *p, uint64_t us);
 /* pages_take, but what it evicts may be moved out. */
 int32_t swap_take(core *c);
 /* Give s, which holds no pages, those of its first n hashes, which prefix_find has just found; free
@@ -156,7 +178,10 @@ void swap_share(core *c, seq *s, int32_t n);
 void swap_forget(core *c, const hash128 *hashes, int32_t n);
 
 /* --- plan.c, apply.c: the two halves of a step --- */
-void plan_build(core *c);    /* state -> c->plan; takes pages, may preempt */
-void apply_results(core *c); /* c->plan, c->result -> tokens, events, ends */
+void plan_build(core *c);               /* state -> c->last; takes pages, may preempt */
+void apply_results(core *c, flight *f); /* f, c->result -> tokens, events, ends */
+void apply_nothing(core *c, flight *f); /* f has no results: take back what it promised */
+/* An ended group that has been told of and that nothing in flight names: its end. */
+void group_retire(core *c, group *g);
 
 #endif

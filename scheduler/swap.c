@@ -46,12 +46,13 @@ void swap_init(core *c) {
     if (c->step.n_host_pages <= 0 || !c->o.prefix_cache) return;
     pages_init(&c->swap.slots, c->step.n_host_pages);
     /* until a step is run each page is moved out once at most, and in once */
-    c->plan.moves = mem_calloc((size_t)c->step.n_pages * 2, sizeof *c->plan.moves);
+    for (int32_t i = 0; i < c->step.depth; i++)
+        c->ring[i].plan.moves = mem_calloc((size_t)c->step.n_pages * 2, sizeof(page_move));
 }
 
 void swap_done(core *c) {
     if (c->swap.slots.n) pages_done(&c->swap.slots);
-    mem_free(c->plan.moves);
+    for (int32_t i = 0; i < c->step.depth; i++) mem_free(c->ring[i].plan.moves);
 }
 
 void swap_plan(core *c) {
@@ -61,16 +62,16 @@ void swap_plan(core *c) {
     c->swap.in = swap_pays(page_us / 2, token_us, c->step.page_tokens);
 }
 
-void swap_stepped(core *c, int32_t n_tokens, uint64_t us) {
+void swap_stepped(core *c, batch_plan *p, uint64_t us) {
     if (!c->swap.slots.n) return;
-    double moved_us = (double)c->step.page_move_us * c->plan.n_moves;
-    token_cost_add(&c->swap.cost, n_tokens, MAX((double)us - moved_us, 0));
-    c->plan.n_moves = 0;
+    double moved_us = (double)c->step.page_move_us * p->n_moves;
+    token_cost_add(&c->swap.cost, p->n_tokens, MAX((double)us - moved_us, 0));
+    p->n_moves = 0;
 }
 
 static void add_move(core *c, int32_t id, int32_t slot, bool out) {
-    CHECK(c->plan.n_moves < 2 * c->pages.n);
-    c->plan.moves[c->plan.n_moves++] = (page_move){id, slot, out};
+    CHECK(c->plan->n_moves < 2 * c->pages.n);
+    c->plan->moves[c->plan->n_moves++] = (page_move){id, slot, out};
     *(out ? &c->swap.n_out : &c->swap.n_in) += 1;
 }
 

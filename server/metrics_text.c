@@ -125,10 +125,16 @@ static void add_counters(page *p, const metrics *m, const scheduler_stats *t) {
     counter(p, "vllm:spec_decode_num_draft_tokens_total", "Tokens drafted.", 0);
     counter(p, "vllm:spec_decode_num_accepted_tokens_total", "Drafted tokens accepted.", 0);
     counter(p, "pagoda:steps_total", "Engine steps.", t->n_steps);
-    single(p, "pagoda:step_seconds_total", "counter", "Time inside the engine's steps.",
+    single(p, "pagoda:step_seconds_total", "counter", "Time with a step under way.",
            (double)t->step_us_total * 1e-6);
     single(p, "pagoda:plan_seconds_total", "counter", "Time planning steps.",
            (double)t->plan_us_total * 1e-6);
+    single(p, "pagoda:step_host_seconds_total", "counter",
+           "Time of the engine's thread in steps, but for waiting on results.",
+           (double)t->host_us_total * 1e-6);
+    single(p, "pagoda:step_wait_seconds_total", "counter",
+           "Time of the engine's thread waiting on a step's results.",
+           (double)t->wait_us_total * 1e-6);
 }
 
 /* vllm:iteration_tokens_total is a histogram, in spite of its name. */

@@ -20,6 +20,10 @@ void fake_host(fake *f, int32_t n_host_pages, float page_move_us) {
 }
 
 void fake_done(fake *f) {
+    for (int32_t i = 0; i < FAKE_DEPTH_MAX; i++) {
+        mem_free(f->ring[i].out);
+        mem_free(f->ring[i].seq_status);
+    }
     mem_free(f->slots);
     mem_free(f->host_slots);
 }
@@ -61,9 +65,6 @@ static int32_t refs_of(const fake *f, int32_t id) {
 
 static void copy_page(fake *f, page_copy cp) {
     size_t S = (size_t)f->page_tokens;
-    if (cp.src == cp.dst || refs_of(f, cp.dst) != 1 || refs_of(f, cp.src) < 1)
-        WRONG(f, "copy %d -> %d: source has %d holders, destination %d", cp.src, cp.dst,
-              refs_of(f, cp.src), refs_of(f, cp.dst));
     memcpy(f->slots + (size_t)cp.dst * S, f->slots + (size_t)cp.src * S, S * sizeof *f->slots);
     f->n_copies++;
 }
@@ -90,23 +91,46 @@ static uint64_t *slot(fake *f, const batch_seq *b, int32_t p) {
     return &f->slots[(size_t)id * (size_t)f->page_tokens + (size_t)(p % f->page_tokens)];
 }
 
+static struct fake_step *step_of(fake *f, uint64_t k) {
+    return &f->ring[k % (uint64_t)MAX(f->depth, 1)];
+}
+
+/* The id at position p; a chained one is what the step before chose, any if that failed. */
+static int32_t id_at(fake *f, const batch_seq *b, int32_t p) {
+    if (!b->chained || p != b->pos) return b->ids[p];
+    if (f->n_computed == 0) return 0; /* check_launch said so */
+    const struct fake_step *from = step_of(f, f->n_computed - 1);
+    if (from->seq_status[b->chain] != OK) return 0;
+    int32_t token = from->out[b->chain].token;
+    if (f->n_collected == f->n_computed && b->ids[p] != token)
+        WRONG(f, "the id at %d is %d, but %d was chosen", p, b->ids[p], token);
+    return token;
+}
+
+/* Positions from here up to the chained one hold tokens that the host does not know either. */
+static int32_t first_hidden(const fake *f, const batch_seq *b) {
+    return b->chained ? b->pos + 1 - (int32_t)(f->n_computed - f->n_collected) : b->n_known;
+}
+
+/* History up to and with position p, given that before it. */
+static uint64_t history_at(fake *f, const batch_seq *b, int32_t p, uint64_t before) {
+    if (p < b->pos && p >= first_hidden(f, b)) return *slot(f, b, p);
+    return fake_history(before, id_at(f, b, p));
+}
+
 /* Write the new positions; all sequences write before any reads, as layers do. */
 static void write_seq(fake *f, const batch_seq *b) {
     uint64_t h = seq_start(f, b);
     for (int32_t p = 0; p < b->pos + b->n_tokens; p++) {
-        h = fake_history(h, b->ids[p]);
-        if (p < b->pos) continue;
-        *slot(f, b, p) = h;
-        int32_t id = b->pages[p / f->page_tokens];
-        if (refs_of(f, id) != 1)
-            WRONG(f, "write to page %d, which has %d holders", id, refs_of(f, id));
+        h = history_at(f, b, p, h);
+        if (p >= b->pos) *slot(f, b, p) = h;
     }
 }
 
 static uint64_t read_seq(fake *f, const batch_seq *b) {
     uint64_t h = seq_start(f, b);
     for (int32_t p = 0; p < b->pos + b->n_tokens; p++) {
-        h = fake_history(h, b->ids[p]);
+        h = history_at(f, b, p, h);
         if (*slot(f, b, p) != h)
             WRONG(f, "position %d of a sequence at %d+%d (choice %d) reads another's history", p,
                   b->pos, b->n_tokens, b->choice);
@@ -129,58 +153,115 @@ static void trace(fake *f, const batch_plan *plan) {
     }
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *b = &plan->seqs[i];
-        int32_t v[] = {b->n_known, b->pos, b->n_tokens, b->sample, b->choice, b->adapter};
+        int32_t v[] = {b->n_known, b->pos,     b->n_tokens, b->sample,
+                       b->choice,  b->adapter, b->chained,  b->chained ? b->chain : 0};
         h = hash64(v, sizeof v, h);
         h = hash64(b->pages, (size_t)CEIL_DIV(b->pos + b->n_tokens, f->page_tokens) * 4, h);
     }
     f->trace = h;
 }
 
-static status fake_launch(void *self, const batch_plan *plan, error *err) {
-    fake *f = self;
-    if (f->plan) WRONG(f, "more steps in flight than one");
-    f->plan = plan;
-    return OK;
+/* What a plan must be when it is made: later its pages may be another's. */
+static void check_seq(fake *f, const batch_seq *b, int32_t i) {
+    if (b->n_tokens < 1) WRONG(f, "sequence %d has %d tokens to compute", i, b->n_tokens);
+    if (f->whole_prompt && b->pos + b->n_tokens < b->n_prompt)
+        WRONG(f, "sequence %d: a prompt of %d in pieces: %d+%d", i, b->n_prompt, b->pos,
+              b->n_tokens);
+    if (b->sample != (b->pos + b->n_tokens == b->n_known && b->max_len > b->n_prompt))
+        WRONG(f, "sequence %d: sample is %d at %d+%d of %d", i, b->sample, b->pos, b->n_tokens,
+              b->n_known);
+    for (int32_t p = b->pos; p < b->pos + b->n_tokens; p++) {
+        int32_t id = b->pages[p / f->page_tokens];
+        if (refs_of(f, id) != 1)
+            WRONG(f, "write to page %d, which has %d holders", id, refs_of(f, id));
+    }
+    if (!b->chained) return;
+    const batch_plan *from =
+        f->n_launched > f->n_collected ? step_of(f, f->n_launched - 1)->plan : NULL;
+    if (!from || b->chain < 0 || b->chain >= from->n_seqs || b->n_tokens != 1)
+        WRONG(f, "sequence %d is chained to %d, which is not in flight", i, b->chain);
+    else if (from->seqs[b->chain].ids != b->ids || from->seqs[b->chain].n_known + 1 != b->n_known ||
+             !from->seqs[b->chain].sample)
+        WRONG(f, "sequence %d is chained to another's entry %d", i, b->chain);
 }
 
-static status fake_collect(void *self, step_result *ret, error *err) {
-    fake *f = self;
-    const batch_plan *plan = f->plan;
+static void check_launch(fake *f, const batch_plan *plan) {
     int32_t n_tokens = 0;
-    f->plan = NULL;
-    trace(f, plan);
-    f->n_steps++;
-    f->n_tokens += (uint64_t)plan->n_tokens;
-    if (f->spend) f->spend(f->ctx, plan);
-    if (f->fail_device && f->fail_device(f->ctx))
-        return error_set(err, ERR_DEVICE, "the fake device failed");
+    for (int32_t i = 0; i < plan->n_copies; i++) {
+        page_copy cp = plan->copies[i];
+        if (cp.src == cp.dst || refs_of(f, cp.dst) != 1 || refs_of(f, cp.src) < 1)
+            WRONG(f, "copy %d -> %d: source has %d holders, destination %d", cp.src, cp.dst,
+                  refs_of(f, cp.src), refs_of(f, cp.dst));
+    }
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        check_seq(f, &plan->seqs[i], i);
+        n_tokens += plan->seqs[i].n_tokens;
+    }
+    if (n_tokens != plan->n_tokens)
+        WRONG(f, "plan says %d tokens, has %d", plan->n_tokens, n_tokens);
+}
+
+static void compute_seqs(fake *f, const batch_plan *plan, struct fake_step *ret) {
     for (int32_t i = 0; i < plan->n_moves; i++) move_page(f, plan->moves[i]);
     for (int32_t i = 0; i < plan->n_copies; i++) copy_page(f, plan->copies[i]);
     for (int32_t i = 0; i < plan->n_seqs; i++) write_seq(f, &plan->seqs[i]);
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *b = &plan->seqs[i];
-        n_tokens += b->n_tokens;
-        if (b->n_tokens < 1) WRONG(f, "sequence %d has %d tokens to compute", i, b->n_tokens);
-        if (f->whole_prompt && b->pos + b->n_tokens < b->n_prompt)
-            WRONG(f, "sequence %d: a prompt of %d in pieces: %d+%d", i, b->n_prompt, b->pos,
-                  b->n_tokens);
         uint64_t h = read_seq(f, b);
-        if (b->sample != (b->pos + b->n_tokens == b->n_known && b->max_len > b->n_prompt))
-            WRONG(f, "sequence %d: sample is %d at %d+%d of %d", i, b->sample, b->pos, b->n_tokens,
-                  b->n_known);
         if (b->prompt_out) fill_prompt_out(f, b);
         ret->seq_status[i] = f->fail_seq && f->fail_seq(f->ctx) ? ERR_INTERNAL : OK;
-        if (!b->sample) continue;
         ret->out[i] = (sample_out){.token = fake_next(f, h, b->params, b->choice), .rank = 1};
     }
-    if (n_tokens != plan->n_tokens)
-        WRONG(f, "plan says %d tokens, has %d", plan->n_tokens, n_tokens);
-    return f->problem[0] ? error_set(err, ERR_DEVICE, "%s", f->problem) : OK;
+}
+
+/* The oldest step that is not computed yet. After a failure there is none that is. */
+static void compute(fake *f) {
+    struct fake_step *k = step_of(f, f->n_computed);
+    if (f->spend) f->spend(f->ctx, k->plan);
+    f->is_lost |= f->fail_device && f->fail_device(f->ctx);
+    k->st = f->is_lost ? ERR_DEVICE : OK;
+    if (k->st == OK) compute_seqs(f, k->plan, k);
+    f->n_computed++;
+}
+
+static status fake_launch(void *self, const batch_plan *plan, error *err) {
+    fake *f = self;
+    int32_t depth = MAX(f->depth, 1);
+    if (f->n_launched - f->n_collected >= (uint64_t)depth)
+        WRONG(f, "over %d steps in flight", depth);
+    trace(f, plan);
+    check_launch(f, plan);
+    f->is_lost |= f->fail_launch && f->fail_launch(f->ctx);
+    if (f->is_lost) return error_set(err, ERR_DEVICE, "the fake device refused a step");
+    step_of(f, f->n_launched++)->plan = plan;
+    f->n_steps++;
+    f->n_tokens += (uint64_t)plan->n_tokens;
+    if (!f->eager || !f->eager(f->ctx)) return OK;
+    while (f->n_computed < f->n_launched) compute(f);
+    return OK;
+}
+
+static status fake_collect(void *self, step_result *ret, error *err) {
+    fake *f = self;
+    if (f->n_launched == f->n_collected) return error_set(err, ERR_DEVICE, "nothing is in flight");
+    if (f->n_computed == f->n_collected) compute(f);
+    struct fake_step *k = step_of(f, f->n_collected++);
+    int32_t n = k->plan->n_seqs;
+    k->plan = NULL;
+    if (k->st != OK) return error_set(err, ERR_DEVICE, "the fake device failed");
+    if (f->problem[0]) return error_set(err, ERR_DEVICE, "%s", f->problem);
+    memcpy(ret->out, k->out, (size_t)n * sizeof *ret->out);
+    memcpy(ret->seq_status, k->seq_status, (size_t)n * sizeof *ret->seq_status);
+    return OK;
 }
 
 stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_model_len) {
+    for (int32_t i = 0; i < MAX(f->depth, 1); i++) {
+        f->ring[i].out = mem_calloc((size_t)max_seqs, sizeof(sample_out));
+        f->ring[i].seq_status = mem_calloc((size_t)max_seqs, sizeof(status));
+    }
     return (stepper){.self = f,
-                     .depth = 1,
+                     .depth = MAX(f->depth, 1),
                      .launch = fake_launch,
                      .collect = fake_collect,
                      .page_tokens = f->page_tokens,

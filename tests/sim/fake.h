@@ -2,12 +2,15 @@
  * up to and including the one stored there, as a real cache keeps keys and values that depend on
  * all tokens before. Reading through a page table and finding anything but the sequence's own
  * history is an error of the scheduler: a wrong prefix hit, a missing copy, a page given away too
- * early. The next token is a function of that history, the seed and the choice, so what a request
- * must answer is known without running it. */
+ * early. Steps in flight are computed in order, as late or as early as `eager` says; what a plan
+ * points to is read then. The next token is a function of that history, the seed and the choice, so
+ * what a request must answer is known without running it. */
 #ifndef TESTS_SIM_FAKE_H
 #define TESTS_SIM_FAKE_H
 
 #include "engine/batch.h"
+
+enum { FAKE_DEPTH_MAX = 3 };
 
 typedef struct fake {
     int32_t page_tokens, n_pages, vocab;
@@ -19,11 +22,24 @@ typedef struct fake {
     uint64_t *host_slots;                     /* [n_host_pages * page_tokens] */
     int32_t (*refs)(void *ctx, int32_t page); /* NULL: writes are not checked */
     void *ctx;
-    const batch_plan *plan; /* in flight */
+    int32_t depth; /* stepper.depth; 0: 1 */
+    /* Step k is in ring[k % depth]: its plan until it is collected; what it gave until step
+     * k + depth is computed. */
+    struct fake_step {
+        const batch_plan *plan;
+        status st; /* of the step, of each sequence, and what they chose */
+        status *seq_status;
+        sample_out *out;
+    } ring[FAKE_DEPTH_MAX];
+    uint64_t n_launched, n_computed, n_collected;
+    bool is_lost;             /* a fault was drawn: nothing works any more */
+    bool (*eager)(void *ctx); /* asked at each launch: compute all that is in flight now, or not
+                               * before it is collected; NULL: never */
     uint64_t n_steps, n_tokens, n_copies, n_out, n_in;
     uint64_t trace;                                   /* hash of every plan so far */
     void (*spend)(void *ctx, const batch_plan *plan); /* what a step takes; NULL: nothing */
-    /* Faults: asked before each step / for each sequence; may be NULL. */
+    /* Faults: asked at each launch, before each step, for each sequence; may be NULL. */
+    bool (*fail_launch)(void *ctx);
     bool (*fail_device)(void *ctx);
     bool (*fail_seq)(void *ctx);
     char problem[256]; /* first thing found wrong; "" : none */

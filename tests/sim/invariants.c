@@ -13,11 +13,13 @@ static void check_seq(sim *s, const seq *q, int32_t *holders) {
     const core *c = s->core;
     int32_t S = c->step.page_tokens;
     bool runs = q->state == SEQ_RUNNING;
-    if (q->n_computed > q->n_known || q->n_known > q->g->len_max || q->n_hashed * S > q->n_known)
-        SIM_FAIL(s, "sequence: computed %d, known %d, most %d, hashed %d pages", q->n_computed,
-                 q->n_known, q->g->len_max, q->n_hashed);
-    if (runs ? q->n_computed > q->n_pages * S : q->n_pages || q->n_computed)
-        SIM_FAIL(s, "state %d: %d tokens in %d pages", q->state, q->n_computed, q->n_pages);
+    int32_t known = q->n_known + q->n_unseen;
+    if (q->n_computed > q->n_known || q->n_computed > q->n_launched || q->n_launched > known ||
+        known > q->g->len_max || q->n_hashed * S > q->n_known)
+        SIM_FAIL(s, "sequence: computed %d, launched %d, known %d, most %d, hashed %d pages",
+                 q->n_computed, q->n_launched, q->n_known, q->g->len_max, q->n_hashed);
+    if (runs ? q->n_launched > q->n_pages * S : q->n_pages || q->n_launched)
+        SIM_FAIL(s, "state %d: %d tokens in %d pages", q->state, q->n_launched, q->n_pages);
     if (q->n_stuck > 32) SIM_FAIL(s, "waits %d steps for a page of its prefix", q->n_stuck);
     for (int32_t i = 0; i < q->n_pages; i++) {
         const page *p = &c->pages.p[q->pages[i]];
@@ -63,9 +65,11 @@ static void check_slots(sim *s) {
     if (!slots->n) return;
     if (!pages_consistent(slots) || slots->n_free != slots->n)
         SIM_FAIL(s, "slots of the host: list, map and counts disagree");
-    if (c->plan.n_seqs && c->plan.n_moves)
-        SIM_FAIL(s, "%d moves left after a step", c->plan.n_moves);
-    if (c->plan.n_moves || s->device_failed) return;
+    if (s->device_failed) return;
+    if (c->n_flight == 0 && c->plan->n_seqs && c->plan->n_moves)
+        SIM_FAIL(s, "%d moves left after a step", c->plan->n_moves);
+    for (int32_t k = 0; k < c->step.depth; k++)
+        if (c->ring[k].plan.n_moves) return; /* not made yet */
     for (int32_t i = 0; i < slots->n; i++) {
         if (slots->p[i].state != PAGE_READY) continue;
         int32_t id = pages_find(&c->pages, slots->p[i].hash);
@@ -88,11 +92,11 @@ static void check_queues(sim *s) {
             n_open += g->seqs[k].state != SEQ_DONE;
         }
         n_open_groups++;
-        if (n_open != g->n_open || n_open == 0 || g->is_ended)
+        if (n_open != g->n_open || (n_open == 0) != g->is_ended || (n_open == 0 && !g->n_flight))
             SIM_FAIL(s, "group with %d open choices counts %d", n_open, g->n_open);
-        if (g->ring_promised) SIM_FAIL(s, "%d ring slots stay promised", g->ring_promised);
+        if (n_open == 0) continue;
         int32_t room = g->ring_cap - (int32_t)spsc_count(g->r->events);
-        if (room < g->n_open || g->ring_room > room)
+        if (room < g->n_open + g->ring_promised || g->ring_room > room - g->ring_promised)
             SIM_FAIL(s, "ring has %d slots, %d thought, %d choices open", room, g->ring_room,
                      g->n_open);
     }
@@ -109,13 +113,45 @@ static void check_queues(sim *s) {
     if (listed != n_wait) SIM_FAIL(s, "%d in lanes, %d waiting", listed, n_wait);
 }
 
+/* Entries in flight of one sequence. */
+static void count_entries(const core *c, const seq *q, int32_t *ret_n, int32_t *ret_chosen) {
+    *ret_n = *ret_chosen = 0;
+    for (int32_t k = 1; k <= c->n_flight; k++) {
+        const flight *f = &c->ring[(c->n_launch - (uint64_t)k) % (uint64_t)c->step.depth];
+        for (int32_t i = 0; i < f->plan.n_seqs; i++) {
+            *ret_n += f->planned[i] == q;
+            *ret_chosen += f->planned[i] == q && f->plan.seqs[i].sample;
+        }
+    }
+}
+
+static void check_flight(sim *s) {
+    const core *c = s->core;
+    if (c->n_flight >= c->step.depth) SIM_FAIL(s, "%d steps in flight", c->n_flight);
+    for (const group *g = c->groups; g; g = g->next) {
+        int32_t n = 0, n_chosen = 0, n_all = 0, n_promised = 0;
+        for (int32_t k = 0; k < g->r->n; k++) {
+            const seq *q = &g->seqs[k];
+            count_entries(c, q, &n, &n_chosen);
+            if (n != q->n_flight || n_chosen != q->n_unseen)
+                SIM_FAIL(s, "%d entries in flight (%d), %d tokens (%d)", n, q->n_flight, n_chosen,
+                         q->n_unseen);
+            n_all += n;
+            n_promised += n_chosen;
+        }
+        if (n_all != g->n_flight || n_promised != g->ring_promised)
+            SIM_FAIL(s, "group: %d entries in flight (%d), %d ring slots promised (%d)", n_all,
+                     g->n_flight, n_promised, g->ring_promised);
+    }
+}
+
 static void check_plan(sim *s) {
     const core *c = s->core;
-    if (c->plan.n_tokens > c->o.token_budget)
-        SIM_FAIL(s, "%d tokens in a step, the budget is %d", c->plan.n_tokens, c->o.token_budget);
-    if (c->plan.n_seqs > c->o.max_running) SIM_FAIL(s, "%d sequences in a step", c->plan.n_seqs);
-    for (int32_t i = 0; i < c->plan.n_seqs; i++) {
-        const batch_seq *b = &c->plan.seqs[i];
+    if (c->plan->n_tokens > c->o.token_budget)
+        SIM_FAIL(s, "%d tokens in a step, the budget is %d", c->plan->n_tokens, c->o.token_budget);
+    if (c->plan->n_seqs > c->o.max_running) SIM_FAIL(s, "%d sequences in a step", c->plan->n_seqs);
+    for (int32_t i = 0; i < c->plan->n_seqs; i++) {
+        const batch_seq *b = &c->plan->seqs[i];
         int32_t most = c->o.prefill_chunk;
         if (c->step.whole_prompt) most = MAX(most, b->n_prompt - b->pos);
         if (b->n_tokens > most) SIM_FAIL(s, "a chunk of %d tokens", b->n_tokens);
@@ -124,6 +160,20 @@ static void check_plan(sim *s) {
 
 /* --- from one step to the next --- */
 
+/* Its ring may have no room but what is promised, to steps in flight or to its other choices. */
+static bool is_tight(const group *g) {
+    int32_t room = g->ring_cap - (int32_t)spsc_count(g->r->events) - g->ring_promised;
+    return (g->ring_promised > 0 || g->r->n > 1) && room <= 2 * g->r->n - 1;
+}
+
+/* Only a step in flight can bring it on. */
+static bool is_over(const core *c, const seq *q) {
+    int32_t known = q->n_known + q->n_unseen;
+    bool late = q->chosen_by + 1 != c->n_launch;
+    return q->n_flight &&
+           (q->n_launched == known || (q->n_unseen && (known == q->g->len_max || late)));
+}
+
 void invariants_before(sim *s) {
     s->n_was = 0;
     s->n_preemptions_was = s->core->stats.n_preemptions;
@@ -131,12 +181,20 @@ void invariants_before(sim *s) {
     for (int32_t i = 0; i < CLIENTS_MAX; i++) {
         client *cl = &s->clients[i];
         const group *g = cl->r ? cl->r->sched : NULL;
+        bool tight = g && is_tight(g);
         for (int32_t k = 0; g && k < g->r->n; k++) {
             const seq *q = &g->seqs[k];
             cl->c[k].done_due = cl->c[k].done_set;
             if (q->state == SEQ_WAITING || q->state == SEQ_RUNNING)
-                s->was[s->n_was++] = (before){
-                    cl, cl->id, k, q->n_computed, q->n_deferred, q->state, q->is_returning};
+                s->was[s->n_was++] = (before){.cl = cl,
+                                              .id = cl->id,
+                                              .choice = k,
+                                              .n_launched = q->n_launched,
+                                              .n_deferred = q->n_deferred,
+                                              .state = q->state,
+                                              .is_returning = q->is_returning,
+                                              .is_over = is_over(s->core, q),
+                                              .is_promised = tight};
         }
     }
 }
@@ -151,9 +209,10 @@ static void check_moved(sim *s) {
     for (int32_t i = 0; i < s->n_was; i++) {
         const before *b = &s->was[i];
         const group *g = still(b);
-        if (!g || b->state != SEQ_RUNNING || g->stalled_us) continue;
+        if (!g || b->state != SEQ_RUNNING || g->stalled_us || b->is_promised || b->is_over)
+            continue;
         const seq *q = &g->seqs[b->choice];
-        if (q->state == SEQ_RUNNING && q->n_computed <= b->n_computed)
+        if (q->state == SEQ_RUNNING && q->n_launched <= b->n_launched)
             SIM_FAIL(s, "request %llu choice %d runs, but computed nothing",
                      (unsigned long long)b->id, b->choice);
     }
@@ -166,7 +225,8 @@ static void check_passed(sim *s) {
         const before *b = &s->was[i];
         const group *g = still(b);
         if (!g || b->state != SEQ_WAITING || g->seqs[b->choice].state != SEQ_WAITING) continue;
-        if (g->stalled_us || g->seqs[b->choice].n_deferred > b->n_deferred) continue;
+        if (g->stalled_us || b->is_promised) continue;
+        if (g->seqs[b->choice].n_deferred > b->n_deferred) continue;
         for (int32_t j = 0; j < s->n_was; j++) {
             const before *o = &s->was[j];
             const group *og = still(o);
@@ -186,7 +246,7 @@ static void check_obeyed(sim *s) {
     for (int32_t i = 0; i < CLIENTS_MAX; i++) {
         const client *cl = &s->clients[i];
         const group *g = cl->r ? cl->r->sched : NULL;
-        if (!g) continue;
+        if (!g || g->is_ended) continue;
         if (cl->cancel_set)
             SIM_FAIL(s, "request %llu goes on after its cancel", (unsigned long long)cl->id);
         if (cl->r->deadline_us && s->core->due_us > cl->r->deadline_us)
@@ -200,7 +260,7 @@ static void check_obeyed(sim *s) {
 
 /* The last plan entry of a tenant that was waiting and never ran before; NULL: none. */
 static const batch_seq *last_admitted(const sim *s, int32_t tenant, int32_t priority) {
-    const batch_plan *p = &s->core->plan;
+    const batch_plan *p = s->core->plan;
     for (int32_t i = p->n_seqs - 1; i >= 0; i--)
         for (int32_t j = 0; j < s->n_was; j++) {
             const before *o = &s->was[j];
@@ -223,7 +283,8 @@ static void check_fair(sim *s) {
         const before *b = &s->was[i];
         const group *g = still(b);
         if (!g || b->state != SEQ_WAITING || g->seqs[b->choice].state != SEQ_WAITING) continue;
-        if (g->stalled_us || g->seqs[b->choice].n_deferred > b->n_deferred) continue;
+        if (g->stalled_us || b->is_promised) continue;
+        if (g->seqs[b->choice].n_deferred > b->n_deferred) continue;
         for (int32_t t = 0; t < s->n_tenants; t++) {
             const batch_seq *o = last_admitted(s, t, g->r->priority);
             if (!o || t == g->r->tenant) continue;
@@ -252,6 +313,7 @@ void invariants_after(sim *s) {
     check_pages(s);
     check_slots(s);
     check_queues(s);
+    check_flight(s);
     check_plan(s);
     check_obeyed(s);
     if (s->device_failed) return;

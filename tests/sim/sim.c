@@ -50,6 +50,10 @@ static bool sim_fail_device(void *ctx) {
     return s->device_failed = true;
 }
 
+static bool sim_eager(void *ctx) {
+    return rnd_one_in(&((sim *)ctx)->rnd, 2);
+}
+
 static bool sim_fail_seq(void *ctx) {
     sim *s = ctx;
     if (!rnd_one_in(&s->rnd, s->seq_faults)) return false;
@@ -98,6 +102,9 @@ static void draw_core(sim *s) {
     s->fake.spend = sim_spend;
     s->fake.refs = sim_refs;
     s->fake.fail_device = sim_fail_device;
+    s->fake.fail_launch = rnd_one_in(r, 2) ? sim_fail_device : NULL;
+    s->fake.depth = rnd_in(r, 1, FAKE_DEPTH_MAX);
+    s->fake.eager = sim_eager;
     s->fake.fail_seq = sim_fail_seq;
     int32_t max_running = rnd_in(r, 1, 20), budget = max_running + rnd_in(r, 0, 80);
     s->st = fake_stepper(&s->fake, budget, max_running, rnd_in(r, 2, LEN_MAX));
@@ -146,7 +153,7 @@ static void finish(sim *s) {
         core_abort(s->core);
     }
     /* readers that stopped for ever are cut after stall_us: time passes by itself */
-    for (int32_t i = 0; !clients_idle(s) && !s->problem[0]; i++) {
+    for (int32_t i = 0; (!clients_idle(s) || core_n_requests(s->core)) && !s->problem[0]; i++) {
         if (!turn(s)) s->now_us += 1000;
         if (i > DRAIN_STEPS_MAX) SIM_FAIL(s, "does not drain");
     }

@@ -49,9 +49,11 @@ typedef struct client {
 typedef struct before {
     client *cl;
     uint64_t id;
-    int32_t choice, n_computed, n_deferred;
+    int32_t choice, n_launched, n_deferred;
     uint8_t state;
     bool is_returning;
+    bool is_over;     /* nothing can be planned for it before a step in flight is done */
+    bool is_promised; /* its ring may have room but for what is promised */
 } before;
 
 typedef struct sim {

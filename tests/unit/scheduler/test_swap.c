@@ -231,8 +231,9 @@ START_TEST(moves_outlive_an_empty_plan) {
     run(&b, make(1, 32, 1));
     request *r = add(&b, make(2, 4, 1));
     plan_build(b.c); /* launched by nobody */
-    ck_assert_int_eq(b.c->plan.n_moves, 1);
-    ck_assert_int_eq(b.c->plan.n_seqs, 1);
+    apply_nothing(b.c, b.c->last);
+    ck_assert_int_eq(b.c->plan->n_moves, 1);
+    ck_assert_int_eq(b.c->plan->n_seqs, 1);
     seq_preempt(b.c, b.c->running[0]);
     drain(&b);
     request_unref(r);
