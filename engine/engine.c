@@ -246,7 +246,9 @@ static status plan_memory(engine *e, const engine_options *o, error *err) {
     e->max_seqs = MIN(o->max_seqs > 0 ? o->max_seqs : 64, e->max_tokens);
     e->n_tasks_max = e->max_tokens + e->max_seqs;
     bool host = e->b->host_memory;
-    forward_need need = forward_bytes(e->a, host, e->max_tokens, e->max_seqs, e->adapters_max);
+    e->graphs = e->b->v->graphs && !(o->graphs && strcmp(o->graphs, "off") == 0);
+    forward_need need =
+        forward_bytes(e->a, e->b, e->graphs, e->max_tokens, e->max_seqs, e->adapters_max);
     *p = (memplan){
         .weights = e->w.bytes,
         .staging = host ? loader_staging_bytes(&e->w, e->b->n_threads) : 0,
@@ -264,6 +266,8 @@ static status plan_memory(engine *e, const engine_options *o, error *err) {
     if (host)
         p->activations_fixed +=
             sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof *e->tasks;
+    if (e->graphs) /* and the page of padding rows */
+        p->activations_fixed += forward_graph_bytes(e->a, e->max_seqs) + p->page_bytes;
     if (e->b->v->sample && e->a->has_head)
         p->activations_fixed += sample_device_bytes(
             e->a->vocab, e->n_tasks_max, forward_rows_at_once(host, e->a->vocab, e->max_seqs));
@@ -294,7 +298,7 @@ static status check_len(const engine *e, const engine_options *o, error *err) {
 
 static status allocate(engine *e, error *err) {
     TRY(weights_alloc(&e->w, err));
-    e->kv = (kvcache){.b = e->b, .shape = cache_shape(e), .n_pages = e->plan.n_pages};
+    e->kv = (kvcache){.b = e->b, .shape = cache_shape(e), .n_pages = e->plan.n_pages + e->graphs};
     TRY(kvcache_alloc(&e->kv, MAX(64, e->max_seqs), err));
     if (e->plan.n_host_pages > 0) {
         TRY(kvswap_alloc(&e->kv, e->plan.n_host_pages, err));
@@ -308,7 +312,8 @@ static status allocate(engine *e, error *err) {
                      .max_seqs = e->max_seqs,
                      .max_model_len = e->plan.len,
                      .n_adapters = e->adapters_max,
-                     .depth = 1};
+                     .depth = 1,
+                     .pad_page = e->graphs ? e->plan.n_pages : -1};
     TRY(forward_alloc(&e->f, err));
     if (e->adapters_max > 0)
         TRY(adapter_step_new(&e->w, &e->adapters, e->max_tokens, e->max_seqs, e->lora_rank_max,
@@ -421,7 +426,7 @@ stepper engine_stepper(engine *e) {
                      .launch = engine_launch,
                      .collect = engine_collect,
                      .page_tokens = e->kv.page_tokens,
-                     .n_pages = e->kv.n_pages,
+                     .n_pages = e->plan.n_pages,
                      .n_host_pages = e->kv.n_slots,
                      .page_move_us = e->kv.move_us,
                      .max_tokens = e->max_tokens,

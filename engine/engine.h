@@ -34,6 +34,8 @@ typedef struct engine_options {
     int32_t lora_rank_max;  /* the highest rank that an adapter may have */
     const char *merge_lora; /* NULL, or an adapter's directory to merge into the weights */
     double kv_fraction;     /* with kv_bytes 0: this part of what is left; 0: chosen */
+    const char *graphs;     /* "off": ops are launched one by one; NULL or "auto": steps of
+                             * decoding are recorded on backends that can (kernels/graphs.h) */
     bool plan_only;         /* read headers and plan memory, load nothing (inspect) */
     /* Called while loading, from the loading thread; may be NULL. */
     void (*progress)(void *ctx, size_t bytes_done, size_t bytes_total);

@@ -27,6 +27,7 @@ struct engine {
     sampler *sampler;
     sample_device *device_sampler; /* NULL: the backend has no op for it */
     int32_t max_tokens, max_seqs;
+    bool graphs; /* steps of decoding may be recorded: forward_graph.h */
     bool loaded;
     bool config_only;            /* plan_only of a directory without weights */
     const batch_plan *step_plan; /* step.c: in flight */

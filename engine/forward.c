@@ -21,6 +21,8 @@
  * Nothing is allocated here after forward_alloc (forward_mem.c). */
 #include "engine/forward.h"
 
+#include <string.h>
+
 #include "engine/base/check.h"
 #include "engine/forward_parts.h"
 #include "engine/kvswap.h"
@@ -132,7 +134,6 @@ static void take_ids(forward *f) {
 static void embed(forward *f) {
     const arch *a = f->a;
     float *x = a->proj_in ? f->narrow : f->x;
-    take_ids(f);
     look_up(f, W_EMBED, f->dev.ids, a->embed_scale, false, x);
     if (forward_adapts(f)) adapter_embed(f, a->embed_scale, x);
     if (a->proj_in) forward_linear(f, -1, W_PROJ_IN, f->narrow, f->n_tokens, f->x, false);
@@ -141,11 +142,7 @@ static void embed(forward *f) {
     if (a->embed_norm) norm(f, -1, W_EMBED_NORM, f->x, f->x);
 }
 
-void forward_run(forward *f, const batch_plan *plan) {
-    kvswap_run(f->kv, plan->moves, plan->n_moves);
-    kvcache_copy(f->kv, plan->copies, plan->n_copies);
-    forward_lay_out(f, plan);
-    if (f->n_tokens == 0) return;
+static void run_layers(forward *f) {
     embed(f);
     for (int32_t l = 0; l < f->a->n_layers; l++) run_layer(f, l);
 }
@@ -155,8 +152,9 @@ static void scale_rows(forward *f, float *x, int32_t n, int32_t width, float by)
     if (by != 1) f->b->v->scale(f->b, &op);
 }
 
-void forward_final(forward *f, const int32_t *rows, int32_t n) {
-    op_embed gather = {.ids = f->pick,
+/* f->rows [n,C]: the final norm of n rows of x; pick lists them, in the backend's memory. */
+static void final_rows(forward *f, const int32_t *pick, int32_t n) {
+    op_embed gather = {.ids = pick,
                        .n_tokens = n,
                        .width = f->a->hidden,
                        .rows = f->n_tokens,
@@ -165,11 +163,15 @@ void forward_final(forward *f, const int32_t *rows, int32_t n) {
                        .scale = 1,
                        .out = f->rows};
     CHECK(n <= f->n_rows);
-    f->b->v->upload(f->b, f->pick, rows, (size_t)n * sizeof *rows);
     f->b->v->embed(f->b, &gather);
-    if (f->ad) adapter_step_pick(f->ad, rows, f->pick, n);
     if (f->a->final_norm)
         forward_norm(f, -1, W_FINAL_NORM, f->rows, n, f->a->hidden, f->a->eps, f->rows);
+}
+
+void forward_final(forward *f, const int32_t *rows, int32_t n) {
+    f->b->v->upload(f->b, f->pick, rows, (size_t)n * sizeof *rows);
+    if (f->ad) adapter_step_pick(f->ad, rows, f->pick, n);
+    final_rows(f, f->pick, n);
 }
 
 /* Bring n elements of the backend's memory to the host, unless they are there. */
@@ -194,12 +196,11 @@ void forward_fetch_logits(forward *f, int32_t n) {
     fetch(f, f->got.argmax, f->row_argmax, (size_t)n, sizeof(int32_t));
 }
 
-void forward_head(forward *f, const int32_t *rows, int32_t n) {
+/* Logits and their statistics of f->rows. */
+static void head_rows(forward *f, int32_t n) {
     const arch *a = f->a;
     const float *in = f->rows;
     int32_t v = a->vocab;
-    CHECK(a->has_head);
-    forward_final(f, rows, n);
     scale_rows(f, f->rows, n, a->hidden, a->pre_head_scale);
     if (a->proj_out) {
         forward_linear(f, -1, W_PROJ_OUT, f->rows, n, f->rows2, false);
@@ -222,4 +223,34 @@ void forward_head(forward *f, const int32_t *rows, int32_t n) {
                        .ret_lse = f->row_lse,
                        .ret_argmax = f->row_argmax};
     f->b->v->logsumexp(f->b, &op);
+}
+
+void forward_head(forward *f, const int32_t *rows, int32_t n) {
+    CHECK(f->a->has_head);
+    if (f->has_logits && n == f->n_picked &&
+        memcmp(rows, f->in.pick, (size_t)n * sizeof *rows) == 0)
+        return;
+    f->has_logits = false;
+    forward_final(f, rows, n);
+    head_rows(f, n);
+}
+
+/* A step with a bucket: its head too, where logits of all rows fit. */
+static void run_bucket(forward *f) {
+    run_layers(f);
+    if (!f->has_logits) return;
+    final_rows(f, f->dev.pick, f->bucket);
+    head_rows(f, f->bucket);
+}
+
+void forward_run(forward *f, const batch_plan *plan) {
+    kvswap_run(f->kv, plan->moves, plan->n_moves);
+    kvcache_copy(f->kv, plan->copies, plan->n_copies);
+    forward_lay_out(f, plan);
+    f->has_logits = f->bucket && f->a->has_head && f->bucket <= f->n_rows;
+    take_ids(f);
+    if (f->bucket)
+        forward_graph_step(f, run_bucket);
+    else if (f->n_tokens)
+        run_layers(f);
 }

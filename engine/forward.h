@@ -4,6 +4,7 @@
 #ifndef ENGINE_FORWARD_H
 #define ENGINE_FORWARD_H
 
+#include "engine/forward_graph.h"
 #include "engine/kvcache.h"
 #include "engine/sampler.h"
 #include "engine/weights.h"
@@ -44,6 +45,8 @@ typedef struct step_rows {
     int32_t *adapter;           /* [T] op_lora.of_row; empty without adapters, as the next */
     const lora_slot **adapters; /* op_lora.table */
     attn_seq *seqs;             /* [B] in the plan's order; their rows are in that of adapters */
+    int32_t *pick;              /* [B] with a bucket: rows to sample, in the plan's order */
+    void *plan;                 /* with a bucket: attn_seqs.plan */
     int32_t *page_table;        /* sequence after sequence; the last part */
 } step_rows;
 
@@ -61,12 +64,17 @@ typedef struct forward {
     backend *b;
     kvcache *kv;
     int32_t max_tokens, max_seqs, max_model_len;
-    int32_t n_adapters; /* most at once */
-    int32_t n_rows;     /* R: rows of logits at a time */
-    int32_t depth;      /* steps laid out and not yet done, at most FORWARD_STEPS_MAX */
+    int32_t n_adapters;     /* most at once */
+    int32_t n_rows;         /* R: rows of logits at a time */
+    int32_t depth;          /* steps laid out and not yet done, at most FORWARD_STEPS_MAX */
+    forward_graphs *graphs; /* NULL: every op is launched when it is called */
+    int32_t pad_page;       /* with graphs: the page of padding rows */
 
     /* of the step */
-    int32_t n_tokens, n_seqs;
+    int32_t n_tokens, n_seqs;   /* with a bucket, that: rows of padding are counted */
+    int32_t bucket;             /* 0: none; else forward_graph.h */
+    int32_t n_picked;           /* with a bucket */
+    bool has_logits;            /* of the picked rows already */
     int32_t n_pages;            /* entries of the page table */
     step_rows in, dev;          /* host, backend */
     void *step_host, *step_dev; /* where in and dev are cut */
@@ -118,9 +126,11 @@ typedef struct forward {
 typedef struct forward_need {
     size_t fixed, per_len;
 } forward_need;
-forward_need forward_bytes(const arch *a, bool host_memory, int32_t max_tokens, int32_t max_seqs,
-                           int32_t n_adapters);
-/* Allocate; a, w, b, kv, depth, n_adapters and the maxima are set by the caller. */
+/* record: with graphs, which the backend then has. */
+forward_need forward_bytes(const arch *a, backend *b, bool record, int32_t max_tokens,
+                           int32_t max_seqs, int32_t n_adapters);
+/* Allocate; a, w, b, kv, depth, n_adapters and the maxima are set by the caller, and pad_page, -1
+ * without graphs. */
 NODISCARD status forward_alloc(forward *f, error *err);
 void forward_done(forward *f);
 

@@ -74,7 +74,12 @@ static void rope_and_cache(forward *f, int32_t layer, const arch_attn *y, int32_
 }
 
 static attn_seqs sequences(const forward *f) {
-    return (attn_seqs){f->n_seqs, f->in.seqs, f->dev.seqs, f->dev.page_table};
+    attn_seqs s = {f->n_seqs, f->in.seqs, f->dev.seqs, f->dev.page_table, NULL, NULL};
+    if (f->bucket) {
+        s.plan = f->dev.plan;
+        s.room = &f->graphs->room;
+    }
+    return s;
 }
 
 static void attend(forward *f, int32_t layer, const arch_attn *y, int32_t width) {

@@ -47,9 +47,16 @@ static int32_t pages_of(int32_t len) {
     return CEIL_DIV(len, KV_PAGE_TOKENS);
 }
 
+/* Bytes of the division of attention for b sequences, each with one row. */
+static size_t plan_bytes(const forward *f, int32_t b) {
+    graph_room room = forward_graph_room(f->a, b, 0);
+    return f->b->v->graphs->plan_bytes(f->b, &room);
+}
+
 /* The rows of a step of t tokens and b sequences, in one of the two memories. The page table is
- * last: what of it is not used is not sent. */
-static void cut_step(forward *f, step_rows *r, bool host, int32_t t, int32_t b, cutter *c) {
+ * last: what of it is not used is not sent. Places depend on t, b and whether there is a bucket. */
+static void cut_step(forward *f, step_rows *r, bool host, int32_t t, int32_t b, bool fixed,
+                     cutter *c) {
     size_t n = (size_t)t;
     r->ids = cut(c, n, sizeof *r->ids);
     r->src = cut(c, n, sizeof *r->src);
@@ -60,6 +67,8 @@ static void cut_step(forward *f, step_rows *r, bool host, int32_t t, int32_t b, 
     r->adapter = cut(c, f->n_adapters ? n : 0, sizeof *r->adapter);
     r->adapters = cut(c, f->n_adapters ? (size_t)f->n_adapters + 1 : 0, sizeof *r->adapters);
     r->seqs = cut(c, (size_t)b, sizeof *r->seqs);
+    r->pick = cut(c, fixed ? (size_t)b : 0, sizeof *r->pick);
+    r->plan = cut(c, fixed ? plan_bytes(f, b) : 0, 1);
     for (int32_t k = 0; k < f->a->n_ropes; k++) {
         const rope_spec *spec = &f->a->ropes[k];
         rope_table *y = &f->ropes[k];
@@ -75,7 +84,7 @@ static void cut_step_max(forward *f, cutter *c, void **ret_block) {
     step_rows all;
     size_t pages = (size_t)f->max_seqs * (size_t)pages_of(f->max_model_len);
     cutter count = {0};
-    cut_step(f, &all, false, f->max_tokens, f->max_seqs, &count);
+    cut_step(f, &all, false, f->max_tokens, f->max_seqs, f->pad_page >= 0, &count);
     *ret_block = cut(c, count.at + pages * sizeof(int32_t), 1);
 }
 
@@ -83,8 +92,8 @@ void forward_cut_step(forward *f, int32_t n_tokens, int32_t n_seqs) {
     f->step_turn = (f->step_turn + 1) % f->depth;
     f->step_host = f->step_hosts[f->step_turn];
     cutter host = {.base = f->step_host}, dev = {.base = f->step_dev};
-    cut_step(f, &f->in, true, n_tokens, n_seqs, &host);
-    cut_step(f, &f->dev, false, n_tokens, n_seqs, &dev);
+    cut_step(f, &f->in, true, n_tokens, n_seqs, f->bucket != 0, &host);
+    cut_step(f, &f->dev, false, n_tokens, n_seqs, f->bucket != 0, &dev);
 }
 
 static void cut_attn(forward *f, cutter *c) {
@@ -193,17 +202,19 @@ int32_t forward_rows_at_once(bool host_memory, int32_t vocab, int32_t max_seqs) 
     return MIN(max_seqs, (int32_t)most);
 }
 
-forward_need forward_bytes(const arch *a, bool host_memory, int32_t max_tokens, int32_t max_seqs,
-                           int32_t n_adapters) {
+forward_need forward_bytes(const arch *a, backend *b, bool record, int32_t max_tokens,
+                           int32_t max_seqs, int32_t n_adapters) {
     forward f = {.a = a,
+                 .b = b,
                  .n_adapters = n_adapters,
+                 .pad_page = record ? 0 : -1,
                  .max_tokens = max_tokens,
                  .max_seqs = max_seqs,
-                 .n_rows = forward_rows_at_once(host_memory, a->vocab, max_seqs)};
+                 .n_rows = forward_rows_at_once(b->host_memory, a->vocab, max_seqs)};
     cutter dev = {0}, host = {0};
     size_t tables = 0, table = CEIL_DIV((size_t)max_seqs * sizeof(int32_t), KV_PAGE_TOKENS);
     f.ropes = mem_calloc((size_t)a->n_ropes + 1, sizeof *f.ropes);
-    cut_all(&f, host_memory, &dev, &host);
+    cut_all(&f, b->host_memory, &dev, &host);
     mem_free(f.ropes);
     for (int32_t k = 0; k < a->n_ropes; k++) tables += (size_t)a->ropes[k].dim * sizeof(float);
     /* Alignment of what is empty at length 0, and a last page that is not full. */
@@ -244,6 +255,7 @@ status forward_alloc(forward *f, error *err) {
     f->n_rows = forward_rows_at_once(!own, f->a->vocab, f->max_seqs);
     f->ropes = mem_calloc((size_t)f->a->n_ropes + 1, sizeof *f->ropes);
     cut_all(f, !own, &dev, &host);
+    if (f->pad_page >= 0) f->graphs = forward_graphs_new(f->max_seqs);
     f->bytes = dev.at;
     f->host_bytes = host.at;
     TRY(f->b->v->mem_alloc(f->b, f->bytes, &f->block, err));
@@ -259,5 +271,6 @@ void forward_done(forward *f) {
     if (f->block) f->b->v->mem_free(f->b, f->block, f->bytes);
     if (f->host_block) f->b->v->host_free(f->b, f->host_block, f->host_bytes);
     mem_free(f->ropes);
+    forward_graphs_free(f->graphs);
     *f = (forward){0};
 }

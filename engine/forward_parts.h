@@ -27,7 +27,8 @@ void forward_norm(forward *f, int32_t layer, weight_slot slot, const float *x, i
 void forward_attn(forward *f, int32_t layer, const float *in, float *out, bool accumulate);
 void forward_mlp(forward *f, int32_t layer, const float *in, float *out, bool accumulate);
 
-/* Cut in and dev for a step of so many tokens and sequences; send what was laid out there. */
+/* Cut in and dev for a step of so many tokens and sequences, and f->bucket; send what was laid out
+ * there. */
 void forward_cut_step(forward *f, int32_t n_tokens, int32_t n_seqs);
 void forward_send_step(forward *f);
 /* Send rows [row0, row1) of the table of positions. */

@@ -91,6 +91,8 @@ static void fill_table(forward *f, const rope_spec *r, rope_table *t, int32_t la
 /* The step's own table: each row's cos and sin with the frequencies of its sequence. */
 static void fill_step_table(forward *f, const batch_plan *plan, const rope_spec *r, rope_table *t) {
     int32_t half = r->dim / 2;
+    memset(t->host_step_cos, 0, (size_t)f->n_tokens * (size_t)half * sizeof(float)); /* padding */
+    memset(t->host_step_sin, 0, (size_t)f->n_tokens * (size_t)half * sizeof(float));
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *s = &plan->seqs[i];
         int32_t row = f->in.seqs[i].row0;
@@ -102,15 +104,29 @@ static void fill_step_table(forward *f, const batch_plan *plan, const rope_spec 
     rope_inv_freq(r, 0, t->inv_freq); /* back to those of the static table */
 }
 
-static void prepare_ropes(forward *f, const batch_plan *plan) {
-    int32_t last = 0;
-    for (int32_t t = 0; t < f->n_tokens; t++) last = MAX(last, f->in.pos[t]);
+/* Which ropes need rows of the step's own. With a bucket all that can have them do where one does:
+ * so there are two kinds of such steps, not one for each choice of ropes. */
+static void choose_tables(forward *f, const batch_plan *plan) {
+    bool any = false;
     for (int32_t k = 0; k < f->a->n_ropes; k++) {
         const rope_spec *r = &f->a->ropes[k];
         rope_table *t = &f->ropes[k];
         t->own = r->style == ROPE_HALVES;
         for (int32_t i = 0; i < plan->n_seqs && rope_by_step(r); i++)
             t->own |= rope_len(r, plan->seqs[i].n_prompt, plan->seqs[i].max_len) != 0;
+        any |= t->own;
+    }
+    for (int32_t k = 0; k < f->a->n_ropes && any && f->bucket; k++)
+        f->ropes[k].own = rope_by_step(&f->a->ropes[k]);
+}
+
+static void prepare_ropes(forward *f, const batch_plan *plan) {
+    int32_t last = 0;
+    for (int32_t t = 0; t < f->n_tokens; t++) last = MAX(last, f->in.pos[t]);
+    choose_tables(f, plan);
+    for (int32_t k = 0; k < f->a->n_ropes; k++) {
+        const rope_spec *r = &f->a->ropes[k];
+        rope_table *t = &f->ropes[k];
         if (t->own)
             fill_step_table(f, plan, r, t);
         else
@@ -118,20 +134,57 @@ static void prepare_ropes(forward *f, const batch_plan *plan) {
     }
 }
 
+/* Rows up to the bucket (forward_graph.h). */
+static void pad(forward *f, int32_t n_seqs) {
+    int64_t page0 = f->n_pages;
+    if (n_seqs < f->bucket) f->in.page_table[f->n_pages++] = f->pad_page;
+    for (int32_t i = n_seqs; i < f->bucket; i++) {
+        int32_t t = f->n_tokens++;
+        f->in.ids[t] = 0;
+        f->in.src[t] = -1;
+        if (f->ad) adapter_step_row(f, t, NULL, -1);
+        f->in.pos[t] = f->a->pos_offset;
+        f->in.pos_rows[t] = f->in.pos[t] + f->a->pos_embed_offset;
+        f->pos2[t] = 0;
+        f->in.kv_slot[t] = (int64_t)f->pad_page * f->kv->page_tokens;
+        f->in.seqs[i] = (attn_seq){.row0 = t, .n_rows = 1, .page0 = page0};
+    }
+    f->n_seqs = f->bucket;
+}
+
+/* The rows that logits are wanted of; the others are some row, for nothing. */
+static void pick_rows(forward *f, const batch_plan *plan) {
+    f->n_picked = 0;
+    for (int32_t i = 0; i < plan->n_seqs; i++)
+        if (plan->seqs[i].sample) f->in.pick[f->n_picked++] = f->in.seqs[i].row0;
+    for (int32_t i = f->n_picked; i < f->bucket; i++) f->in.pick[i] = 0;
+}
+
+static void prepare_bucket(forward *f, const batch_plan *plan) {
+    forward_graphs *g = f->graphs;
+    pad(f, plan->n_seqs);
+    pick_rows(f, plan);
+    g->room = forward_graph_room(f->a, f->bucket, f->max_model_len);
+    g->form = f->b->v->graphs->plan(f->b, &g->room, f->in.seqs, f->in.plan);
+}
+
 void forward_lay_out(forward *f, const batch_plan *plan) {
     int32_t n_tokens = 0;
     for (int32_t i = 0; i < plan->n_seqs; i++) n_tokens += plan->seqs[i].n_tokens;
     CHECK(plan->n_seqs <= f->max_seqs);
     CHECK(n_tokens <= f->max_tokens);
-    forward_cut_step(f, n_tokens, plan->n_seqs);
+    f->bucket = f->graphs ? forward_bucket_of(plan, f->max_seqs) : 0;
+    forward_cut_step(f, MAX(n_tokens, f->bucket), MAX(plan->n_seqs, f->bucket));
     f->n_tokens = f->n_chained = 0;
     f->n_pages = 0;
+    f->n_picked = 0;
     f->n_seqs = plan->n_seqs;
     const int32_t *order = f->ad ? adapter_step_begin(f, plan) : NULL;
     for (int32_t k = 0; k < plan->n_seqs; k++) {
         int32_t i = order ? order[k] : k;
         lay_out_seq(f, &plan->seqs[i], &f->in.seqs[i]);
     }
+    if (f->bucket) prepare_bucket(f, plan);
     if (f->ad) adapter_step_runs(f->ad, f->n_tokens);
     fill_logn(f);
     prepare_ropes(f, plan);

@@ -88,6 +88,7 @@ typedef struct backend_vtbl {
     status (*reserve)(backend *b, const op_bounds *o, error *err);
     const struct loading *loading; /* loading.h; NULL: wmat_pack and upload are all there is */
     const struct measure *measure; /* measure.h; NULL: the host's clock is good enough */
+    const struct graphs *graphs;   /* graphs.h; NULL: ops are launched one by one */
 #define OP(name, tol32, tol16, what) void (*name)(backend * b, const op_##name *a);
 #include "kernels/ops.def"
 #undef OP

@@ -7,7 +7,7 @@
 
 /* Changes with the interface: counted up by hand when only the meaning of something changes, the
  * rest by the sizes of all that passes between the two. */
-#define DEVICE_PLUGIN_REVISION 1
+#define DEVICE_PLUGIN_REVISION 2
 enum {
     DEVICE_PLUGIN_ABI = DEVICE_PLUGIN_REVISION * 0x100000 + sizeof(backend_vtbl) +
                         3 * sizeof(backend) + 5 * sizeof(wmat) + 7 * (int)DT_COUNT +

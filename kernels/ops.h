@@ -169,6 +169,10 @@ typedef struct attn_seqs {
     const attn_seq *host;      /* [B] host memory: what a backend divides its work by */
     const attn_seq *dev;       /* [B] the same, in backend memory */
     const int32_t *page_table; /* backend memory */
+    /* Where the launches may depend on n alone: the division that graphs.plan made (graphs.h), in
+     * backend memory, and what it is made for. NULL: a backend divides by `host`. */
+    const void *plan;
+    const struct graph_room *room;
 } attn_seqs;
 
 /* Attention over pages, keys already written for all positions that a row sees: j <= i, or

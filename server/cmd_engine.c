@@ -18,6 +18,7 @@ engine_options cmd_engine_options(const conf *c) {
         .kv_dtype = c->kv_cache_dtype,
         .quant_math = c->quant_math,
         .device = c->device,
+        .graphs = c->cuda_graphs,
         .isa = c->isa,
         .n_threads = (int)c->threads,
         .max_model_len = (int32_t)c->max_model_len,

@@ -6,7 +6,8 @@
  * device memory too, each with a copy of the sequences that it was made from: a call whose
  * sequences and shape are those, byte for byte, uses it again. Comparing costs less than a
  * microsecond; that a step began need not be known. Uploads are ordered with the launches, so a
- * plan's memory can be written again as soon as it is replaced. */
+ * plan's memory can be written again as soon as it is replaced. Where the launches may not depend
+ * on the plan (graphs.h), cuda_attn_graph.cu does all this. */
 #include "kernels/cuda/cuda_attention.h"
 
 #include <string.h>
@@ -43,6 +44,7 @@ static cuda_attn *attn_of(cuda_backend *c) {
 }
 
 void cuda_attn_done(cuda_backend *c) {
+    attn_fixed_done(c);
     if (!c->attn) return;
     for (int i = 0; i < PLANS; i++) {
         kept_plan *k = &c->attn->plans[i];
@@ -56,7 +58,7 @@ void cuda_attn_done(cuda_backend *c) {
 
 /* Let a kernel have more than 48 KB of shared memory: all that there is, so that backends of one
  * device do not undo each other's. */
-static bool allow(cuda_backend *c, const void *kernel, size_t bytes) {
+bool attn_allow(cuda_backend *c, const void *kernel, size_t bytes) {
     if (bytes <= 48 * 1024) return true;
     cuda_attn *s = attn_of(c);
     int i = 0;
@@ -242,7 +244,7 @@ static bool find_scratch(cuda_backend *c, const op_attention *op, const attn_pla
 static void run_items(cuda_backend *c, const kept_plan *k, attn_args *a, attn_width w,
                       const attn_launch *l) {
     int32_t n = k->plan.n_items[w];
-    if (n == 0 || !allow(c, l->kernel, l->smem)) return;
+    if (n == 0 || !attn_allow(c, l->kernel, l->smem)) return;
     a->items = static_cast<const attn_item *>(k->dev) + (w == ATTN_WIDE ? k->plan.n_items[0] : 0);
     a->stages = l->stages;
     l->run(c, a, (unsigned)n * (unsigned)a->n_kv_heads, l->smem);
@@ -257,6 +259,10 @@ void attn_run(cuda_backend *c, const op_attention *op, int32_t value_width,
     if (!cuda_ready(c) || op->seqs.n <= 0) return;
     attn_args a = args_of(op, value_width);
     attn_shape shape = shape_of(c, &a, launch);
+    if (op->seqs.plan && attn_run_fixed(c, op, &a, &shape, launch)) {
+        cuda_launched(c, name);
+        return;
+    }
     const kept_plan *k = plan_of(c, &shape, &op->seqs);
     if (!k) return;
     if (!find_scratch(c, op, &k->plan, &a)) return;

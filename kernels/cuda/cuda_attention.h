@@ -28,6 +28,7 @@ extern "C" {
 typedef struct attn_args {
     const attn_item *items;
     const attn_merge *merges;
+    const int32_t *n_live; /* NULL, or how many of the items, or merges, of the grid there are */
     const attn_seq *seqs;
     const int32_t *page_table;
     int32_t group, n_kv_heads;
@@ -64,6 +65,11 @@ static __device__ __forceinline__ float attn_exp2(float x) {
     asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
     return y;
 #endif
+}
+
+/* A block whose item or merge the plan does not have: of a grid that is fixed (attn_fixed). */
+static __device__ __forceinline__ bool attn_idle(const attn_args &a) {
+    return a.n_live && (int)(blockIdx.x / a.n_kv_heads) >= *a.n_live;
 }
 
 /* Row i of an item; a row behind its last sees nothing. */
@@ -181,6 +187,14 @@ attn_launch attn_pick_f32(int32_t width);
 attn_launch attn_pick_group(int32_t width, attn_width kind, size_t smem_max);
 attn_launch attn_pick_prefill(int32_t width);
 attn_launch attn_pick_latent(int32_t width, int32_t value_width, attn_width kind, size_t smem_max);
+
+/* The part of attn_run that launches what a division on the device says (cuda_attn_graph.cu). False
+ * where there is no room for one more kind of call: the host has to divide. */
+bool attn_run_fixed(cuda_backend *c, const op_attention *op, attn_args *a, const attn_shape *shape,
+                    const attn_launch launch[ATTN_WIDTHS]);
+void attn_fixed_done(cuda_backend *c);
+/* Let a kernel have that much dynamic shared memory. */
+bool attn_allow(cuda_backend *c, const void *kernel, size_t bytes);
 
 /* Merge the states of cut tiles. */
 void attn_run_merges(cuda_backend *c, const attn_args *a, unsigned blocks, unsigned rows);

@@ -140,6 +140,7 @@ static __device__ exact_tile exact_tile_of(const attn_args &a) {
 template <int columns>
 static __global__ void __launch_bounds__(EXACT_WARPS *CU_WARP) attn_f32_kernel(attn_args a) {
     __shared__ float q[EXACT_ROWS][EXACT_SLICE], k[EXACT_KEYS][EXACT_SLICE + 1];
+    if (attn_idle(a)) return;
     exact_tile x = exact_tile_of(a);
     exact_lane<columns> l;
     attn_row rows[EXACT_EACH];

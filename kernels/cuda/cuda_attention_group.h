@@ -191,6 +191,7 @@ static __global__ void __launch_bounds__(warps *CU_WARP) attn_group_kernel(attn_
     const int threads = warps * CU_WARP, step = warps / (block_keys / 16);
     const int mine = (tiles + step - 1) / step;
     CU_DYN_SHARED(unsigned char, shared);
+    if (attn_idle(a)) return;
     attn_place p = attn_place_of(a, block_keys);
     int steps = attn_steps(a.width), ld = steps * 16 + 8;
     int stage_size = block_keys * (latent ? 1 : 2) * ld;

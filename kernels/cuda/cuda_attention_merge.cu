@@ -47,6 +47,7 @@ template <int columns>
 static __global__ void __launch_bounds__(MERGE_THREADS) attn_merge_kernel(attn_args a) {
     __shared__ float top[MERGE_THREADS], old_factor[MERGE_THREADS], new_factor[MERGE_THREADS];
     __shared__ float sums[MERGE_THREADS];
+    if (attn_idle(a)) return;
     attn_merge m = a.merges[blockIdx.x / a.n_kv_heads];
     int kv_head = (int)(blockIdx.x % a.n_kv_heads), row = (int)blockIdx.y;
     if (row >= m.n_f) return;

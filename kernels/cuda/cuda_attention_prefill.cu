@@ -141,6 +141,7 @@ template <int steps>
 static __global__ void __launch_bounds__(PRE_WARPS *CU_WARP, 2) attn_prefill_kernel(attn_args a) {
     const int threads = PRE_WARPS * CU_WARP, ld = steps * 16 + 8;
     CU_DYN_SHARED(uint16_t, q);
+    if (attn_idle(a)) return;
     uint16_t *k = q + PRE_ROWS * ld, *v = k + PRE_KEYS * ld;
     attn_row *rows = reinterpret_cast<attn_row *>(v + PRE_KEYS * ld);
     attn_place p = attn_place_of(a, PRE_KEYS);

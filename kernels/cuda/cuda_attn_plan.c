@@ -26,9 +26,10 @@ static int32_t n_chunks_of(const attn_item *t) {
     return t->chunk1 - t->chunk0;
 }
 
-/* Cost of items of at most `per` chunks; -1: they need more states than there may be. */
+/* Cost of items of at most `per` chunks; -1: there would be more states or items than there may be.
+ */
 static int64_t cost_of(const attn_item *tiles, int32_t n, int32_t n_kv_heads, int32_t slots,
-                       int64_t states_max, int32_t per) {
+                       int64_t states_max, int32_t items_max, int32_t per) {
     int64_t n_items = 0, keys = 0, n_states = 0;
     int32_t item_max = 0, merge_max = 0;
     for (int32_t i = 0; i < n; i++) {
@@ -41,6 +42,7 @@ static int64_t cost_of(const attn_item *tiles, int32_t n, int32_t n_kv_heads, in
         merge_max = MAX(merge_max, chunks);
     }
     if (n_states > states_max || n_states > INT32_MAX) return -1;
+    if (items_max && n_items > items_max) return -1;
     int64_t mean = (keys + n_items - 1) / n_items + ITEM_KEYS;
     int64_t waves = CEIL_DIV(n_items * n_kv_heads, (int64_t)slots);
     int64_t longest = (int64_t)item_max * ATTN_CHUNK + ITEM_KEYS;
@@ -49,14 +51,14 @@ static int64_t cost_of(const attn_item *tiles, int32_t n, int32_t n_kv_heads, in
 }
 
 int32_t attn_split_chunks(const attn_item *tiles, int32_t n, int32_t n_kv_heads, int32_t slots,
-                          int64_t states_max) {
+                          int64_t states_max, int32_t items_max) {
     int32_t most = 1;
     for (int32_t i = 0; i < n; i++) most = MAX(most, n_chunks_of(&tiles[i]));
     if (n == 0) return most;
     int32_t best = most;
-    int64_t best_cost = cost_of(tiles, n, n_kv_heads, slots, states_max, most);
+    int64_t best_cost = cost_of(tiles, n, n_kv_heads, slots, states_max, 0, most);
     for (int32_t per = 1; per < most; per += MAX(1, per / 3)) {
-        int64_t cost = cost_of(tiles, n, n_kv_heads, slots, states_max, per);
+        int64_t cost = cost_of(tiles, n, n_kv_heads, slots, states_max, items_max, per);
         if (cost < 0 || cost >= best_cost) continue;
         best = per;
         best_cost = cost;
@@ -133,8 +135,8 @@ void attn_plan_make(const attn_shape *s, const attn_seq *seqs, int32_t n, attn_p
         CHECK(s->tile_rows[w] > 0 && s->slots[w] > 0);
         find_tiles(s, seqs, n, w, p);
         int64_t left = s->states_max - p->n_states * s->n_kv_heads;
-        int32_t per =
-            attn_split_chunks(p->tiles.p, (int32_t)p->tiles.n, s->n_kv_heads, s->slots[w], left);
+        int32_t per = attn_split_chunks(p->tiles.p, (int32_t)p->tiles.n, s->n_kv_heads, s->slots[w],
+                                        left, s->items_max);
         size_t from = p->items.n;
         for (size_t i = 0; i < p->tiles.n; i++) cut_tile(&p->tiles.p[i], per, p);
         longest_first(p, from);
@@ -147,6 +149,30 @@ void attn_plan_done(attn_plan *p) {
     vec_done(&p->merges);
     vec_done(&p->tiles);
     vec_done(&p->counts);
+}
+
+attn_width attn_fixed_width(const attn_shape *s) {
+    return s->group <= s->tile_rows[ATTN_NARROW] ? ATTN_NARROW : ATTN_WIDE;
+}
+
+attn_most attn_fixed_most(const attn_shape *s, int32_t n) {
+    attn_width w = attn_fixed_width(s);
+    int32_t tiles = n * CEIL_DIV(s->group, s->tile_rows[w]);
+    return (attn_most){tiles + 2 * CEIL_DIV(s->slots[w], s->n_kv_heads), tiles};
+}
+
+size_t attn_fixed_bytes(attn_most most) {
+    return attn_fixed_merges_at(most) + (size_t)most.merges * sizeof(attn_merge);
+}
+
+void attn_fixed_write(const attn_plan *p, attn_most most, void *to) {
+    attn_fixed *head = to;
+    CHECK(p->items.n <= (size_t)most.items && p->merges.n <= (size_t)most.merges);
+    *head = (attn_fixed){.n_items = (int32_t)p->items.n, .n_merges = (int32_t)p->merges.n};
+    memcpy(head + 1, p->items.p, p->items.n * sizeof *p->items.p);
+    if (p->merges.n)
+        memcpy((char *)to + attn_fixed_merges_at(most), p->merges.p,
+               p->merges.n * sizeof *p->merges.p);
 }
 
 int32_t attn_slots(int32_t n_sms, int32_t cc, int64_t smem, int32_t per_sm) {

@@ -56,6 +56,7 @@ typedef struct attn_shape {
     int32_t tile_rows[ATTN_WIDTHS]; /* most rows of a tile; what fits a narrow one is narrow */
     int32_t slots[ATTN_WIDTHS];     /* blocks that the device runs at once */
     int64_t states_max;             /* that scratch may hold, of all kv heads */
+    int32_t items_max;              /* of each width; 0: any number */
 } attn_shape;
 
 typedef struct attn_plan {
@@ -72,10 +73,29 @@ typedef struct attn_plan {
 void attn_plan_make(const attn_shape *s, const attn_seq *seqs, int32_t n, attn_plan *p);
 void attn_plan_done(attn_plan *p);
 
+/* A plan for launches that depend on the number of sequences alone, each with one row: how many
+ * items and merges there can be, and the two lists behind their true numbers, at fixed places. */
+typedef struct attn_fixed {
+    int32_t n_items, n_merges, unused[2];
+} attn_fixed; /* then attn_item[most.items], attn_merge[most.merges] */
+typedef struct attn_most {
+    int32_t items, merges;
+} attn_most;
+/* One kind of tile serves all sequences: the width that a row of `group` heads gets. Cutting may
+ * add two rounds of blocks to one item per tile, beyond which it gains nothing. */
+attn_width attn_fixed_width(const attn_shape *s);
+attn_most attn_fixed_most(const attn_shape *s, int32_t n);
+size_t attn_fixed_bytes(attn_most most);
+static inline size_t attn_fixed_merges_at(attn_most most) {
+    return sizeof(attn_fixed) + (size_t)most.items * sizeof(attn_item);
+}
+/* Write p, made with items_max = most.items, to `to`. */
+void attn_fixed_write(const attn_plan *p, attn_most most, void *to);
+
 /* Chunks per item for n tiles (chunks [chunk0, chunk1) of each): the number that is expected to
  * finish first, the longest tile's number of chunks or more when none should be cut. */
 int32_t attn_split_chunks(const attn_item *tiles, int32_t n, int32_t n_kv_heads, int32_t slots,
-                          int64_t states_max);
+                          int64_t states_max, int32_t items_max);
 
 /* Blocks of `smem` bytes of shared memory each that run at once on n_sms multiprocessors of compute
  * capability cc (80, 89, 90 ...), at most per_sm on each. */

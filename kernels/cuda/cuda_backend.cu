@@ -2,7 +2,8 @@
  *
  * Everything goes to one stream, whichever thread asks: copies of loader threads and ops are
  * ordered by it, and nothing waits but download, wait, sync and a scratch that grows. The stream is
- * no legacy stream, so nothing outside it is ordered with it.
+ * no legacy stream, so nothing outside it is ordered with it. While a thread records a graph its
+ * ops go to a stream of their own, which runs nothing (cuda_graph.cu).
  *
  * A failing call is noted once, for good; from then on ops and copies do nothing, so that the
  * program reaches its next sync quickly and reads the sentence there. A download after a failure
@@ -33,20 +34,25 @@ static void set_device(const cuda_backend *c) {
     if (cudaGetDevice(&now) != cudaSuccess || now != c->device) cudaSetDevice(c->device);
 }
 
-bool cuda_note(cuda_backend *c, cudaError_t e, const char *what) {
-    if (e == cudaSuccess) return true;
+static void fail(cuda_backend *c, cudaError_t e, const char *what) {
     pthread_mutex_lock(&note_lock);
     if (c->failed == cudaSuccess) {
         c->failed_in = what;
         __atomic_store_n(&c->failed, e, __ATOMIC_RELEASE);
     }
     pthread_mutex_unlock(&note_lock);
+}
+
+bool cuda_note(cuda_backend *c, cudaError_t e, const char *what) {
+    if (e == cudaSuccess) return true;
+    if (!cuda_refuse(c)) fail(c, e, what); /* else the step will be launched again, op by op */
     return false;
 }
 
 bool cuda_ready(const cuda_backend *c) {
     set_device(c);
-    return __atomic_load_n(&c->failed, __ATOMIC_ACQUIRE) == cudaSuccess;
+    return __atomic_load_n(&c->failed, __ATOMIC_ACQUIRE) == cudaSuccess &&
+           !cuda_recording_failed(c);
 }
 
 bool cuda_fault(cuda_backend *c, const char *what) {
@@ -55,9 +61,16 @@ bool cuda_fault(cuda_backend *c, const char *what) {
     return __atomic_sub_fetch(&c->fault_left, 1, __ATOMIC_RELAXED) == 0;
 }
 
+/* A failure that a test wants does not spare a recording: it is for good. */
+static bool launch_fault(cuda_backend *c, const char *op) {
+    if (!c->fault || !cuda_fault(c, op)) return false;
+    fail(c, cudaErrorLaunchFailure, op);
+    return true;
+}
+
 void cuda_launched(cuda_backend *c, const char *op) {
     cudaError_t e = cudaGetLastError();
-    if (e == cudaSuccess && c->fault && cuda_fault(c, op)) e = cudaErrorLaunchFailure;
+    if (launch_fault(c, op)) return;
     if (e == cudaSuccess && c->sync_ops) e = cudaStreamSynchronize(c->stream);
     cuda_note(c, e, op);
 }
@@ -66,9 +79,11 @@ void *cuda_scratch(cuda_backend *c, size_t bytes) {
     if (!cuda_ready(c)) return NULL;
     bool refused = cuda_fault(c, "scratch");
     if (bytes <= c->ws_bytes && !refused) return c->ws;
+    if (cuda_refuse(c)) return NULL;
+    cuda_graphs_drop(c);
     size_t want = ALIGN_UP(bytes + bytes / 4, (size_t)65536);
     void *p = NULL;
-    if (!cuda_note(c, cudaStreamSynchronize(c->stream), "scratch")) return NULL;
+    if (!cuda_note(c, cudaStreamSynchronize(c->main), "scratch")) return NULL;
     cudaFree(c->ws);
     c->ws = NULL;
     c->ws_bytes = 0;
@@ -83,6 +98,7 @@ status cuda_scratch_reserve(cuda_backend *c, size_t bytes, error *err) {
     void *p = NULL;
     if (bytes <= c->ws_bytes) return OK;
     TRY(c->base.v->mem_alloc(&c->base, bytes, &p, err));
+    cuda_graphs_drop(c); /* they hold its address */
     c->base.v->mem_free(&c->base, c->ws, c->ws_bytes);
     c->ws = p;
     c->ws_bytes = bytes;
@@ -94,10 +110,11 @@ static void backend_free(backend *b) {
     set_device(c);
     cuda_tables_free(c);
     cuda_probes_free(c);
-    if (c->stream) {
-        cudaStreamSynchronize(c->stream);
+    if (c->main) {
+        cudaStreamSynchronize(c->main);
         cuda_attn_done(c);
-        cudaStreamDestroy(c->stream);
+        cuda_graphs_free(c);
+        cudaStreamDestroy(c->main);
     }
     for (int i = 0; i < BACKEND_MARKS; i++)
         if (c->marks[i]) cudaEventDestroy(c->marks[i]);
@@ -131,9 +148,10 @@ static status device_alloc(backend *b, size_t bytes, void **ret, error *err) {
     void *p = NULL;
     set_device(c);
     size_t want = MAX(bytes, (size_t)1);
+    if (cuda_refuse(c)) return refused(c, bytes, cudaErrorStreamCaptureUnsupported, err);
     cudaError_t e = cuda_fault(c, "mem_alloc") ? cudaErrorMemoryAllocation : cudaMalloc(&p, want);
     if (e != cudaSuccess) return refused(c, bytes, e, err);
-    cuda_note(c, cudaMemsetAsync(p, 0, want, c->stream), "mem_alloc");
+    cuda_note(c, cudaMemsetAsync(p, 0, want, c->main), "mem_alloc");
     *ret = p;
     return OK;
 }
@@ -171,22 +189,21 @@ static void pinned_free(backend *b, void *p, size_t bytes) {
  * at once. */
 static void upload(backend *b, void *dst, const void *src, size_t bytes) {
     cuda_backend *c = cuda_of(b);
-    if (!bytes || !cuda_ready(c)) return;
+    if (!bytes || !cuda_ready(c) || cuda_refuse(c)) return;
     cudaError_t e = cuda_fault(c, "upload")
                         ? cudaErrorLaunchFailure
-                        : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->stream);
+                        : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->main);
     cuda_note(c, e, "upload");
 }
 
 static void download(backend *b, void *dst, const void *src, size_t bytes) {
     cuda_backend *c = cuda_of(b);
     if (!bytes) return;
-    if (cuda_ready(c)) {
+    if (cuda_ready(c) && !cuda_refuse(c)) {
         cudaError_t e = cuda_fault(c, "download")
                             ? cudaErrorLaunchFailure
-                            : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->stream);
-        if (cuda_note(c, e, "download") &&
-            cuda_note(c, cudaStreamSynchronize(c->stream), "download"))
+                            : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->main);
+        if (cuda_note(c, e, "download") && cuda_note(c, cudaStreamSynchronize(c->main), "download"))
             return;
     }
     memset(dst, 0, bytes);
@@ -197,31 +214,32 @@ static void copy_pieces(backend *b, void *dst, size_t dst_stride, const void *sr
                         size_t src_stride, size_t bytes, int32_t n) {
     cuda_backend *c = cuda_of(b);
     cudaError_t e = cudaSuccess;
-    if (!bytes || n <= 0 || !cuda_ready(c)) return;
+    if (!bytes || n <= 0 || !cuda_ready(c) || cuda_refuse(c)) return;
     if (cuda_fault(c, "copy_pieces")) e = cudaErrorLaunchFailure;
     if (e == cudaSuccess && MAX(dst_stride, src_stride) <= PITCH_MOST)
         e = cudaMemcpy2DAsync(dst, dst_stride, src, src_stride, bytes, (size_t)n, cudaMemcpyDefault,
-                              c->stream);
+                              c->main);
     else
         for (size_t i = 0; i < (size_t)n && e == cudaSuccess; i++)
             e = cudaMemcpyAsync((char *)dst + i * dst_stride, (const char *)src + i * src_stride,
-                                bytes, cudaMemcpyDefault, c->stream);
+                                bytes, cudaMemcpyDefault, c->main);
     cuda_note(c, e, "copy_pieces");
 }
 
 static void fetch(backend *b, void *dst, const void *src, size_t bytes) {
     cuda_backend *c = cuda_of(b);
-    if (!bytes || !cuda_ready(c)) return;
+    if (!bytes || !cuda_ready(c) || cuda_refuse(c)) return;
     cudaError_t e = cuda_fault(c, "download")
                         ? cudaErrorLaunchFailure
-                        : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->stream);
+                        : cudaMemcpyAsync(dst, src, bytes, cudaMemcpyDefault, c->main);
     cuda_note(c, e, "download");
 }
 
 static void mark(backend *b, int i) {
     cuda_backend *c = cuda_of(b);
     CHECK(i >= 0 && i < BACKEND_MARKS);
-    if (cuda_ready(c)) cuda_note(c, cudaEventRecord(c->marks[i], c->stream), "mark");
+    if (cuda_ready(c) && !cuda_refuse(c))
+        cuda_note(c, cudaEventRecord(c->marks[i], c->main), "mark");
 }
 
 /* OK, or the first failure in words. */
@@ -244,7 +262,7 @@ static status wait_mark(backend *b, int i, error *err) {
 
 static status sync(backend *b, error *err) {
     cuda_backend *c = cuda_of(b);
-    if (cuda_ready(c)) cuda_note(c, cudaStreamSynchronize(c->stream), "the wait for its results");
+    if (cuda_ready(c)) cuda_note(c, cudaStreamSynchronize(c->main), "the wait for its results");
     return told(c, err);
 }
 
@@ -307,6 +325,7 @@ static const backend_vtbl vtbl = {
     .reserve = cuda_reserve,
     .loading = &cuda_load_slots,
     .measure = &cuda_measure,
+    .graphs = &cuda_graph_calls,
 #define OP(name, tol32, tol16, what) .name = cuda_##name,
 #include "kernels/ops.def"
 #undef OP
@@ -380,7 +399,8 @@ static void read_switches(cuda_backend *c) {
 
 static cudaError_t start(cuda_backend *c) {
     cudaError_t e = cudaSetDevice(c->device);
-    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&c->stream, cudaStreamNonBlocking);
+    if (e == cudaSuccess) e = cudaStreamCreateWithFlags(&c->main, cudaStreamNonBlocking);
+    c->stream = c->main;
     for (int i = 0; i < BACKEND_MARKS && e == cudaSuccess; i++)
         e = cudaEventCreateWithFlags(&c->marks[i], cudaEventDisableTiming);
     if (e == cudaSuccess) c->staging = cuda_staging_new(&e);

@@ -14,16 +14,18 @@
 #include "kernels/cuda/cu.h"
 
 extern "C" {
+#include "kernels/graphs.h"
 #include "kernels/measure.h"
 }
 
 typedef struct cuda_backend {
     backend base;
     int device;
-    int n_sms, cc;      /* cc: 80, 89, 90 ... */
-    size_t smem_max;    /* dynamic shared memory that a block can have */
-    size_t total_bytes; /* of the device's memory */
-    cudaStream_t stream;
+    int n_sms, cc;       /* cc: 80, 89, 90 ... */
+    size_t smem_max;     /* dynamic shared memory that a block can have */
+    size_t total_bytes;  /* of the device's memory */
+    cudaStream_t stream; /* of ops: main, or what a graph is recorded on */
+    cudaStream_t main;   /* of all else; other threads may use no other */
     cudaEvent_t marks[BACKEND_MARKS];
     cudaStream_t load_stream; /* of weights on their way (cuda_loading.cu), NULL before the first */
     cudaError_t failed;       /* first failure */
@@ -37,6 +39,8 @@ typedef struct cuda_backend {
     struct cuda_tables *tables; /* descriptions of experts (cuda_experts.cu) */
     struct cuda_probes *probes; /* what measurements keep (cuda_probe.cu) */
     struct cuda_attn *attn;     /* plans of attention, NULL before the first; cuda_attention.cu */
+    struct cuda_attn_fixed *attn_fixed; /* the same for graphs; cuda_attn_graph.cu */
+    struct cuda_graphs *graphs;         /* cuda_graph.cu */
 } cuda_backend;
 
 static inline cuda_backend *cuda_of(backend *b) {
@@ -74,6 +78,17 @@ void cuda_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const voi
 void cuda_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows);
 void cuda_quant_side(backend *b, wmat *w, const int32_t *order, const float *table);
 dtype cuda_feed_dt(backend *b, const wmat *w); /* cuda_gemm.cu */
+
+/* Recording (cuda_graph.cu). Is this thread recording? */
+bool cuda_recording(const cuda_backend *c);
+/* True where this thread is recording, which then fails: for what cannot be recorded. */
+bool cuda_refuse(cuda_backend *c);
+bool cuda_recording_failed(const cuda_backend *c);
+void cuda_graphs_drop(cuda_backend *c); /* takes a backend without graphs */
+void cuda_graphs_free(cuda_backend *c);
+size_t cuda_graph_plan_bytes(backend *b, const graph_room *r);
+int32_t cuda_graph_plan(backend *b, const graph_room *r, const attn_seq *seqs, void *host);
+extern const graphs cuda_graph_calls;
 
 /* Free what cuda_experts keeps; takes a backend that kept nothing. */
 void cuda_tables_free(cuda_backend *c);

@@ -34,7 +34,7 @@ static cudaError_t begin(cuda_backend *c, load_slot *s) {
     if (got != cudaSuccess) return got;
     s->passed = e;
     if (!c->load_stream) got = cudaStreamCreateWithFlags(&c->load_stream, cudaStreamNonBlocking);
-    if (got == cudaSuccess) got = cudaEventRecord(e, c->stream);
+    if (got == cudaSuccess) got = cudaEventRecord(e, c->main);
     if (got == cudaSuccess) got = cudaStreamWaitEvent(c->load_stream, e, 0);
     return got;
 }

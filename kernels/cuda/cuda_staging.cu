@@ -96,7 +96,7 @@ static writer writer_open(cuda_backend *c, void *dst) {
 
 static void flush(writer *w) {
     if (w->used && cuda_ready(w->c)) {
-        cudaStream_t stream = w->c->stream;
+        cudaStream_t stream = w->c->main;
         cudaError_t e = cudaMemcpyAsync(w->dst, w->at->p, w->used, cudaMemcpyDefault, stream);
         if (e == cudaSuccess) e = cudaEventRecord(w->at->passed, stream);
         cuda_note(w->c, e, "copy of weights");

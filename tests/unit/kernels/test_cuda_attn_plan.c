@@ -228,6 +228,61 @@ START_TEST(places_on_a_device) {
 }
 END_TEST
 
+/* The division for a fixed grid: within its bounds whatever the lengths, each row and chunk once,
+ * and readable where the kernels will look. */
+START_TEST(a_fixed_grid_holds_every_division) {
+    static char place[1 << 17];
+    attn_plan p = {0};
+    for (int round = 0; round < 80; round++) {
+        attn_shape s = shape(pick(1, 40), pick(1, 8), pick(1, 600));
+        s.window = pick(0, 1) * pick(1, 2000);
+        s.states_max = pick(0, 2) ? 1 << 20 : 0;
+        attn_seq seqs[24];
+        int32_t n = pick(1, 24);
+        for (int32_t i = 0; i < n; i++)
+            seqs[i] = (attn_seq){.row0 = i, .n_rows = 1, .pos0 = pick(0, 3) ? pick(0, 9000) : 0};
+        attn_most most = attn_fixed_most(&s, n);
+        s.items_max = most.items;
+        attn_plan_make(&s, seqs, n, &p);
+        check_plan(&s, seqs, n, &p);
+        ck_assert_uint_le(p.items.n, (size_t)most.items);
+        ck_assert_uint_le(p.merges.n, (size_t)most.merges);
+        ck_assert_int_eq(p.n_items[attn_fixed_width(&s)], (int32_t)p.items.n);
+        ck_assert_uint_le(attn_fixed_bytes(most), sizeof place);
+        memset(place, 0xEE, sizeof place);
+        attn_fixed_write(&p, most, place);
+        const attn_fixed *head = (const attn_fixed *)place;
+        ck_assert_int_eq(head->n_items, (int32_t)p.items.n);
+        ck_assert_int_eq(head->n_merges, (int32_t)p.merges.n);
+        ck_assert_int_eq(memcmp(head + 1, p.items.p, p.items.n * sizeof *p.items.p), 0);
+        if (p.merges.n)
+            ck_assert_int_eq(memcmp(place + attn_fixed_merges_at(most), p.merges.p,
+                                    p.merges.n * sizeof *p.merges.p),
+                             0);
+        size_t end = attn_fixed_bytes(most);
+        while (end < sizeof place && (unsigned char)place[end] == 0xEE) end++;
+        ck_assert_uint_eq(end, sizeof place);
+    }
+    attn_plan_done(&p);
+}
+END_TEST
+
+/* The bound on items gives way to nothing: without it this one would be cut finer. */
+START_TEST(items_have_a_bound) {
+    attn_plan p = {0};
+    attn_seq one = {.n_rows = 1, .pos0 = 100 * ATTN_CHUNK - 1};
+    attn_shape s = shape(4, 1, 400);
+    attn_plan_make(&s, &one, 1, &p);
+    ck_assert_uint_eq(p.items.n, 100);
+    s.items_max = 7;
+    attn_plan_make(&s, &one, 1, &p);
+    ck_assert_uint_le(p.items.n, 7);
+    ck_assert_uint_ge(p.items.n, 5);
+    check_plan(&s, &one, 1, &p);
+    attn_plan_done(&p);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("cuda_attn_plan");
     TCase *t = tcase_create("plan");
@@ -239,6 +294,8 @@ int main(void) {
     tcase_add_test(t, too_many_states_are_refused);
     tcase_add_test(t, windows_leave_out_what_is_behind);
     tcase_add_test(t, places_on_a_device);
+    tcase_add_test(t, a_fixed_grid_holds_every_division);
+    tcase_add_test(t, items_have_a_bound);
     suite_add_tcase(s, t);
     return suite_run(s);
 }
