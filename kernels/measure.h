@@ -29,12 +29,18 @@ typedef struct probe_work {
     void *out;
 } probe_work;
 
+#define MEASURE_STAMPS 512
 typedef struct measure {
     /* Run the plan once, then `replays` times with a clock of the device around each: ret_us[i] is
      * the time of all n of replay i. *ret_graph: they were replayed as one captured graph, so that
      * launches cost the device almost nothing; false where the device would not capture them.
      * ERR_DEVICE as by sync. */
     status (*time)(backend *b, const measure_plan *p, double *ret_us, bool *ret_graph, error *err);
+    /* Note when the device gets to here, behind all that was queued so far; 0 <= i <
+     * MEASURE_STAMPS. Costs the program about a microsecond. */
+    void (*stamp)(backend *b, int i);
+    /* From stamp i to stamp j in us, both passed (waits for j). 0 after a failure. */
+    double (*between)(backend *b, int i, int j);
     /* Begin a probe, ordered like an op. ERR_NOT_FOUND: the vendor's library is not there, and
      * where it was looked for. ERR_UNSUPPORTED: it has no product of this shape. */
     status (*probe)(backend *b, const probe_work *w, error *err);

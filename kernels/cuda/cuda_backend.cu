@@ -110,6 +110,7 @@ static void backend_free(backend *b) {
     set_device(c);
     cuda_tables_free(c);
     cuda_probes_free(c);
+    cuda_stamps_free(c);
     if (c->main) {
         cudaStreamSynchronize(c->main);
         cuda_attn_done(c);
@@ -296,7 +297,7 @@ static void quant_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, cons
     if (spec) w->q = *spec;
 }
 
-static const measure cuda_measure = {cuda_time, cuda_probe};
+static const measure cuda_measure = {cuda_time, cuda_stamp, cuda_between, cuda_probe};
 
 static const backend_vtbl vtbl = {
     .close = backend_free,

@@ -38,6 +38,7 @@ typedef struct cuda_backend {
     int fault_left;
     struct cuda_tables *tables; /* descriptions of experts (cuda_experts.cu) */
     struct cuda_probes *probes; /* what measurements keep (cuda_probe.cu) */
+    cudaEvent_t *stamps;        /* [MEASURE_STAMPS], NULL before the first (cuda_time.cu) */
     struct cuda_attn *attn;     /* plans of attention, NULL before the first; cuda_attention.cu */
     struct cuda_attn_fixed *attn_fixed; /* the same for graphs; cuda_attn_graph.cu */
     struct cuda_graphs *graphs;         /* cuda_graph.cu */
@@ -114,6 +115,9 @@ status cuda_experts_reserve(cuda_backend *c, const op_bounds *o, error *err);
 /* Measurements: measure.h. */
 status cuda_time(backend *b, const measure_plan *p, double *ret_us, bool *ret_graph, error *err);
 status cuda_probe(backend *b, const probe_work *w, error *err);
+void cuda_stamp(backend *b, int i);
+double cuda_between(backend *b, int i, int j);
+void cuda_stamps_free(cuda_backend *c); /* takes a backend that has none */
 void cuda_probes_free(cuda_backend *c); /* takes a backend that measured nothing */
 
 /* One function per op of ops.def. */

@@ -5,6 +5,11 @@
  * plainly between the events, and the caller is told. */
 #include "kernels/cuda/cuda_backend.h"
 
+extern "C" {
+#include "engine/base/check.h"
+#include "engine/base/mem.h"
+}
+
 typedef struct stopwatch {
     cudaEvent_t from, to;
     cudaGraphExec_t exec; /* NULL: plain launches */
@@ -67,4 +72,32 @@ status cuda_time(backend *b, const measure_plan *p, double *ret_us, bool *ret_gr
     if (w.to) cudaEventDestroy(w.to);
     c->sync_ops = wait;
     return st;
+}
+
+void cuda_stamp(backend *b, int i) {
+    cuda_backend *c = cuda_of(b);
+    CHECK(i >= 0 && i < MEASURE_STAMPS);
+    if (!cuda_ready(c)) return;
+    if (!c->stamps) c->stamps = (cudaEvent_t *)mem_calloc(MEASURE_STAMPS, sizeof *c->stamps);
+    cudaError_t e = cudaSuccess;
+    if (!c->stamps[i]) e = cudaEventCreateWithFlags(&c->stamps[i], cudaEventDefault);
+    if (e == cudaSuccess) e = cudaEventRecord(c->stamps[i], c->main);
+    cuda_note(c, e, "a stamp");
+}
+
+double cuda_between(backend *b, int i, int j) {
+    cuda_backend *c = cuda_of(b);
+    float ms = 0;
+    CHECK(c->stamps && c->stamps[i] && c->stamps[j]);
+    if (!cuda_ready(c)) return 0;
+    cudaError_t e = cudaEventSynchronize(c->stamps[j]);
+    if (e == cudaSuccess) e = cudaEventElapsedTime(&ms, c->stamps[i], c->stamps[j]);
+    return cuda_note(c, e, "a stamp") ? 1e3 * ms : 0;
+}
+
+void cuda_stamps_free(cuda_backend *c) {
+    for (int i = 0; c->stamps && i < MEASURE_STAMPS; i++)
+        if (c->stamps[i]) cudaEventDestroy(c->stamps[i]);
+    mem_free(c->stamps);
+    c->stamps = NULL;
 }

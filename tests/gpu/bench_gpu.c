@@ -60,6 +60,19 @@ void *bench_normal(gpu_bench *g, size_t n, dtype dt) {
     return p;
 }
 
+void *bench_codes(gpu_bench *g, size_t n) {
+    size_t part = MIN(n, g->n_normals);
+    char *p = bench_alloc(g, n);
+    uint8_t *codes = mem_alloc(part);
+    for (size_t i = 0; i < part; i++) codes[i] = (uint8_t)(g->normals16[i] & 0x8f) | 0x30;
+    for (size_t at = 0; at < n; at += part)
+        g->be->v->upload(g->be, p + at, codes, MIN(part, n - at));
+    error err;
+    if (g->be->v->sync(g->be, &err) != OK) die("upload", &err);
+    mem_free(codes);
+    return p;
+}
+
 /* Pinned, so that uploads run at the link's speed. */
 static void make_normals(gpu_bench *g) {
     error err;
@@ -258,26 +271,16 @@ double bench_probe(gpu_bench *g, const char *name, const probe_work *w) {
 /* A product of the vendor's library, of operands near one. */
 static double matmul_ceiling(gpu_bench *g, dtype dt, int32_t size) {
     size_t cells = (size_t)size * (size_t)size, each = dtype_bytes(dt);
-    void *a = bench_normal(g, cells * each / 2, DT_BF16), *w = bench_normal(g, cells, DT_BF16);
-    if (dt != DT_BF16) { /* bytes without the codes of NaN */
-        size_t part = MIN(cells, g->n_normals);
-        uint8_t *codes = mem_alloc(part);
-        for (size_t i = 0; i < part; i++) codes[i] = (uint8_t)(g->normals16[i] & 0x8f) | 0x30;
-        for (size_t at = 0; at < cells; at += part) {
-            g->be->v->upload(g->be, (char *)a + at, codes, MIN(part, cells - at));
-            g->be->v->upload(g->be, (char *)w + at, codes, MIN(part, cells - at));
-        }
-        error err;
-        if (g->be->v->sync(g->be, &err) != OK) die("upload", &err);
-        mem_free(codes);
-    }
+    bool bf16 = dt == DT_BF16;
+    void *a = bf16 ? bench_normal(g, cells, dt) : bench_codes(g, cells);
+    void *w = bf16 ? bench_normal(g, cells, dt) : bench_codes(g, cells);
     void *out = bench_alloc(g, cells * 2);
     probe_work work = {.kind = PROBE_MATMUL, .m = size, .n = size, .k = size, .dt = dt};
     work.a = a, work.w = w, work.out = out;
     char name[64];
     snprintf(name, sizeof name, "cuBLASLt %s %d^3", dtype_name(dt), size);
     double us = bench_probe(g, name, &work);
-    bench_free(g, a, cells * each), bench_free(g, w, cells * 2), bench_free(g, out, cells * 2);
+    bench_free(g, a, cells * each), bench_free(g, w, cells * each), bench_free(g, out, cells * 2);
     return us > 0 ? 2.0 * (double)cells * size / us * 1e-6 : 0;
 }
 

@@ -58,6 +58,8 @@ void bench_free(gpu_bench *g, void *p, size_t bytes);
 /* The same with numbers of N(0,1) in it: f32, bf16 or, with DT_U8 bytes of any value. */
 void *bench_normal(gpu_bench *g, size_t n, dtype dt);
 void *bench_upload(gpu_bench *g, const void *src, size_t bytes);
+/* n codes of 8 bits, of E4M3 and of I8 alike numbers near one or 50 and none of them special. */
+void *bench_codes(gpu_bench *g, size_t n);
 
 /* How many buffers of so many bytes are rotated so that none is found in the L2 cache. */
 int bench_copies(const gpu_bench *g, size_t bytes);

@@ -26,7 +26,8 @@ class Place:
             self.use_pack(os.path.abspath(pack))
         else:
             self.bin = os.path.abspath(args.build)
-            self.folders = {"pagoda": "", "checkkern": "tests/kernels", "bench_gpu": "tests/gpu"}
+            self.folders = {"pagoda": "", "checkkern": "tests/kernels", "bench_gpu": "tests/gpu",
+                            "bench_steps": "tests/gpu"}
         if args.emulated:
             self.env["PAGODA_CUDA_LIBRARY"] = os.path.join(self.bin,
                                                            "tests/simt/libpagoda_cuda_simt.so")

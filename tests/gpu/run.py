@@ -138,7 +138,7 @@ def options():
     p.add_argument("--quick", action="store_true")
     p.add_argument("--limit", type=float, default=540)
     p.add_argument("--models")
-    p.add_argument("--shapes", default="1b,8b")
+    p.add_argument("--shapes", default="1b,8b,8b-fp8,8b-int4")
     args = p.parse_args()
     strange = set(filter(None, args.shapes.split(","))) - set(models.SHAPE_FILES)
     if strange:

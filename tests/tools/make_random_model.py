@@ -1,6 +1,6 @@
 """Writes a model directory of a real shape with random weights, for benchmarks and memory tests.
 
-    python make_random_model.py OUT [--shape 0.5b|1b|8b|tiny] [--dtype bf16|f16|f32] [--tokenizer DIR] [--shard-bytes N]
+    python make_random_model.py OUT [--shape 0.5b|1b|8b|tiny] [--dtype bf16|f16|f32] [--quant fp8|int4] [--tokenizer DIR] [--shard-bytes N]
 
     0.5b   Qwen2ForCausalLM:  hidden 896, 24 layers, 14 heads, 2 KV heads, FFN 4864, vocabulary 151936, tied (Qwen2-0.5B)
     1b     LlamaForCausalLM:  hidden 2048, 16 layers, 32 heads, 8 KV heads, FFN 8192, vocabulary 128256, tied, llama3 RoPE
@@ -8,6 +8,11 @@
     8b     LlamaForCausalLM:  hidden 4096, 32 layers, 32 heads, 8 KV heads, FFN 14336, vocabulary 128256, not tied
            (Llama-3.1-8B without its RoPE scaling): 16 GB in bf16
     tiny   LlamaForCausalLM:  hidden 256, 4 layers, 8 heads, 2 KV heads, FFN 768, vocabulary 4096, tied
+
+With --quant the layers' matrices are stored as compressed-tensors does, embeddings and head in --dtype:
+
+    fp8    E4M3 with a scale for each row, activations rounded to E4M3 by the token (W8A8)
+    int4   4 bits in groups of 128 with bf16 scales (W4A16)
 
 Tensors are written one after another, so memory stays small. The numbers are normal, not zeros (zeros flatter a
 benchmark), and scaled so that activations stay in range. The tokenizer is that of another model directory: text then
@@ -72,6 +77,47 @@ def tensors(c):
         yield "lm_head.weight", (c["vocab_size"], hidden), hidden ** -0.5
 
 
+# What quantisation_config says of weights and activations, by --quant.
+QUANT = {
+    "fp8": ("float-quantized", {"num_bits": 8, "type": "float", "strategy": "channel", "symmetric": True, "dynamic": False},
+            {"num_bits": 8, "type": "float", "strategy": "token", "dynamic": True, "symmetric": True}),
+    "int4": ("pack-quantized", {"num_bits": 4, "type": "int", "strategy": "group", "group_size": 128, "symmetric": True},
+             None),
+}
+
+
+def quant_config(kind):
+    form, weights, acts = QUANT[kind]
+    group = {"targets": ["Linear"], "weights": weights, "input_activations": acts, "output_activations": None}
+    return {"quant_method": "compressed-tensors", "format": form, "config_groups": {"group_0": group},
+            "ignore": ["lm_head"], "quantization_status": "compressed"}
+
+
+def stored(items, quant):
+    """The tensors that a file has for those of the model: (name, shape, how), how a deviation, None for ones, or
+    (type, what to fill with: "codes", or the array itself)."""
+    for name, shape, std in items:
+        if not quant or not name.startswith("model.layers.") or len(shape) == 1:
+            yield name, shape, std
+            continue
+        base, (rows, cols) = name.removesuffix(".weight"), shape
+        if quant == "fp8":  # codes of 0.5 to 1.9, of either sign
+            yield name, shape, ("F8_E4M3", "codes")
+            yield base + ".weight_scale", (rows, 1), ("F32", np.full(rows, std / 1.1, "<f4"))
+        else:  # 0 .. 15 less 8
+            yield base + ".weight_packed", (rows, cols // 8), ("I32", "codes")
+            scales = np.full(rows * cols // 128, std / 4.6, np.float32)
+            yield base + ".weight_scale", (rows, cols // 128), ("BF16", encode(scales, "bf16"))
+            yield base + ".weight_shape", (2,), ("I64", np.array(shape, "<i8"))
+
+
+SIZES = {"BF16": 2, "F16": 2, "F32": 4, "F8_E4M3": 1, "I32": 4, "I64": 8}
+
+
+def type_of(how, dtype):
+    return how[0] if isinstance(how, tuple) else DTYPES[dtype][1]
+
+
 def encode(x, dtype):
     """f32 numbers as little-endian bytes of dtype; bf16 rounds to nearest, ties to even."""
     if dtype == "f32":
@@ -91,6 +137,14 @@ class Normals:
         self.pool = self.rng.standard_normal(CHUNK + 65521, dtype=np.float32)
         self.encoded = {}
 
+    def codes(self, n, kind):
+        """n elements of random codes: any 4-bit ones, and of E4M3 those without NaN."""
+        if kind not in self.encoded:
+            raw = self.rng.integers(0, 256, len(self.pool) * SIZES[kind], dtype=np.uint8)
+            self.encoded[kind] = memoryview((raw & 0x8F | 0x30 if kind == "F8_E4M3" else raw).tobytes())
+        start, size = int(self.rng.integers(0, len(self.pool) - n + 1)), SIZES[kind]
+        return self.encoded[kind][start * size:(start + n) * size]
+
     def take(self, n, std, dtype):
         """n numbers of that deviation as bytes of dtype; None: ones."""
         if std is None:
@@ -104,19 +158,22 @@ class Normals:
 def write_file(path, items, dtype, normals):
     """One safetensors file: 8 bytes header length, JSON header padded to 8 bytes, then the data."""
     header, offset = {"__metadata__": {"format": "pt"}}, 0
-    for name, shape, _ in items:
-        size = int(np.prod(shape)) * DTYPES[dtype][2]
-        header[name] = {"dtype": DTYPES[dtype][1], "shape": list(shape), "data_offsets": [offset, offset + size]}
+    for name, shape, how in items:
+        size = int(np.prod(shape)) * SIZES[type_of(how, dtype)]
+        header[name] = {"dtype": type_of(how, dtype), "shape": list(shape), "data_offsets": [offset, offset + size]}
         offset += size
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
     with open(path, "wb") as f:
         f.write(len(text).to_bytes(8, "little") + text)
-        for _, shape, std in items:
+        for _, shape, how in items:
+            if isinstance(how, tuple) and not isinstance(how[1], str):
+                f.write(how[1])
+                continue
             left = int(np.prod(shape))
             while left:
                 n = min(left, CHUNK)
-                f.write(normals.take(n, std, dtype))
+                f.write(normals.codes(n, how[0]) if isinstance(how, tuple) else normals.take(n, how, dtype))
                 left -= n
     return offset
 
@@ -135,7 +192,7 @@ def fill_vocab(path, size):
 def split(items, dtype, shard_bytes):
     shards, size = [[]], 0
     for item in items:
-        n = int(np.prod(item[1])) * DTYPES[dtype][2]
+        n = int(np.prod(item[1])) * SIZES[type_of(item[2], dtype)]
         if shards[-1] and shard_bytes and size + n > shard_bytes:
             shards.append([])
             size = 0
@@ -149,6 +206,7 @@ def main():
     ap.add_argument("out")
     ap.add_argument("--shape", choices=SHAPES, default="0.5b")
     ap.add_argument("--dtype", choices=DTYPES, default="bf16")
+    ap.add_argument("--quant", choices=QUANT, help="how the layers' matrices are stored")
     ap.add_argument("--tokenizer", default=str(HERE.parent.parent / "conf" / "demo-model"),
                     help="model directory whose tokenizer files are copied")
     ap.add_argument("--shard-bytes", type=int, default=0, help="begin a new file beyond this size (0: one file)")
@@ -161,6 +219,8 @@ def main():
     for old in out.glob("model*.safetensors*"):
         old.unlink()
     c = dict(tie_word_embeddings=True, hidden_act="silu", torch_dtype=DTYPES[args.dtype][0]) | SHAPES[args.shape]
+    if args.quant:
+        c["quantization_config"] = quant_config(args.quant)
     try:  # the tokenizer's own ids for the beginning and the end of a text
         given = json.loads((source / "generation_config.json").read_text())
         c |= {k: given[k] for k in ("bos_token_id", "eos_token_id") if k in given}
@@ -173,7 +233,8 @@ def main():
 
     if args.fill_vocab:
         fill_vocab(out / "tokenizer.json", c["vocab_size"])
-    items, normals = list(tensors(c)), Normals(args.seed)
+    items = list(stored(tensors(c), args.quant))
+    normals = Normals(args.seed)
     shards, total, where = split(items, args.dtype, args.shard_bytes), 0, {}
     for i, shard in enumerate(shards, 1):
         name = "model.safetensors" if len(shards) == 1 else f"model-{i:05}-of-{len(shards):05}.safetensors"
@@ -182,8 +243,8 @@ def main():
     if len(shards) > 1:
         (out / "model.safetensors.index.json").write_text(
             json.dumps({"metadata": {"total_size": total}, "weight_map": where}, indent=2) + "\n")
-    count = sum(int(np.prod(shape)) for _, shape, _ in items)
-    print(f"{out}: {args.shape} {args.dtype}, {count / 1e6:.1f}M parameters, {total / 1e6:.0f} MB in {len(shards)} file(s), "
+    count = sum(int(np.prod(shape)) for _, shape, _ in tensors(c))
+    print(f"{out}: {args.shape} {args.quant or args.dtype}, {count / 1e6:.1f}M parameters, {total / 1e6:.0f} MB in {len(shards)} file(s), "
           f"tokenizer files: {', '.join(copied) or 'none'}, {time.time() - started:.1f} s")
 
 
