@@ -111,14 +111,19 @@ static bool is_choice(const char *choices, str text) {
     return false;
 }
 
-/* Other programs' words for the choices of an option. */
-static str choice(str text) {
+/* Other programs' words for the choices of an option; LMDeploy's quant_policy is a number of bits.
+ */
+static str choice(const conf_row *row, str text) {
     static const char *const words[][2] = {
         {"float32", "f32"}, {"fp32", "f32"}, {"float", "f32"},     {"float16", "f16"},
-        {"fp16", "f16"},    {"half", "f16"}, {"bfloat16", "bf16"},
+        {"fp16", "f16"},    {"half", "f16"}, {"bfloat16", "bf16"}, {"fp8_e4m3", "fp8"},
     };
+    static const char *const policies[][2] = {{"0", "auto"}, {"8", "int8"}};
     for (size_t i = 0; i < ARRAY_LEN(words); i++)
         if (str_eqz(text, words[i][0])) return str_z(words[i][1]);
+    for (size_t i = 0; i < ARRAY_LEN(policies); i++)
+        if (row == &conf_rows()[OPT_kv_cache_dtype] && str_eqz(text, policies[i][0]))
+            return str_z(policies[i][1]);
     return text;
 }
 
@@ -215,9 +220,9 @@ static status set_typed(void *field, const conf_row *row, str text, error *err) 
         *(uint64_t *)field = (uint64_t)llround(row->type == CONF_BYTES ? x : x * 1e6);
         return OK;
     case CONF_ENUM:
-        if (!is_choice(row->what, text) && !is_choice(row->what, choice(text)))
+        if (!is_choice(row->what, text) && !is_choice(row->what, choice(row, text)))
             return refuse(row, text, err);
-        set_string(field, is_choice(row->what, text) ? text : choice(text));
+        set_string(field, is_choice(row->what, text) ? text : choice(row, text));
         return OK;
     case CONF_STRING: set_string(field, text); return OK;
     case CONF_LIST: return append(field, row, text, err);

@@ -19,23 +19,36 @@
 #include "engine/quant_config.h"
 #include "engine/quant_module.h"
 #include "kernels/device.h"
+#include "kernels/kv8.h"
 
 /* Headroom for what the plan does not count: program, tokenizer, requests. */
 #define OTHER_BYTES ((size_t)64 << 20)
 
-static status parse_dtype(const char *what, const char *s, bool allow_f16, dtype *ret, error *err) {
-    if (!s || strcmp(s, "auto") == 0)
-        *ret = DT_COUNT;
-    else if (strcmp(s, "f32") == 0)
-        *ret = DT_F32;
-    else if (strcmp(s, "bf16") == 0)
-        *ret = DT_BF16;
-    else if (allow_f16 && strcmp(s, "f16") == 0)
-        *ret = DT_F16;
-    else
-        return error_set(err, ERR_INVALID, "%s: \"%s\" is not one of auto, f32, bf16%s", what, s,
-                         allow_f16 ? ", f16" : "");
-    return OK;
+typedef struct type_name {
+    const char *name;
+    dtype dt;
+} type_name;
+static const type_name weight_types[] = {
+    {"auto", DT_COUNT}, {"f32", DT_F32}, {"bf16", DT_BF16}, {"f16", DT_F16}};
+static const type_name kv_types[] = {
+    {"auto", DT_COUNT}, {"f32", DT_F32}, {"bf16", DT_BF16}, {"int8", DT_INT8}, {"fp8", DT_F8_E4M3}};
+
+/* NULL is the first of the names. */
+static status parse_dtype(const char *what, const type_name *names, size_t n, const char *s,
+                          dtype *ret, error *err) {
+    strbuf choices = {0};
+    for (size_t i = 0; i < n; i++) {
+        if (!s || strcmp(s, names[i].name) == 0) {
+            *ret = names[i].dt;
+            strbuf_done(&choices);
+            return OK;
+        }
+        strbuf_addf(&choices, "%s%s", i ? ", " : "", names[i].name);
+    }
+    error_set(err, ERR_INVALID, "%s: \"%s\" is not one of " STR_FMT, what, s,
+              STR_ARG(strbuf_str(&choices)));
+    strbuf_done(&choices);
+    return ERR_INVALID;
 }
 
 /* Ids that end a text: those of config.json and of generation_config.json. */
@@ -188,8 +201,8 @@ static status plan_weights(engine *e, const engine_options *o, error *err) {
                              .cpu = {.n_threads = o->n_threads, .isa = o->isa},
                              .note = &e->device_note};
     dtype want = DT_COUNT, kv = DT_COUNT;
-    TRY(parse_dtype("dtype", o->dtype, true, &want, err));
-    TRY(parse_dtype("kv_dtype", o->kv_dtype, false, &kv, err));
+    TRY(parse_dtype("dtype", weight_types, ARRAY_LEN(weight_types), o->dtype, &want, err));
+    TRY(parse_dtype("kv_cache_dtype", kv_types, ARRAY_LEN(kv_types), o->kv_dtype, &kv, err));
     TRY(device_open(&device, &e->b, err));
     model_info *m = &e->info;
     TRY(choose_math(e, o->quant_math, &m->quant_math, err));
@@ -198,16 +211,20 @@ static status plan_weights(engine *e, const engine_options *o, error *err) {
     m->n_params = e->w.n_params;
     m->weight_dt = e->w.dt;
     m->kv_dt = kv != DT_COUNT ? kv : auto_kv(&e->w);
+    if (kv_is_8bit(m->kv_dt) && !e->b->host_memory)
+        return error_set(err, ERR_UNSUPPORTED, "kv_cache_dtype: %s has no %s pages yet", e->b->name,
+                         o->kv_dtype);
     snprintf(m->backend, sizeof m->backend, "%s: %.80s", e->b->name, e->b->device);
     return OK;
 }
 
 static kv_shape cache_shape(const engine *e) {
     const arch *a = e->a;
-    kv_shape s = {a->n_layers, 2, a->n_kv_heads * a->head_dim, e->info.kv_dt};
+    kv_shape s = {a->n_layers, 2, a->n_kv_heads * a->head_dim, a->n_kv_heads, e->info.kv_dt};
     if (a->attn == ATTN_MLA) {
         s.n_buffers = 1;
         s.width = a->latent + a->rope_width;
+        s.n_scales = KV8_LATENT_SCALES;
     }
     return s;
 }

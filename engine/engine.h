@@ -14,7 +14,8 @@ typedef struct engine_options {
     const char *model_dir;     /* a directory, or a GGUF file */
     const char *register_path; /* NULL or a directory with more family files (NAME.json) */
     const char *dtype;         /* "auto" (the checkpoint's), "f32", "bf16", "f16" */
-    const char *kv_dtype; /* "auto" (f32 with f32 or quantised f16 weights, else bf16), f32, bf16 */
+    const char *kv_dtype;   /* "auto" (f32 with f32 or quantised f16 weights, else bf16), f32, bf16,
+                             * int8, fp8 (kernels/kv8.h) */
     const char *quant_math; /* "exact": products with quantised weights in f32, activations as they
                              * are but for int8; "native": in the arithmetic that the checkpoint is
                              * made for; "auto", NULL: native on devices, exact on the CPU */

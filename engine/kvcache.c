@@ -4,14 +4,15 @@
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
 #include "engine/kvswap.h"
+#include "kernels/kv8.h"
 
 static int32_t count(const kvcache *c) {
     return c->shape.n_layers * c->shape.n_buffers;
 }
 
 size_t kvcache_page_bytes(const kv_shape *s) {
-    return (size_t)s->n_layers * (size_t)s->n_buffers * KV_PAGE_TOKENS * (size_t)s->width *
-           dtype_bytes(s->dt);
+    return (size_t)s->n_layers * (size_t)s->n_buffers *
+           kv_page_bytes(s->dt, KV_PAGE_TOKENS, s->width, s->n_scales);
 }
 
 status kvcache_alloc(kvcache *c, int32_t copies_max, error *err) {

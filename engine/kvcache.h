@@ -9,9 +9,10 @@
 
 #define KV_PAGE_TOKENS 16
 
-/* What a layer keeps of one token: n_buffers rows of `width` elements. */
+/* What a layer keeps of one token: n_buffers rows of `width` elements, and n_scales with each row
+ * where dt is of eight bits (kernels/kv8.h). */
 typedef struct kv_shape {
-    int32_t n_layers, n_buffers, width;
+    int32_t n_layers, n_buffers, width, n_scales;
     dtype dt;
 } kv_shape;
 
@@ -20,7 +21,7 @@ typedef struct kvcache {
     kv_shape shape;
     int32_t page_tokens, n_pages;
     dtype dt;
-    size_t page_bytes; /* of one buffer */
+    size_t page_bytes; /* of one buffer, its scales included */
     size_t bytes;      /* of everything */
     void *block;
     void **buffers;     /* [L,n_buffers]: keys, then values, of each layer */

@@ -13,6 +13,7 @@
 #include "engine/base/mem.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/probe.h"
+#include "kernels/kv8.h"
 
 #define POOL_BYTES ((size_t)512 << 20)
 #define PROBE_MS   60
@@ -173,7 +174,7 @@ static void attn_rep(void *ctx, int rep) {
 
 static void bench_attention_line(bench *b, dtype kv, int32_t heads, int32_t kv_heads, int32_t d,
                                  int32_t n_seqs, int32_t ctx, int32_t n_rows) {
-    size_t page_bytes = (size_t)kv_heads * PAGE_TOKENS * (size_t)d * dtype_bytes(kv);
+    size_t page_bytes = kv_page_bytes(kv, PAGE_TOKENS, kv_heads * d, kv_heads);
     int32_t n_tokens = n_seqs * n_rows, width = heads * d;
     attn_bench g = {.b = &b->c->base, .n_pages_seq = CEIL_DIV(ctx, PAGE_TOKENS)};
     g.n_pool = (int32_t)(POOL_BYTES / 2 / page_bytes);
@@ -203,7 +204,7 @@ static void bench_attention_line(bench *b, dtype kv, int32_t heads, int32_t kv_h
                           PAGE_TOKENS};
     double keys = (double)n_seqs * n_rows * (ctx - n_rows + (n_rows + 1) / 2.0); /* over all rows */
     bench_line l = {.run = attn_rep, .ctx = &g, .flops = keys * 4 * heads * d};
-    l.bytes = (double)n_seqs * ctx * kv_heads * d * 2 * (double)dtype_bytes(kv);
+    l.bytes = (double)n_seqs * ctx * 2 * (double)page_bytes / PAGE_TOKENS;
     snprintf(l.name, sizeof l.name, "attention %s %dx%d/%d B=%d ctx=%d rows=%d", dtype_name(kv), d,
              heads, kv_heads, n_seqs, ctx, n_rows);
     line_run(b, &l);
@@ -211,10 +212,10 @@ static void bench_attention_line(bench *b, dtype kv, int32_t heads, int32_t kv_h
 }
 
 static void bench_attention(bench *b) {
-    static const dtype types[] = {DT_BF16, DT_F32};
+    static const dtype types[] = {DT_BF16, DT_INT8, DT_F8_E4M3, DT_F32};
     if (b->op && !strstr(b->op, "attention")) return;
     for (size_t t = 0; t < ARRAY_LEN(types); t++) {
-        fill_weights(b->pool, types[t]);
+        fill_weights(b->pool, types[t] == DT_F32 ? DT_F32 : DT_BF16); /* any bytes are codes */
         bench_attention_line(b, types[t], 14, 2, 64, 1, 512, 512);
         bench_attention_line(b, types[t], 14, 2, 64, 1, 2048, 2048);
         bench_attention_line(b, types[t], 14, 2, 64, 1, 4096, 1);
@@ -242,12 +243,13 @@ static void latent_rep(void *ctx, int rep) {
     g->b->v->latent_attention(g->b, &g->op);
 }
 
-static void bench_latent_line(bench *b, int32_t heads, int32_t n_seqs, int32_t ctx,
+static void bench_latent_line(bench *b, dtype kv, int32_t heads, int32_t n_seqs, int32_t ctx,
                               int32_t n_rows) {
     enum { L = 512, R = 64, W = L + R };
+    size_t page_bytes = kv_page_bytes(kv, PAGE_TOKENS, W, KV8_LATENT_SCALES);
     int32_t n_tokens = n_seqs * n_rows;
     latent_bench g = {.b = &b->c->base, .n_pages_seq = CEIL_DIV(ctx, PAGE_TOKENS)};
-    g.n_pool = (int32_t)(POOL_BYTES / (PAGE_TOKENS * W * 2));
+    g.n_pool = (int32_t)(POOL_BYTES / page_bytes);
     g.pages = mem_calloc((size_t)n_seqs * (size_t)g.n_pages_seq, sizeof *g.pages);
     attn_seq *seqs = mem_calloc((size_t)n_seqs, sizeof *seqs);
     for (int32_t i = 0; i < n_seqs; i++)
@@ -265,24 +267,27 @@ static void bench_latent_line(bench *b, int32_t heads, int32_t n_seqs, int32_t c
                                  heads * L,
                                  0.05f,
                                  b->pool,
-                                 DT_BF16,
+                                 kv,
                                  PAGE_TOKENS};
     double keys = (double)n_seqs * n_rows * (ctx - n_rows + (n_rows + 1) / 2.0);
     bench_line l = {.run = latent_rep, .ctx = &g, .flops = keys * 2 * heads * (W + L)};
-    l.bytes = (double)n_seqs * ctx * W * 2;
-    snprintf(l.name, sizeof l.name, "latent_attention bf16 %d+%dx%d B=%d ctx=%d rows=%d", L, R,
-             heads, n_seqs, ctx, n_rows);
+    l.bytes = (double)n_seqs * ctx * (double)page_bytes / PAGE_TOKENS;
+    snprintf(l.name, sizeof l.name, "latent_attention %s %d+%dx%d B=%d ctx=%d rows=%d",
+             dtype_name(kv), L, R, heads, n_seqs, ctx, n_rows);
     line_run(b, &l);
     mem_free(q), mem_free(out), mem_free(seqs), mem_free(g.pages);
 }
 
 static void bench_latent(bench *b) {
+    static const dtype types[] = {DT_BF16, DT_INT8, DT_F8_E4M3};
     if (b->op && !strstr(b->op, "latent")) return;
     fill_weights(b->pool, DT_BF16);
-    bench_latent_line(b, 16, 1, 1024, 1024);
-    bench_latent_line(b, 16, 1, 4096, 1);
-    bench_latent_line(b, 16, 16, 512, 1);
-    bench_latent_line(b, 128, 1, 4096, 1);
+    for (size_t t = 0; t < ARRAY_LEN(types); t++) {
+        bench_latent_line(b, types[t], 16, 1, 1024, 1024);
+        bench_latent_line(b, types[t], 16, 1, 4096, 1);
+        bench_latent_line(b, types[t], 16, 16, 512, 1);
+        bench_latent_line(b, types[t], 128, 1, 4096, 1);
+    }
 }
 
 /* ---- experts: layers of a 3B model with 40 experts, 8 per token ---- */

@@ -134,7 +134,8 @@ typedef enum rope_style { ROPE_NONE, ROPE_HALF, ROPE_PAIR, ROPE_HALVES } rope_st
 
 /* Rotate q and k of the packed projection in place (first rope_dim of each head, a multiple of 4
  * for HALVES), then write k and v to their pages. kv_slot[t] = page * S + offset of the token.
- * k_pages and v_pages hold P pages of G*S*D elements of kv_dt each; the order inside a page is the
+ * k_pages and v_pages hold P pages of G*S*D elements of kv_dt each, and G*S scales where kv_dt is
+ * of eight bits (kv8.h has what is stored and kv_page_bytes); the order inside a page is the
  * backend's business: only rope_kv, attention and copy_pages touch pages. D is even and at most
  * ATTN_MAX_WIDTH. */
 #define ATTN_MAX_WIDTH 512
@@ -147,7 +148,7 @@ typedef struct op_rope_kv {
     const int64_t *kv_slot; /* [T] */
     const float *cos, *sin; /* [max_pos, rope_dim/2] f32, attention factor already in */
     void *k_pages, *v_pages;
-    dtype kv_dt;         /* f32 or bf16 */
+    dtype kv_dt;         /* f32, bf16, int8 or f8_e4m3 */
     int32_t page_tokens; /* a multiple of 16 */
 } op_rope_kv;
 
@@ -203,7 +204,8 @@ typedef struct op_attention {
 
 /* For each token: rotate the rope part of every query head in place, rotate the last R elements of
  * its kv row in place, and write the kv row (the normed latent, then the rotated key part) to its
- * place in pages of P * S * (L+R) elements of kv_dt; their order is the backend's business. */
+ * place in pages of P * S * (L+R) elements of kv_dt, and P * S * 2 scales (of the latent part, of
+ * the rope part) where it is of eight bits; their order is the backend's business. */
 typedef struct op_latent_kv {
     int32_t n_tokens, n_heads;
     int32_t latent, rope_dim; /* L, R; R even, may be 0 */
@@ -216,7 +218,7 @@ typedef struct op_latent_kv {
     const int64_t *kv_slot; /* [T], as in op_rope_kv */
     const float *cos, *sin; /* [max_pos,R/2] */
     void *pages;
-    dtype kv_dt;         /* f32 or bf16 */
+    dtype kv_dt;         /* f32, bf16, int8 or f8_e4m3 */
     int32_t page_tokens; /* a multiple of 16 */
 } op_latent_kv;
 

@@ -8,6 +8,7 @@
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
 #include "kernels/cpu/cpu.h"
+#include "kernels/kv8.h"
 
 #define TILES_PER_MEMBER 4      /* with fewer, cut along the keys */
 #define SMALL_MACS       131072 /* below, the caller works alone */
@@ -15,6 +16,7 @@
 typedef struct attn_call {
     const op_attention *a;
     int32_t value_dim; /* of out and of states */
+    bool latent;
     const attention_row *row;
     team *team;
     int64_t *first_tile; /* [n_seqs+1]: running count of tiles over the sequences */
@@ -47,6 +49,7 @@ static attn_tile tile_at(const attn_call *c, int64_t i) {
     int32_t row_tile = n_rows_tiles - 1 - (int32_t)(in_seq / a->n_kv_heads);
     attn_tile t = {
         .seq = s, .kv_head = (int32_t)(in_seq % a->n_kv_heads), .value_dim = c->value_dim};
+    t.latent = c->latent;
     t.f0 = row_tile * c->row->tile_rows;
     t.f1 = MIN(n_f, t.f0 + c->row->tile_rows);
     int32_t pos_first = s->pos0 + t.f0 / group_size(a);
@@ -104,7 +107,7 @@ static void attn_member(void *ctx, int member) {
 }
 
 static void check_args(const op_attention *a) {
-    CHECK(a->kv_dt == DT_F32 || a->kv_dt == DT_BF16);
+    CHECK(kv_dtype_ok(a->kv_dt));
     CHECK(a->page_tokens > 0 && a->page_tokens % ATTN_PAGE_UNIT == 0);
     CHECK(a->n_kv_heads > 0 && a->n_heads % a->n_kv_heads == 0);
 }
@@ -129,10 +132,10 @@ static int64_t count_tiles(attn_call *c, int32_t *ret_len_max, int64_t *ret_macs
 }
 
 static void run(cpu_backend *cpu, const attention_row *row, const op_attention *a,
-                int32_t value_dim) {
+                int32_t value_dim, bool latent) {
     check_args(a);
     if (a->seqs.n <= 0) return;
-    attn_call c = {.a = a, .value_dim = value_dim, .row = row, .team = cpu->team};
+    attn_call c = {.a = a, .value_dim = value_dim, .latent = latent, .row = row, .team = cpu->team};
     size_t first_bytes = ALIGN_UP(((size_t)a->seqs.n + 1) * sizeof(int64_t), 64);
     c.first_tile = cpu_workspace(cpu, first_bytes);
     int32_t len_max;
@@ -167,8 +170,12 @@ void cpu_attention(backend *b, const op_attention *a) {
         cpu_feed_attention(b, a);
         return;
     }
-    run(cpu, a->kv_dt == DT_F32 ? cpu->rows.attention_f32 : cpu->rows.attention_bf16, a,
-        a->head_dim);
+    const cpu_rows *r = &cpu->rows;
+    const attention_row *row = a->kv_dt == DT_F32    ? r->attention_f32
+                               : a->kv_dt == DT_BF16 ? r->attention_bf16
+                               : a->kv_dt == DT_INT8 ? r->attention_int8
+                                                     : r->attention_f8;
+    run(cpu, row, a, a->head_dim, false);
 }
 
 /* One kv head whose values are the beginning of its keys. */
@@ -193,5 +200,10 @@ void cpu_latent_attention(backend *b, const op_latent_attention *l) {
                       .v_pages = l->pages,
                       .kv_dt = l->kv_dt,
                       .page_tokens = l->page_tokens};
-    run(cpu, a.kv_dt == DT_F32 ? cpu->rows.latent_f32 : cpu->rows.latent_bf16, &a, l->latent);
+    const cpu_rows *r = &cpu->rows;
+    const attention_row *row = a.kv_dt == DT_F32    ? r->latent_f32
+                               : a.kv_dt == DT_BF16 ? r->latent_bf16
+                               : a.kv_dt == DT_INT8 ? r->latent_int8
+                                                    : r->latent_f8;
+    run(cpu, row, &a, l->latent, true);
 }

@@ -1,9 +1,10 @@
-/* Attention of the avx2 level: products in f32, KV pages in f32 or bf16. */
+/* Attention of the avx2 level: products in f32, KV pages in f32, bf16 or eight bits. */
 #include <math.h>
 #include <string.h>
 
 #include "engine/base/mem.h"
 #include "kernels/cpu/levels.h"
+#include "kernels/kv8.h"
 #include "kernels/cpu/simd_avx2.h"
 #include "kernels/cpu/mac.inc"
 #include "kernels/cpu/simd_math.inc"
@@ -17,15 +18,25 @@
 #define AT_NAME(x)  avx2_attention_f32_##x
 #define AT_ROW      avx2_attention_f32
 #define AT_ROW_NAME "avx2_attention_f32"
-#define AT_BF16     0
-#define at_kv_t     float
+#define AT_KV       AT_KV_F32
 #include "kernels/cpu/attention_body.inc"
 
 #define AT_NAME(x)  avx2_attention_bf16_##x
 #define AT_ROW      avx2_attention_bf16
 #define AT_ROW_NAME "avx2_attention_bf16"
-#define AT_BF16     1
-#define at_kv_t     uint16_t
+#define AT_KV       AT_KV_BF16
+#include "kernels/cpu/attention_body.inc"
+
+#define AT_NAME(x)  avx2_attention_int8_##x
+#define AT_ROW      avx2_attention_int8
+#define AT_ROW_NAME "avx2_attention_int8"
+#define AT_KV       AT_KV_INT8
+#include "kernels/cpu/attention_body.inc"
+
+#define AT_NAME(x)  avx2_attention_f8_##x
+#define AT_ROW      avx2_attention_f8
+#define AT_ROW_NAME "avx2_attention_f8"
+#define AT_KV       AT_KV_F8
 #include "kernels/cpu/attention_body.inc"
 
 #define LT_MR    3

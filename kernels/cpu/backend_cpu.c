@@ -9,6 +9,7 @@
 #include "engine/base/thread.h"
 #include "kernels/cpu/cpu.h"
 #include "kernels/cpu/pack.h"
+#include "kernels/kv8.h"
 #include "kernels/ref/ref.h"
 
 /* Elements of elementwise work below which a second thread does not pay (about 2 us). */
@@ -201,7 +202,7 @@ static void cpu_norm(backend *b, const op_norm *a) {
 }
 
 static void cpu_rope_kv(backend *b, const op_rope_kv *a) {
-    CHECK(a->kv_dt == DT_F32 || a->kv_dt == DT_BF16);
+    CHECK(kv_dtype_ok(a->kv_dt));
     CHECK(a->page_tokens > 0 && a->page_tokens % ATTN_PAGE_UNIT == 0);
     CHECK(a->head_dim % 2 == 0 && a->head_dim <= ATTN_MAX_WIDTH);
     CHECK(a->rope_dim % (a->style == ROPE_HALVES ? 4 : 2) == 0 && a->rope_dim <= a->head_dim);
@@ -211,7 +212,7 @@ static void cpu_rope_kv(backend *b, const op_rope_kv *a) {
 }
 
 static void cpu_latent_kv(backend *b, const op_latent_kv *a) {
-    CHECK(a->kv_dt == DT_F32 || a->kv_dt == DT_BF16);
+    CHECK(kv_dtype_ok(a->kv_dt));
     CHECK(a->page_tokens > 0 && a->page_tokens % ATTN_PAGE_UNIT == 0);
     CHECK(a->latent > 0 && a->rope_dim >= 0 && a->latent + a->rope_dim <= LATENT_MAX_WIDTH);
     CHECK(a->rope_dim % 2 == 0 && a->style != ROPE_HALVES);

@@ -8,11 +8,15 @@ extern const gemm_row avx2_gemm_f32, avx2_gemm_f16, avx2_gemm_bf16;       /* gem
 extern const gemm_row avx512_gemm_f32, avx512_gemm_f16, avx512_gemm_bf16; /* gemm_avx512.c */
 extern const gemm_row avx512bf16_gemm_bf16;                               /* gemm_avx512bf16.c */
 
-extern const attention_row avx2_attention_f32, avx2_attention_bf16;     /* attention_avx2.c */
+extern const attention_row avx2_attention_f32, avx2_attention_bf16; /* attention_avx2.c */
+extern const attention_row avx2_attention_int8, avx2_attention_f8;
 extern const attention_row avx512_attention_f32, avx512_attention_bf16; /* attention_avx512.c */
+extern const attention_row avx512_attention_int8, avx512_attention_f8;
 
-extern const attention_row avx2_latent_f32, avx2_latent_bf16;     /* attention_avx2.c */
+extern const attention_row avx2_latent_f32, avx2_latent_bf16; /* attention_avx2.c */
+extern const attention_row avx2_latent_int8, avx2_latent_f8;
 extern const attention_row avx512_latent_f32, avx512_latent_bf16; /* attention_avx512.c */
+extern const attention_row avx512_latent_int8, avx512_latent_f8;
 
 /* ops_avx2.c, ops_avx512.c */
 extern const embed_row avx2_embed, avx512_embed;

@@ -137,6 +137,20 @@ SIMD_FN vf vf_load_odd_n(const void *p, int n) {
     __m512i high = _mm512_set1_epi32((int)0xFFFF0000u);
     return _mm512_castsi512_ps(_mm512_and_si512(_mm512_maskz_loadu_epi32(vm_first(n), p), high));
 }
+/* VW (the first n; the others are 0 and not read) codes of eight bits: signed integers, and E4M3
+ * without its NaNs, times 2^-8. Both are exact: an E4M3 moved into a binary16 is one whose exponent
+ * counts 8 less. */
+SIMD_FN vf vf_from_i8(__m128i b) {
+    return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b));
+}
+SIMD_FN vf vf_from_f8(__m128i b) {
+    __m256i w = _mm256_slli_epi16(_mm256_cvtepi8_epi16(b), 7);
+    return _mm512_cvtph_ps(_mm256_and_si256(w, _mm256_set1_epi16((short)0xBF80)));
+}
+SIMD_FN __m128i v8_load_n(const void *p, int n) {
+    if (__builtin_constant_p(n) && n == VW) return _mm_loadu_si128((const __m128i *)p);
+    return _mm_maskz_loadu_epi8(vm_first(n), p);
+}
 /* With few registers: forget what was loaded, so that it is loaded again instead of spilled. */
 #define SIMD_RELOAD() ((void)0)
 

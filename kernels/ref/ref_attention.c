@@ -5,20 +5,47 @@
 #include <stdlib.h>
 
 #include "engine/base/mem.h"
+#include "kernels/kv8.h"
 #include "kernels/ref/ref.h"
 
 #define LANES 8
 
-/* Element index of (page of position pos, kv head g, position, 0). */
-static int64_t kv_index(const op_attention *a, const attn_seq *s, int32_t g, int32_t pos) {
+/* Number of (page of position pos, kv head g). */
+static int64_t kv_head_at(const op_attention *a, const attn_seq *s, int32_t g, int32_t pos) {
     int64_t page = a->seqs.page_table[s->page0 + pos / a->page_tokens];
-    return ((page * a->n_kv_heads + g) * a->page_tokens + pos % a->page_tokens) * a->head_dim;
+    return page * a->n_kv_heads + g;
 }
 
-static const float *kv_row(const void *pages, dtype dt, int64_t at, int32_t d, float *buf) {
-    if (dt == DT_F32) return (const float *)pages + at;
-    const uint16_t *h = (const uint16_t *)pages + at;
-    for (int32_t i = 0; i < d; i++) buf[i] = bf16_to_f32(h[i]);
+static float value_of(dtype dt, uint8_t code) {
+    return dt == DT_INT8 ? (float)(int8_t)code : f8_e4m3_values[code];
+}
+
+/* A key or value in eight bits; a latent row has a second scale behind its value. */
+static void row_of_codes(const op_attention *a, const attn_tile *t, const void *pages, int64_t head,
+                         int32_t at, int32_t n, float *buf) {
+    int32_t d = a->head_dim, n_scales = t->latent ? KV8_LATENT_SCALES : 1;
+    int32_t split = t->latent ? t->value_dim : d;
+    const uint8_t *block = (const uint8_t *)pages +
+                           head * (int64_t)kv_page_bytes(a->kv_dt, a->page_tokens, d, n_scales);
+    const uint8_t *codes = block + (int64_t)at * d;
+    const uint16_t *scales =
+        (const uint16_t *)(block + (int64_t)a->page_tokens * d) + at * n_scales;
+    for (int32_t i = 0; i < n; i++)
+        buf[i] = value_of(a->kv_dt, codes[i]) * bf16_to_f32(scales[i >= split]);
+}
+
+/* The first n elements of the key or value at pos. */
+static const float *kv_row(const op_attention *a, const attn_tile *t, const void *pages,
+                           int32_t pos, int32_t n, float *buf) {
+    int64_t head = kv_head_at(a, t->seq, t->kv_head, pos);
+    int32_t at = pos % a->page_tokens;
+    int64_t first = (head * a->page_tokens + at) * a->head_dim;
+    if (a->kv_dt == DT_F32) return (const float *)pages + first;
+    const uint16_t *h = (const uint16_t *)pages + first;
+    if (a->kv_dt == DT_BF16)
+        for (int32_t i = 0; i < n; i++) buf[i] = bf16_to_f32(h[i]);
+    else
+        row_of_codes(a, t, pages, head, at, n, buf);
     return buf;
 }
 
@@ -62,11 +89,10 @@ static void attend(const op_attention *a, const attn_tile *t, int32_t query, int
     r.sum = 0;
     for (int32_t i = 0; i < dv; i++) r.acc[i] = 0;
     for (int32_t j = attn_first_key(a, pos); j <= last; j++) {
-        int64_t at = kv_index(a, s, t->kv_head, j);
-        float score = a->scale * dot(q, kv_row(a->k_pages, a->kv_dt, at, d, buf), d);
+        float score = a->scale * dot(q, kv_row(a, t, a->k_pages, j, d, buf), d);
         if (a->softcap > 0) score = a->softcap * tanhf(score / a->softcap);
         if (a->alibi_slopes) score -= a->alibi_slopes[head] * (float)abs(pos - j);
-        add_key(&r, score, kv_row(a->v_pages, a->kv_dt, at, dv, buf), dv);
+        add_key(&r, score, kv_row(a, t, a->v_pages, j, dv, buf), dv);
     }
     if (a->sinks) add_key(&r, a->sinks[head], NULL, dv);
     for (int32_t i = 0; i < dv; i++) out[i] = (float)(r.acc[i] / r.sum);
@@ -83,5 +109,9 @@ static size_t scratch_bytes(const op_attention *a) {
 
 const attention_row ref_attention_f32 = {"ref_attention_f32", 8, scratch_bytes, tile, NULL};
 const attention_row ref_attention_bf16 = {"ref_attention_bf16", 8, scratch_bytes, tile, NULL};
+const attention_row ref_attention_int8 = {"ref_attention_int8", 8, scratch_bytes, tile, NULL};
+const attention_row ref_attention_f8 = {"ref_attention_f8", 8, scratch_bytes, tile, NULL};
 const attention_row ref_latent_f32 = {"ref_latent_f32", 8, scratch_bytes, tile, NULL};
 const attention_row ref_latent_bf16 = {"ref_latent_bf16", 8, scratch_bytes, tile, NULL};
+const attention_row ref_latent_int8 = {"ref_latent_int8", 8, scratch_bytes, tile, NULL};
+const attention_row ref_latent_f8 = {"ref_latent_f8", 8, scratch_bytes, tile, NULL};

@@ -123,6 +123,7 @@ typedef struct attn_tile {
     const attn_seq *seq;
     int32_t kv_head;
     int32_t value_dim;      /* of out and acc; head_dim unless latent */
+    bool latent;            /* eight-bit rows have two scales: of the value, of the rest */
     int32_t f0, f1;         /* rows */
     int32_t chunk0, chunk1; /* key chunks; all that the rows see, unless partial */
     float *partial;         /* NULL: write out. Else the state of row f, f0 <= f < f1, of the one

@@ -546,7 +546,7 @@ def names_of_lmdeploy_are_taken():
             assert info["max_num_batched_tokens"] == 64 and info["prefix_cache"] is True, info
             assert info["model"] == "other" and info["kv_pages"] * 16 < 10**6, info
     for args, text in [(["--tp", "2"], "tensor parallelism is not there yet"),
-                       (["--quant_policy=8"], "quantised keys and values are not there yet"),
+                       (["--quant_policy=4"], "--kv-cache-dtype: \"4\" is not auto|f32|bf16|int8|fp8"),
                        (["--rope-scaling-factor", "2.5"], "config.json"),
                        (["--cache_block_seq_len", "64"], "16 tokens")]:
         err = run("serve", "--model", DEMO, "--port", "0", *args, rc=2)[1]

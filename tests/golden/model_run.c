@@ -13,9 +13,14 @@ const char *test_device(void) {
 }
 
 status model_open(const char *dir, const char *want, const char *isa, engine **ret, error *err) {
+    return model_open_kv(dir, want, strcmp(want, "f32") == 0 ? "f32" : "auto", isa, ret, err);
+}
+
+status model_open_kv(const char *dir, const char *want, const char *kv_dtype, const char *isa,
+                     engine **ret, error *err) {
     engine_options o = {.model_dir = dir,
                         .dtype = want,
-                        .kv_dtype = strcmp(want, "f32") == 0 ? "f32" : "auto",
+                        .kv_dtype = kv_dtype,
                         .quant_math = strcmp(want, "f32") == 0 ? "exact" : "auto",
                         .device = test_device(),
                         .isa = isa,

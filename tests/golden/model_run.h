@@ -13,6 +13,10 @@ const char *test_device(void);
 NODISCARD status model_open(const char *dir, const char *want, const char *isa, engine **ret,
                             error *err);
 
+/* The same with pages of kv_dtype. */
+NODISCARD status model_open_kv(const char *dir, const char *want, const char *kv_dtype,
+                               const char *isa, engine **ret, error *err);
+
 /* One sequence in a run. */
 typedef struct run_seq {
     const int32_t *prompt;

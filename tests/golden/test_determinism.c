@@ -116,10 +116,10 @@ static void submit_and_wait(scheduler *s, int32_t vocab, const uint64_t *ids, in
     for (int32_t i = 0; i < n; i++) request_unref(r[i]);
 }
 
-static engine *open_model(const char *dir, int n_threads, bool swap) {
+static engine *open_model(const char *dir, const char *kv, int n_threads, bool swap) {
     engine_options o = {.model_dir = dir,
                         .dtype = "auto",
-                        .kv_dtype = "auto",
+                        .kv_dtype = kv,
                         .device = test_device(),
                         .n_threads = n_threads,
                         .max_model_len = 128,
@@ -134,9 +134,9 @@ static engine *open_model(const char *dir, int n_threads, bool swap) {
     return e;
 }
 
-static scheduler_stats run(const char *dir, const variant *v, answer *answers) {
+static scheduler_stats run(const char *dir, const char *kv, const variant *v, answer *answers) {
     memset(answers, 0, SUBJECTS * sizeof *answers);
-    engine *e = open_model(dir, v->n_threads, v->n_slots > 0);
+    engine *e = open_model(dir, kv, v->n_threads, v->n_slots > 0);
     stepper st = engine_stepper(e);
     if (v->n_pages) st.n_pages = v->n_pages;
     ck_assert_int_ge(st.n_host_pages, v->n_slots);
@@ -208,10 +208,10 @@ static void check_same(const char *dir, const variant *v, const answer *a, const
     }
 }
 
-static void check_model(const char *dir) {
+static void check_model(const char *dir, const char *kv) {
     answer ref[SUBJECTS], got[SUBJECTS];
     for (size_t i = 0; i < ARRAY_LEN(variants); i++) {
-        scheduler_stats s = run(dir, &variants[i], i ? got : ref);
+        scheduler_stats s = run(dir, kv, &variants[i], i ? got : ref);
         check_happened(&variants[i], &s);
         if (i) check_same(dir, &variants[i], got, ref);
     }
@@ -219,10 +219,10 @@ static void check_model(const char *dir) {
 
 /* Choices share the prompt's pages and copy the last one; each computes its first token from a row
  * of its own. */
-static void check_choices(const char *dir) {
+static void check_choices(const char *dir, const char *kv) {
     enum { N = 4 };
     answer got[N] = {0}, ref = {0};
-    engine *e = open_model(dir, 2, false);
+    engine *e = open_model(dir, kv, 2, false);
     stepper st = engine_stepper(e);
     scheduler_options o = {
         .max_running = 8, .max_waiting = 8, .token_budget = 64, .clock = clock_monotonic()};
@@ -251,8 +251,8 @@ START_TEST(swapped) {
                                 {"swapped, few slots", 2, 16, 64, 13, 0, 2, true, 20}};
     answer ref[SUBJECTS], got[SUBJECTS];
     for (size_t i = 0; i < ARRAY_LEN(v); i++) {
-        scheduler_stats s =
-            run(_i ? "conf/demo-model" : "tests/archs/llama-gqa", &v[i], i ? got : ref);
+        scheduler_stats s = run(_i ? "conf/demo-model" : "tests/archs/llama-gqa",
+                                _i == 2 ? "int8" : "auto", &v[i], i ? got : ref);
         check_happened(&v[i], &s);
         if (i) check_same("swapped", &v[i], got, ref);
     }
@@ -260,26 +260,37 @@ START_TEST(swapped) {
 END_TEST
 
 START_TEST(choices) {
-    check_choices("tests/archs/llama-gqa");
-    check_choices("tests/archs/mistral-window");
-    check_choices("conf/demo-model");
+    check_choices("tests/archs/llama-gqa", "auto");
+    check_choices("tests/archs/mistral-window", "auto");
+    check_choices("conf/demo-model", "auto");
+    if (strcmp(test_device(), "cpu") != 0) return;
+    check_choices("conf/demo-model", "int8"); /* copied pages bring their scales */
+    check_choices("tests/archs/deepseek-v2", "fp8");
 }
 END_TEST
 START_TEST(f32_gqa) {
-    check_model("tests/archs/llama-gqa");
+    check_model("tests/archs/llama-gqa", "auto");
 }
 END_TEST
 START_TEST(sliding_window) {
-    check_model("tests/archs/mistral-window");
+    check_model("tests/archs/mistral-window", "auto");
 }
 END_TEST
 /* Keys depend on how long the request may get: what may be shared depends on it too. */
 START_TEST(dynamic_rope) {
-    check_model("tests/archs/llama-rope-dynamic");
+    check_model("tests/archs/llama-rope-dynamic", "auto");
 }
 END_TEST
 START_TEST(bf16_demo_model) {
-    check_model("conf/demo-model");
+    check_model("conf/demo-model", "auto");
+}
+END_TEST
+
+START_TEST(eight_bit_pages) {
+    if (strcmp(test_device(), "cpu") != 0) return;
+    check_model("tests/archs/mistral-window", "int8");
+    check_model("tests/archs/deepseek-v2", "int8");
+    check_model("conf/demo-model", "fp8");
 }
 END_TEST
 
@@ -292,10 +303,11 @@ int main(void) {
     tcase_add_test(t, sliding_window);
     tcase_add_test(t, dynamic_rope);
     tcase_add_test(t, bf16_demo_model);
+    tcase_add_test(t, eight_bit_pages);
     suite_add_tcase(s, t);
     t = tcase_create("swap"); /* CK_RUN_CASE=swap: this alone */
     tcase_set_timeout(t, 240);
-    tcase_add_loop_test(t, swapped, 0, strcmp(test_device(), "cpu") == 0 ? 2 : 1);
+    tcase_add_loop_test(t, swapped, 0, strcmp(test_device(), "cpu") == 0 ? 3 : 1);
     suite_add_tcase(s, t);
     return suite_run(s);
 }

@@ -5,6 +5,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/kv8.h"
 #include "tests/kernels/checkkern.h"
 
 typedef struct setting {
@@ -59,7 +60,7 @@ static kv_state kv_new(backend *b, const world *w, int32_t step) {
     const setting *s = &w->s;
     kv_state kv = {.qkv = mat_new(w->p.n_tokens, w->qkv.width, w->qkv.stride)};
     mat_copy(&kv.qkv, &w->qkv);
-    kv.bytes = (size_t)w->p.n_pages * (size_t)(s->g * s->page_tokens * s->d) * dtype_bytes(s->kv);
+    kv.bytes = (size_t)w->p.n_pages * kv_page_bytes(s->kv, s->page_tokens, s->g * s->d, s->g);
     kv.k = packed_alloc(kv.bytes);
     kv.v = packed_alloc(kv.bytes);
     memset(kv.k, 0xFF, kv.bytes);
@@ -148,7 +149,8 @@ static void compare(check_ctx *c, setting s, int32_t n_seqs, const int32_t *len,
         for (int32_t i = 0; i < n_seqs; i++) {
             mat a = mat_rows(&want, seqs[i].row0, seqs[i].n_rows);
             mat b = mat_rows(&got, seqs[i].row0, seqs[i].n_rows);
-            check_close(c, &a, &b, check_tol("attention", s.kv != DT_F32),
+            check_close(c, &a, &b,
+                        kv_is_8bit(s.kv) ? CHECK_KV8_TOL : check_tol("attention", s.kv != DT_F32),
                         "attention kv=%s d=%d g=%d r=%d page=%d window=%d cap=%g alibi=%d sinks=%d "
                         "prefix=%d len=%d rows=%d threads=%d",
                         dtype_name(s.kv), s.d, s.g, s.r, s.page_tokens, s.window, (double)s.softcap,
@@ -257,10 +259,10 @@ static void check_prefixes(check_ctx *c, dtype kv) {
 }
 
 void check_attention(check_ctx *c) {
-    static const dtype types[] = {DT_F32, DT_BF16};
+    static const dtype types[] = {DT_F32, DT_BF16, DT_INT8, DT_F8_E4M3};
     static const int32_t lens[] = {70, 33, 17, 1, 200, 16};
     static const int32_t widths[] = {2, 4, 8, 16, 24, 64, 80, 96, 128, 256, 320, 512};
-    for (size_t t = 0; t < ARRAY_LEN(types); t++) {
+    for (size_t t = 0; t < (c->device ? 2 : ARRAY_LEN(types)); t++) {
         for (size_t i = 0; i < ARRAY_LEN(widths); i++) {
             int32_t d = widths[i];
             setting s = {d, 1 + (int32_t)i % 2, 1 + (int32_t)i, 16, types[t], ROPE_HALF, d};
@@ -294,7 +296,7 @@ void check_attention(check_ctx *c) {
                    (setting){32, 1, r, 16, types[t], ROPE_HALF, 32, .sinks = true, .prefix = 540});
         if (c->small) continue;
         invariance(c, (setting){32, 1, 5, 16, types[t], ROPE_HALF, 32, 90, 0, true, .prefix = 600});
-        if (types[t] == DT_BF16) { /* a device has kernels by widths and numbers of rows */
+        if (types[t] != DT_F32) { /* a device has kernels by widths and numbers of rows */
             invariance(c, (setting){128, 1, 4, 16, types[t], ROPE_HALF, 128, 0, 0, false});
             invariance(c, (setting){256, 1, 2, 16, types[t], ROPE_HALF, 128, 300, .sinks = true});
         }

@@ -4,6 +4,7 @@
 #include <math.h>
 #include <string.h>
 
+#include "kernels/kv8.h"
 #include "tests/kernels/checkkern.h"
 
 typedef struct setting {
@@ -49,7 +50,7 @@ static cache cache_new(backend *b, const world *w, int32_t step) {
                .kv = mat_new(w->p.n_tokens, width, w->kv.stride)};
     mat_copy(&k.q, &w->q);
     mat_copy(&k.kv, &w->kv);
-    k.bytes = (size_t)w->p.n_pages * (size_t)(s->page_tokens * width) * dtype_bytes(s->kv);
+    k.bytes = (size_t)w->p.n_pages * kv_page_bytes(s->kv, s->page_tokens, width, KV8_LATENT_SCALES);
     k.pages = packed_alloc(k.bytes);
     memset(k.pages, 0xFF, k.bytes);
     for (int32_t t = 0; t < w->p.n_tokens; t += step) {
@@ -128,7 +129,9 @@ static void compare(check_ctx *c, setting s, int32_t n_seqs, const int32_t *len,
         for (int32_t i = 0; i < n_seqs; i++) {
             mat a = mat_rows(&want, seqs[i].row0, seqs[i].n_rows);
             mat b = mat_rows(&got, seqs[i].row0, seqs[i].n_rows);
-            check_close(c, &a, &b, check_tol("latent_attention", s.kv != DT_F32),
+            check_close(c, &a, &b,
+                        kv_is_8bit(s.kv) ? CHECK_KV8_TOL
+                                         : check_tol("latent_attention", s.kv != DT_F32),
                         "latent_attention kv=%s H=%d L=%d R=%d page=%d prefix=%d len=%d rows=%d "
                         "special=%d threads=%d",
                         dtype_name(s.kv), s.h, s.latent, s.rope, s.page_tokens, s.prefix, len[i],
@@ -187,13 +190,13 @@ static void invariance(check_ctx *c, setting s) {
 }
 
 void check_latent(check_ctx *c) {
-    static const dtype types[] = {DT_F32, DT_BF16};
+    static const dtype types[] = {DT_F32, DT_BF16, DT_INT8, DT_F8_E4M3};
     static const int32_t lens[] = {37, 20, 130, 1};
     static const struct {
         int32_t h, latent, rope;
     } shapes[] = {{1, 1, 0},   {2, 1, 2},   {3, 8, 4},    {5, 15, 2},  {7, 17, 6},
                   {4, 31, 10}, {25, 32, 8}, {16, 64, 16}, {13, 100, 6}};
-    for (size_t t = 0; t < ARRAY_LEN(types); t++) {
+    for (size_t t = 0; t < (c->device ? 2 : ARRAY_LEN(types)); t++) {
         for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
             setting s = {shapes[i].h,       shapes[i].latent, shapes[i].rope,
                          16 + 16 * (i % 3), types[t],         ROPE_HALF + i % 2};

@@ -143,7 +143,18 @@ START_TEST(aliases) {
     ck_assert(conf_given(&c, OPT_prefix_cache));
     ck_assert_str_eq(c.dtype, "f16");
     conf_done(&c);
-    char *bad[][2] = {{"--tp", "2"}, {"--quant_policy", "8"}, {"--with-plugins", "--port=1"}};
+    char *bits[] = {"--quant-policy", "8"}, *fp8[] = {"--kv-cache-dtype", "fp8_e4m3"};
+    ck_assert_msg(cli(&c, &err, 2, bits) == OK, "%s", err.text);
+    ck_assert_str_eq(c.kv_cache_dtype, "int8");
+    conf_done(&c);
+    ck_assert_msg(cli(&c, &err, 2, fp8) == OK, "%s", err.text);
+    ck_assert_str_eq(c.kv_cache_dtype, "fp8");
+    conf_done(&c);
+    char *bad[][2] = {{"--tp", "2"},
+                      {"--quant_policy", "4"},
+                      {"--with-plugins", "--port=1"},
+                      {"--dtype", "8"},
+                      {"--dtype", "int8"}};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++)
         ck_assert_int_eq(cli(&c, &err, 2, bad[i]), ERR_INVALID);
     for (int i = 0; i < conf_n_aliases; i++)
