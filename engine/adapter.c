@@ -2,7 +2,8 @@
  * stacked, so that one product serves q, k and v; each module's B is cut by the rows that the base
  * takes of it.
  *
- * Products are stored as the file stores them (bf16 stays bf16), in f32 beside a base in f32. */
+ * Products are stored as the file stores them (bf16 stays bf16), in f32 beside a base in f32; on a
+ * device in the base's type. */
 #include "engine/adapter.h"
 
 #include <math.h>
@@ -87,10 +88,13 @@ static const char *file_of(const binder *b) {
     return b->pair.source.files.files[0];
 }
 
+/* A device multiplies in 16 bits beside a base of 16 bits; the CPU's products are in f32 anyway. */
 static dtype storage_of(const binder *b, int32_t module) {
     const adapter_module *m = &b->pair.source.modules[module];
     const st_tensor *t = m->t[ROLE_A] ? m->t[ROLE_A] : m->t[ROLE_EMBED_A];
-    return t && b->w->dt != DT_F32 && dtype_is_float(t->dt) ? t->dt : DT_F32;
+    dtype base = b->w->dt;
+    if (!b->ad->b->host_memory && (base == DT_BF16 || base == DT_F16)) return base;
+    return t && base != DT_F32 && dtype_is_float(t->dt) ? t->dt : DT_F32;
 }
 
 /* What forward_linear and forward_norm do not reach keeps the base's weights whatever the adapter
