@@ -225,15 +225,13 @@ static int64_t long_rows(const attn_seqs *seqs) {
     return n;
 }
 
-/* Scratch for states of cut tiles and, where out cannot hold them, for sums between chunks. */
-static bool find_scratch(cuda_backend *c, const op_attention *op, const attn_plan *plan,
-                         attn_args *a) {
-    size_t states = (size_t)plan->n_states * (size_t)a->n_kv_heads * (size_t)a->state_floats,
-           sums = 0;
+bool attn_scratch(cuda_backend *c, const op_attention *op, int64_t n_states, int64_t n_rows,
+                  attn_args *a) {
+    size_t states = (size_t)n_states * (size_t)a->state_floats, sums = 0;
     a->sums = static_cast<float *>(op->out), a->sums_stride = op->out_stride;
     if (op->out_dt != DT_F32) {
         a->sums_stride = (int64_t)op->n_heads * a->value_width;
-        sums = (size_t)(long_rows(&op->seqs) * a->sums_stride);
+        sums = (size_t)(n_rows * a->sums_stride);
     }
     if (states + sums == 0) return true;
     a->states = static_cast<float *>(cuda_scratch(c, (states + sums) * sizeof(float)));
@@ -265,7 +263,8 @@ void attn_run(cuda_backend *c, const op_attention *op, int32_t value_width,
     }
     const kept_plan *k = plan_of(c, &shape, &op->seqs);
     if (!k) return;
-    if (!find_scratch(c, op, &k->plan, &a)) return;
+    int64_t n_states = k->plan.n_states * (int64_t)a.n_kv_heads;
+    if (!attn_scratch(c, op, n_states, long_rows(&op->seqs), &a)) return;
     for (int w = 0; w < ATTN_WIDTHS; w++) run_items(c, k, &a, (attn_width)w, &launch[w]);
     if (k->plan.merges.n) {
         a.merges = reinterpret_cast<const attn_merge *>(static_cast<const attn_item *>(k->dev) +

@@ -199,6 +199,12 @@ bool attn_allow(cuda_backend *c, const void *kernel, size_t bytes);
 /* Merge the states of cut tiles. */
 void attn_run_merges(cuda_backend *c, const attn_args *a, unsigned blocks, unsigned rows);
 
+/* Scratch for n_states states of cut tiles and, where out cannot hold them, for the sums between
+ * chunks of n_rows rows, those up to the last that sees more than one chunk; false after a failure.
+ */
+bool attn_scratch(cuda_backend *c, const op_attention *op, int64_t n_states, int64_t n_rows,
+                  attn_args *a);
+
 /* Plan, upload and launch: a call with its two kernels (the same twice where one does all). */
 void attn_run(cuda_backend *c, const op_attention *op, int32_t value_width,
               const attn_launch launch[ATTN_WIDTHS], const char *name);

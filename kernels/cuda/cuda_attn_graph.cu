@@ -137,10 +137,9 @@ bool attn_run_fixed(cuda_backend *c, const op_attention *op, attn_args *a, const
     char *dev = (char *)const_cast<void *>(op->seqs.plan) + (size_t)i * stride_of(c, r);
     CHECK(attn_fixed_bytes(most) <= stride_of(c, r));
     if (!f->ready) divide_now(c, f, op, dev);
-    if (s.states_max) { /* asked for in any form, so that it does not move */
-        a->states = (float *)cuda_scratch(c, (size_t)s.states_max * (size_t)f->state_bytes);
-        if (!a->states) return true;
-    }
+    /* asked for in any form, so that it does not move */
+    int64_t long_rows = r->max_len > ATTN_CHUNK ? r->n_seqs : 0;
+    if (!attn_scratch(c, op, s.states_max, long_rows, a)) return true;
     if (!cuda_ready(c) || !attn_allow(c, l->kernel, l->smem)) return true;
     attn_fixed *head = (attn_fixed *)dev;
     a->items = (const attn_item *)(head + 1);
