@@ -71,7 +71,8 @@ typedef struct backend_vtbl {
     int32_t pack_rows;
     /* The same for quantised storage (quant.h); spec is NULL for GGUF types. quant_pack takes
      * n_rows stored rows, one after another; any range, by any thread. quant_side writes what
-     * belongs to all rows (order, table: NULL where the spec has none). */
+     * belongs to all rows (order, table: NULL where the spec has none), before rows of a matrix
+     * that has such are packed. */
     size_t (*quant_bytes)(backend *b, int32_t n, int32_t k, dtype dt, const quant_spec *spec);
     void (*quant_init)(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, const quant_spec *spec,
                        void *data);

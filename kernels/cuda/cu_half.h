@@ -21,6 +21,8 @@ extern "C" {
 /* pack: low in the lower half, both rounded to nearest even; pack_bits: of values as words. */
 typedef struct cu_bf16 {
     static constexpr dtype type = DT_BF16;
+    typedef float acc; /* of a sum */
+    enum { FOLDS = 0 };
     static __device__ __forceinline__ uint32_t pack(float low, float high) {
 #ifdef PAGODA_SIMT
         return cu_to_bf16(low) | (uint32_t)cu_to_bf16(high) << 16;
@@ -63,6 +65,8 @@ typedef struct cu_bf16 {
 
 typedef struct cu_f16 {
     static constexpr dtype type = DT_F16;
+    typedef float acc; /* of a sum */
+    enum { FOLDS = 0 };
     static __device__ __forceinline__ uint32_t pack(float low, float high) {
 #ifdef PAGODA_SIMT
         return cu_to_f16(low) | (uint32_t)cu_to_f16(high) << 16;
@@ -109,13 +113,13 @@ typedef struct cu_f16 {
  * bytes, and shared memory or ldmatrix need not rearrange them. Weights are always the first
  * operand: kernels for few and for many rows then do the same steps. */
 template <class H>
-static __device__ __forceinline__ void half_step0(float d[4], const cu_words w[2],
+static __device__ __forceinline__ void half_step0(typename H::acc d[4], const cu_words w[2],
                                                   const cu_words &a) {
     uint32_t wf[4] = {w[0].x, w[1].x, w[0].y, w[1].y}, af[2] = {a.x, a.y};
     H::mma(d, wf, af);
 }
 template <class H>
-static __device__ __forceinline__ void half_step1(float d[4], const cu_words w[2],
+static __device__ __forceinline__ void half_step1(typename H::acc d[4], const cu_words w[2],
                                                   const cu_words &a) {
     uint32_t wf[4] = {w[0].z, w[1].z, w[0].w, w[1].w}, af[2] = {a.z, a.w};
     H::mma(d, wf, af);

@@ -31,6 +31,19 @@ static __device__ __forceinline__ void cu_mma_s8(int32_t d[4], const uint32_t a[
                  : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
+/* d[16,8] += a[16,32] . b[32,8] of E4M3 bytes, laid out as signed bytes are; f32 accumulators,
+ * which Hopper keeps in fewer bits while a sum is under way. sm_89 and later. */
+static __device__ __forceinline__ void cu_mma_e4m3(float d[4], const uint32_t a[4],
+                                                   const uint32_t b[2]) {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+    asm volatile("mma.sync.aligned.m16n8k32.row.col.f32.e4m3.e4m3.f32 "
+                 "{%0,%1,%2,%3}, {%4,%5,%6,%7}, {%8,%9}, {%0,%1,%2,%3};"
+                 : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+                 : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+#else
+    __trap(); /* no plan comes here */
+#endif
+}
 
 /* Four (two) 8x8 matrices of 16-bit elements from shared memory; lane i gives the address of row
  * i % 8 of matrix i / 8; rows are 16-byte aligned. trans: each matrix transposed. */

@@ -29,6 +29,38 @@ template <int TN> static __device__ __forceinline__ int sums_at(int split, int r
     return (split * rows + row) * (16 * TN + 4);
 }
 
+/* ---- Weights ---- */
+
+/* Rows of 16-bit weights or pairs of bytes: 16 bytes of a row are a lane's part of one slab. */
+template <int TN> struct row_weights {
+    enum { SLABS = 1, INTERLEAVED = 0 };
+    struct part {
+        cu_words w[TN][2];
+    };
+    const uint16_t *row[TN][2];
+    int32_t ld;
+
+    __device__ __forceinline__ void find(const gemm_call &c, const gemm_place &p) {
+        ld = p.ld;
+#pragma unroll
+        for (int i = 0; i < 2 * TN; i++) {
+            int32_t n = p.n0 + i * 8 + threadIdx.x % CU_WARP / 4;
+            row[i / 2][i % 2] = (const uint16_t *)(p.rows + (n < c.n ? n : c.n - 1) * p.row_bytes);
+        }
+    }
+    __device__ __forceinline__ void load(int32_t unit, part *to) const {
+        int32_t k = unit * GEMM_SLAB + threadIdx.x % 4 * 8;
+#pragma unroll
+        for (int i = 0; i < 2 * TN; i++)
+            to->w[i / 2][i % 2] = k < ld ? cu_load_stream(row[i / 2][i % 2] + k) : no_words();
+    }
+    __device__ __forceinline__ void arrived(part *p) const {}
+    __device__ __forceinline__ void words(const part &p, int j, cu_words w[TN][2]) const {
+#pragma unroll
+        for (int i = 0; i < 2 * TN; i++) w[i / 2][i % 2] = p.w[i / 2][i % 2];
+    }
+};
+
 /* ---- Activations ---- */
 
 /* Where a lane reads: its row of each tile of 8 rows; NULL: no such row. */
@@ -91,19 +123,20 @@ static __device__ __forceinline__ void load_acts(const lane_acts<TM> &in, int32_
 /* Eight columns as 16-bit words. */
 template <class H, bool interleaved, bool rounded>
 static __device__ __forceinline__ cu_words pack_acts(const cu_words a[]) {
-    const cu_words &l = a[0], &h = a[rounded ? 0 : 1];
+    const cu_words &l = a[0];
     cu_words v = l;
-    if (rounded && interleaved) {
+    if constexpr (rounded && interleaved) {
         v.x = (l.x & 0xffff) | l.z << 16, v.y = l.x >> 16 | (l.z & 0xffff0000);
         v.z = (l.y & 0xffff) | l.w << 16, v.w = l.y >> 16 | (l.w & 0xffff0000);
-    } else if (rounded) {
-        return v;
-    } else if (interleaved) {
-        v.x = H::pack_bits(l.x, h.x), v.y = H::pack_bits(l.y, h.y);
-        v.z = H::pack_bits(l.z, h.z), v.w = H::pack_bits(l.w, h.w);
-    } else {
-        v.x = H::pack_bits(l.x, l.y), v.y = H::pack_bits(l.z, l.w);
-        v.z = H::pack_bits(h.x, h.y), v.w = H::pack_bits(h.z, h.w);
+    } else if constexpr (!rounded) {
+        const cu_words &h = a[1];
+        if (interleaved) {
+            v.x = H::pack_bits(l.x, h.x), v.y = H::pack_bits(l.y, h.y);
+            v.z = H::pack_bits(l.z, h.z), v.w = H::pack_bits(l.w, h.w);
+        } else {
+            v.x = H::pack_bits(l.x, l.y), v.y = H::pack_bits(l.z, l.w);
+            v.z = H::pack_bits(h.x, h.y), v.w = H::pack_bits(h.z, h.w);
+        }
     }
     return v;
 }
@@ -112,7 +145,7 @@ static __device__ __forceinline__ cu_words pack_acts(const cu_words a[]) {
 
 template <class H, int TN, int TM>
 static __device__ __forceinline__ void multiply(const cu_words w[TN][2], const cu_words a[TM],
-                                                float sum[TN][TM][4]) {
+                                                typename H::acc sum[TN][TM][4]) {
 #pragma unroll
     for (int i = 0; i < TN; i++)
 #pragma unroll
@@ -124,8 +157,8 @@ static __device__ __forceinline__ void multiply(const cu_words w[TN][2], const c
 }
 
 /* The sum of a split is done: to shared memory, and on with zeros. */
-template <int TN, int TM>
-static __device__ __forceinline__ void put_split(float *sums, int split, float sum[TN][TM][4]) {
+template <class A, int TN, int TM>
+static __device__ __forceinline__ void put_split(A *sums, int split, A sum[TN][TM][4]) {
     int g = threadIdx.x % CU_WARP / 4, q = threadIdx.x % 4;
 #pragma unroll
     for (int i = 0; i < TN; i++)
@@ -147,7 +180,9 @@ template <class W, int TM, bool rounded> struct unit_part {
 /* This warp's splits, one after the other, loads running AHEAD units before. */
 template <class H, class W, int TN, int TM, bool rounded, int AHEAD>
 static __device__ __forceinline__ void run_splits(const W &weights, const lane_acts<TM> &acts,
-                                                  int n_splits, float *sums) {
+                                                  const gemm_call &c, const gemm_place &p,
+                                                  int n_splits, typename H::acc *sums) {
+    typedef typename H::acc acc;
     int warp = threadIdx.x / CU_WARP, n_warps = blockDim.x / CU_WARP;
     int split = n_splits * warp / n_warps, last_split = n_splits * (warp + 1) / n_warps;
     if (split == last_split) return;
@@ -156,7 +191,7 @@ static __device__ __forceinline__ void run_splits(const W &weights, const lane_a
     int32_t last = gemm_split_slab(slabs, n_splits, last_split);
     int32_t unit = first / W::SLABS, last_unit = (last + W::SLABS - 1) / W::SLABS;
     unit_part<W, TM, rounded> part[AHEAD];
-    float sum[TN][TM][4] = {};
+    acc sum[TN][TM][4] = {}, folded[H::FOLDS ? TN : 1][H::FOLDS ? TM : 1][4] = {};
     auto load = [&](int32_t u, unit_part<W, TM, rounded> *to) {
         weights.load(u, &to->w);
 #pragma unroll
@@ -184,8 +219,14 @@ static __device__ __forceinline__ void run_splits(const W &weights, const lane_a
                     multiply<H, TN, TM>(w, a, sum);
                 }
                 if (j == W::SLABS - 1 && unit + AHEAD < last_unit) load(unit + AHEAD, &part[i]);
+                if constexpr (H::FOLDS)
+                    if (is_mine && (slab % 2 || slab + 1 == end))
+                        gemm_folds<H, TN, TM>::fold(c, p, 0, 0, slab, sum, folded);
                 if (is_mine && slab + 1 == end) {
-                    put_split<TN, TM>(sums, split++, sum);
+                    if constexpr (H::FOLDS)
+                        put_split<acc, TN, TM>(sums, split++, folded);
+                    else
+                        put_split<acc, TN, TM>(sums, split++, sum);
                     end = gemm_split_slab(slabs, n_splits, split + 1);
                 }
             }
@@ -195,7 +236,7 @@ static __device__ __forceinline__ void run_splits(const W &weights, const lane_a
 
 /* A block's product. */
 template <class H, class W, int TN, int TM, bool rounded, int AHEAD>
-static __device__ __forceinline__ void splits_product(const gemm_call &c, float *sums) {
+static __device__ __forceinline__ void splits_product(const gemm_call &c, typename H::acc *sums) {
     enum { FEATURES = 16 * TN, ROWS = 8 * TM };
     gemm_place p;
     if (!gemm_place_of(c, FEATURES, ROWS, &p)) return;
@@ -204,13 +245,13 @@ static __device__ __forceinline__ void splits_product(const gemm_call &c, float 
     W weights;
     find_acts<TM, rounded>(c, p, &acts);
     weights.find(c, p);
-    run_splits<H, W, TN, TM, rounded, AHEAD>(weights, acts, n_splits, sums);
+    run_splits<H, W, TN, TM, rounded, AHEAD>(weights, acts, c, p, n_splits, sums);
     __syncthreads();
     for (int i = threadIdx.x; i < FEATURES * p.n_rows; i += blockDim.x) {
         int row = i / FEATURES, f = i % FEATURES;
-        float v = 0;
+        typename H::acc v = 0;
         for (int s = 0; s < n_splits; s++) v += sums[sums_at<TN>(s, ROWS, row) + f];
-        gemm_put(c, p, row, f, v);
+        if (p.n0 + f < c.n) gemm_put(c, p, row, f, gemm_worth<H>::of(c, p, row, f, v));
     }
 }
 

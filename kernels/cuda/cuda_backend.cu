@@ -109,6 +109,7 @@ static void backend_free(backend *b) {
     cuda_backend *c = cuda_of(b);
     set_device(c);
     cuda_tables_free(c);
+    cuda_columns_free(c);
     cuda_probes_free(c);
     cuda_stamps_free(c);
     if (c->main) {
@@ -281,22 +282,6 @@ static void wmat_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, void 
     w->bytes = wmat_bytes(b, n, k, dt);
 }
 
-static size_t quant_bytes(backend *b, int32_t n, int32_t k, dtype dt, const quant_spec *spec) {
-    return quant_side_bytes(dt, spec, k) + (size_t)n * quant_row_bytes(dt, spec, k);
-}
-
-static void quant_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, const quant_spec *spec,
-                       void *data) {
-    CHECK(dtype_is_quant(dt) && k % (dtype_kind_of(dt) == DTYPE_GGUF ? dtype_block(dt) : 1) == 0);
-    memset(w, 0, sizeof *w);
-    w->n = n;
-    w->k = k;
-    w->dt = dt;
-    w->data = data;
-    w->bytes = quant_bytes(b, n, k, dt, spec);
-    if (spec) w->q = *spec;
-}
-
 static const measure cuda_measure = {cuda_time, cuda_stamp, cuda_between, cuda_probe};
 
 static const backend_vtbl vtbl = {
@@ -317,8 +302,8 @@ static const backend_vtbl vtbl = {
     .wmat_init = wmat_init,
     .wmat_pack = cuda_wmat_pack,
     .pack_rows = 1,
-    .quant_bytes = quant_bytes,
-    .quant_init = quant_init,
+    .quant_bytes = cuda_quant_bytes,
+    .quant_init = cuda_quant_init,
     .quant_pack = cuda_quant_pack,
     .quant_side = cuda_quant_side,
     .feed_dt = cuda_feed_dt,

@@ -3,7 +3,7 @@
  *
  * Memory layouts (the backend's own business, backend.h):
  *   wmat of f32, f16, bf16   [N][ld] row-major, ld = K rounded up to 16 bytes, the padding zero
- *   wmat of quantised types  the side (quant_side_bytes), then N rows of quant_row_bytes
+ *   wmat of quantised types  cuda_quant_layout.h
  *   KV pages                 [P][G][S][D], keys and values alike
  *   latent pages             [P][S][L+R]
  *
@@ -36,10 +36,11 @@ typedef struct cuda_backend {
     struct cuda_staging *staging;
     const char *fault; /* tests: "NAME:N": the N-th use of the op or call of that name fails */
     int fault_left;
-    struct cuda_tables *tables; /* descriptions of experts (cuda_experts.cu) */
-    struct cuda_probes *probes; /* what measurements keep (cuda_probe.cu) */
-    cudaEvent_t *stamps;        /* [MEASURE_STAMPS], NULL before the first (cuda_time.cu) */
-    struct cuda_attn *attn;     /* plans of attention, NULL before the first; cuda_attention.cu */
+    struct cuda_columns *columns; /* orders of columns (cuda_quant_pack.cu) */
+    struct cuda_tables *tables;   /* descriptions of experts (cuda_experts.cu) */
+    struct cuda_probes *probes;   /* what measurements keep (cuda_probe.cu) */
+    cudaEvent_t *stamps;          /* [MEASURE_STAMPS], NULL before the first (cuda_time.cu) */
+    struct cuda_attn *attn;       /* plans of attention, NULL before the first; cuda_attention.cu */
     struct cuda_attn_fixed *attn_fixed; /* the same for graphs; cuda_attn_graph.cu */
     struct cuda_graphs *graphs;         /* cuda_graph.cu */
 } cuda_backend;
@@ -76,8 +77,15 @@ extern const struct loading cuda_load_slots; /* cuda_loading.cu */
 /* Packing, from any thread: backend.h. */
 void cuda_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *src,
                     dtype src_dt, int64_t src_stride);
+size_t cuda_quant_bytes(backend *b, int32_t n, int32_t k, dtype dt, const quant_spec *spec);
+void cuda_quant_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, const quant_spec *spec,
+                     void *data);
 void cuda_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows);
 void cuda_quant_side(backend *b, wmat *w, const int32_t *order, const float *table);
+/* Bytes to the device, behind what was put before (cuda_staging.cu). Any thread. */
+void cuda_put_bytes(cuda_backend *c, void *dst, const void *src, size_t n);
+/* Orders of columns that packing keeps (cuda_quant_pack.cu). */
+void cuda_columns_free(cuda_backend *c);
 dtype cuda_feed_dt(backend *b, const wmat *w); /* cuda_gemm.cu */
 
 /* Recording (cuda_graph.cu). Is this thread recording? */

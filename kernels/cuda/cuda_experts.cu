@@ -41,10 +41,13 @@ typedef struct table {
     void *copy; /* what it held; of a list of biases too */
     void *dev;  /* [n] gemm_w, or [n] pointers */
     size_t dev_bytes;
-    bool own;          /* dev is an allocation */
-    unsigned kinds;    /* bit gemm_kind: some have it */
-    bool rounds;       /* some round activations */
-    bool whole_groups; /* of all int4 kinds */
+    bool own;              /* dev is an allocation */
+    unsigned kinds;        /* bit gemm_kind: some have it */
+    bool rounds;           /* some round activations */
+    bool whole_groups;     /* of all int4 kinds */
+    bool ordered;          /* some int4 kind has an order of columns */
+    bool by_group, shifts; /* gemm_call's, of some matrix */
+    bool sorted;           /* rows of some kinds are made for each pair, since experts may differ */
 } table;
 
 struct cuda_tables {
@@ -126,12 +129,17 @@ static const table *matrices(cuda_backend *c, const wmat *w, int32_t n) {
     table *t = table_of(c, w, n, sizeof *w, sizeof(gemm_w));
     if (!t || memcmp(t->copy, w, (size_t)n * sizeof *w) == 0) return t;
     gemm_w *g = (gemm_w *)mem_calloc((size_t)n, sizeof *g);
-    t->kinds = 0, t->rounds = false, t->whole_groups = true;
+    t->kinds = 0, t->rounds = t->ordered = t->by_group = t->shifts = t->sorted = false;
+    t->whole_groups = true;
     for (int32_t i = 0; i < n; i++) {
         g[i] = gemm_w_of(&w[i]);
         t->kinds |= 1u << g[i].kind;
         t->rounds |= g[i].q.act != ACT_ROUND_NONE;
         if (g[i].is_codes) t->whole_groups &= g[i].q.group % 128 == 0;
+        t->ordered |= gemm_is_int4(g[i].kind) && g[i].q.has_order;
+        t->by_group |= gemm_by_group(&g[i]);
+        t->shifts |= gemm_shifts(&g[i]);
+        t->sorted |= gemm_is_bytes(g[i].kind) || t->ordered;
     }
     c->base.v->upload(&c->base, t->dev, g, t->dev_bytes);
     memcpy(t->copy, w, (size_t)n * sizeof *w);
@@ -261,9 +269,10 @@ typedef struct run {
 /* One product over sorted rows: kind and a are open. */
 static gemm_call product_of(const run *r, const table *w, int list, int32_t n, int32_t k) {
     gemm_call g = {};
-    g.m = r->s.n_pairs, g.n = n, g.k = k;
+    g.m = r->s.n_pairs, g.n = n, g.columns = k;
     g.experts = (const gemm_w *)w->dev;
     g.whole_groups = w->whole_groups;
+    g.by_group = w->by_group, g.shifts = w->shifts;
     g.tiles = r->s.tiles[list];
     g.n_tiles = r->s.n_tiles + list;
     g.most_tiles = gemm_row_tiles(g.m, r->a->n_experts, r->s.tokens[list]);
@@ -275,7 +284,7 @@ static dtype kinds_feed(unsigned kinds) {
     dtype dt = DT_COUNT;
     for (int kind = 0; kind < GEMM_KINDS; kind++) {
         if (!(kinds >> kind & 1)) continue;
-        dtype one = gemm_feed_dt((gemm_kind)kind);
+        dtype one = gemm_is_bytes((gemm_kind)kind) ? DT_F32 : gemm_feed_dt((gemm_kind)kind);
         dt = dt == DT_COUNT || dt == one ? one : DT_F32;
     }
     return dt;
@@ -288,7 +297,7 @@ static int32_t tile_tokens(const run *r, const table *w, int32_t n_pairs, int32_
         if (!(w->kinds >> kind & 1)) continue;
         gemm_call g = {};
         g.kind = (gemm_kind)kind;
-        g.m = n_pairs, g.n = n, g.k = k;
+        g.m = n_pairs, g.n = n, g.k = gemm_k_of(g.kind, k);
         gemm_plan p = gemm_choose(r->c, &g, r->a->n_experts);
         tokens = MIN(tokens, p.tokens);
     }
@@ -297,8 +306,11 @@ static int32_t tile_tokens(const run *r, const table *w, int32_t n_pairs, int32_
 
 /* Bytes that a product may want beside its rows, whatever its kind. */
 static size_t product_scratch(int64_t rows, int32_t k, dtype dt) {
+    gemm_call bytes = {};
+    bytes.kind = GEMM_F8, bytes.k = gemm_k_of(GEMM_F8, k), bytes.columns = k, bytes.by_group = true;
     size_t each = (size_t)gemm_round_ld(k) * (dt == DT_F32 ? 2 : sizeof(float));
-    return ALIGN_UP((size_t)rows * each, (size_t)256);
+    size_t size = ALIGN_UP((size_t)rows * each, (size_t)256);
+    return MAX(size, gemm_act_bytes(&bytes, (int32_t)rows));
 }
 
 /* Launch g for each kind of its matrices; a has a_rows rows. */
@@ -307,9 +319,17 @@ static void products(const run *r, const table *w, const gemm_call *all, int32_t
         if (!(w->kinds >> kind & 1)) continue;
         gemm_call g = *all;
         g.kind = (gemm_kind)kind;
-        gemm_plan p = gemm_choose(r->c, &g, r->a->n_experts);
+        g.k = gemm_k_of(g.kind, g.columns);
+        g.ordered = gemm_is_int4(g.kind) && w->ordered;
+        g.rounds =
+            (kind == GEMM_CODES || gemm_is_values(g.kind)) && w->rounds && !feed_is_codes(g.in.dt);
         int32_t rows = a_rows;
-        if (kind == GEMM_CODES && w->rounds && !feed_is_codes(g.in.dt)) {
+        if (gemm_is_bytes(g.kind) || g.ordered) {
+            rows = g.m;
+            g.row_expert = r->s.expert;
+        }
+        gemm_plan p = gemm_choose(r->c, &g, r->a->n_experts);
+        if (g.rounds) {
             if (gemm_widens(&g)) gemm_widen(r->c, &g, rows, (float *)r->scratch);
             rows = g.m;
             gemm_round_acts(r->c, &g, rows, r->s.expert, r->acts);
@@ -334,7 +354,7 @@ static void up_product(const run *r, const table *w, const gemm_rows *x, int32_t
  * rows of its width can be read by 16 bytes; else in place. */
 static gemm_rows activate(const run *r) {
     const op_experts *a = r->a;
-    dtype dt = kinds_feed(r->down->kinds);
+    dtype dt = r->down->rounds ? DT_F32 : kinds_feed(r->down->kinds);
     op_act act = {};
     act.kind = a->act, act.gated = a->gated;
     act.n_rows = r->s.n_pairs, act.width = a->ffn;
@@ -388,15 +408,17 @@ static int32_t piece_of(const cuda_backend *c, const op_experts *a, int32_t n) {
     return (int32_t)MIN(MIN(PIECE_TOKENS, MAX(1, bytes / token_bytes)), n);
 }
 
-/* Places of what pieces of `most` tokens need, one after another; the last is the end. */
+/* Places of what pieces of `most` tokens need, one after another; the last is the end. sorted: rows
+ * are made for each pair. */
 enum { N_PARTS = 10 };
-static void lay_out(const op_experts *a, int32_t most, bool rounds, size_t at[N_PARTS + 1]) {
+static void lay_out(const op_experts *a, int32_t most, bool rounds, bool sorted,
+                    size_t at[N_PARTS + 1]) {
     size_t tokens = (size_t)most, pairs = tokens * (size_t)a->top_k, c = (size_t)a->width;
     size_t tiles = (pairs + (size_t)a->n_experts) * sizeof(gemm_tile),
            ids = pairs * sizeof(int32_t);
     size_t mid = a->gated ? 2 * (size_t)a->ffn : (size_t)a->ffn;
     size_t acts = pairs * (rounds ? MAX(c, (size_t)a->ffn) * sizeof(float) : (size_t)a->ffn * 2);
-    size_t scratch = MAX(product_scratch(most, a->width, a->x_dt),
+    size_t scratch = MAX(product_scratch(sorted ? (int64_t)pairs : most, a->width, a->x_dt),
                          product_scratch((int64_t)pairs, a->ffn, DT_F32));
     size_t bytes[N_PARTS] = {
         N_LISTS * sizeof(int32_t), tiles, tiles,  ids, ids, ids, pairs * mid * sizeof(float),
@@ -410,18 +432,24 @@ size_t cuda_experts_need(const cuda_backend *c, const op_bounds *o) {
     op_experts a = {};
     a.n_experts = o->n_experts, a.top_k = o->top_k;
     a.width = o->width, a.ffn = o->ffn, a.gated = o->gated;
-    bool rounds = false;
-    for (int32_t i = 0; i < o->n_mats; i++) rounds |= o->mats[i].q.act != ACT_ROUND_NONE;
+    bool rounds = false, sorted = false;
+    for (int32_t i = 0; i < o->n_mats; i++) {
+        const wmat *w = &o->mats[i];
+        gemm_kind kind = cuda_quant_kind(c, w->k, w->dt, &w->q);
+        rounds |= w->q.act != ACT_ROUND_NONE;
+        sorted |= gemm_is_bytes(kind) || (gemm_is_int4(kind) && w->q.has_order);
+    }
     size_t at[N_PARTS + 1];
-    lay_out(&a, piece_of(c, &a, o->n_tokens), rounds, at);
+    lay_out(&a, piece_of(c, &a, o->n_tokens), rounds, sorted, at);
     return at[N_PARTS];
 }
 
 /* Cut scratch for pieces of r->most tokens; false after a failure. */
 static bool cut(run *r) {
     bool rounds = r->up->rounds || r->down->rounds || (r->gate && r->gate->rounds);
+    bool sorted = r->up->sorted || (r->gate && r->gate->sorted);
     size_t at[N_PARTS + 1];
-    lay_out(r->a, r->most, rounds, at);
+    lay_out(r->a, r->most, rounds, sorted, at);
     char *ws = (char *)cuda_scratch(r->c, at[N_PARTS]);
     if (!ws) return false;
     r->s.n_tiles = (int32_t *)ws;

@@ -1,16 +1,16 @@
 /* Products with int4 codes in 16-bit arithmetic, where the matrix allows it (quant_spec.math): the
  * codes stay packed until they are in registers.
  *
- * Few rows: cu_splits.h, with units of four slabs. A lane loads 16 bytes of a row, 32 codes, which
- * are a whole slab; four lanes then trade words, so that each has its eight columns of four slabs.
- * Two codes become two values by a mask, a subtraction and a product of pairs (cu_half.h). Many
- * rows of one matrix: the same values are written to scratch as 16-bit weights, and the kernels for
- * those multiply them. Steps, splits and the order of columns are the same in both, and so are the
- * bits.
+ * Few rows: cu_splits.h, with units of four slabs. A lane loads 16 bytes of a row, 32 codes: its
+ * eight columns of each slab, since packing has put them so (cuda_quant_layout.h). Two codes become
+ * two values by a mask, a subtraction and a product of pairs (cu_half.h). Many rows of one matrix:
+ * the same values are written to scratch as 16-bit weights, and the kernels for those multiply
+ * them. Steps, splits and the order of columns are the same in both, and so are the bits. A matrix
+ * with an order of columns (act-order) lies sorted; its activations are gathered when they are
+ * rounded.
  *
  * Expected limits, not timed on a GPU: the instructions that unpack, near the time that the bytes
  * take; a pass over 16-bit weights with many rows. */
-#include "kernels/cuda/cu_quant.h"
 #include "kernels/cuda/cu_splits.h"
 
 #define MAX_THREADS 256
@@ -33,56 +33,47 @@ template <class H, int TN, int GROUPS> struct int4_weights {
         uint16_t scale[TN][2][GROUPS];
         uint8_t zero[TN][2][GROUPS];
     };
-    const uint8_t *row[TN][2];
-    int32_t group, code_bytes, zeros_at; /* zeros_at: behind the scales; 0: none are stored */
-    int32_t zero;
+    const uint8_t *codes, *scales, *zeros; /* planes; zeros NULL: none are stored */
+    int32_t n[TN][2];                      /* features */
+    int32_t row_bytes, groups, group, zero;
     float scale_mul;
     bool scales_bf16;
 
     __device__ __forceinline__ void find(const gemm_call &c, const gemm_place &p) {
-        const gemm_w *w = c.experts ? &c.experts[p.expert] : &c.w;
-        group = w->q.group;
-        code_bytes = c.k / 2;
-        zeros_at = w->q.has_zeros ? code_bytes + (c.k + group - 1) / group * 2 : 0;
-        zero = w->q.zero;
-        scale_mul = w->q.scale_mul;
-        scales_bf16 = w->q.scale_dt == DT_BF16;
+        zeros = c.w.zeros, zero = c.w.q.zero, scale_mul = c.w.q.scale_mul;
+        scales_bf16 = c.w.q.scale_dt == DT_BF16;
+        if (c.experts) {
+            const gemm_w *w = &c.experts[p.expert];
+            zeros = w->zeros, zero = w->q.zero, scale_mul = w->q.scale_mul;
+            scales_bf16 = w->q.scale_dt == DT_BF16;
+        }
+        codes = p.rows, scales = p.scales;
+        row_bytes = (int32_t)p.row_bytes, groups = p.groups, group = p.group;
 #pragma unroll
         for (int i = 0; i < 2 * TN; i++) {
-            int32_t n = p.n0 + i * 8 + threadIdx.x % CU_WARP / 4;
-            row[i / 2][i % 2] = p.rows + (n < c.n ? n : c.n - 1) * p.row_bytes;
+            int32_t at = p.n0 + i * 8 + threadIdx.x % CU_WARP / 4;
+            n[i / 2][i % 2] = at < c.n ? at : c.n - 1;
         }
     }
     __device__ __forceinline__ void load(int32_t unit, part *to) const {
-        int32_t at = unit * (UNIT_CODES / 2) + threadIdx.x % 4 * 16;
+        int32_t at = unit * (UNIT_CODES / 2) + threadIdx.x % 4 * 16, g[GROUPS];
+#pragma unroll
+        for (int s = 0; s < GROUPS; s++) {
+            g[s] = (unit * UNIT_CODES + s * GEMM_SLAB) / group;
+            if (g[s] >= groups) g[s] = groups - 1; /* behind K */
+        }
 #pragma unroll
         for (int i = 0; i < 2 * TN; i++) {
-            const uint8_t *r = row[i / 2][i % 2];
-            to->w[i / 2][i % 2] = cu_load_stream(r + at);
+            int64_t row = n[i / 2][i % 2];
+            to->w[i / 2][i % 2] = cu_load_stream(codes + row * row_bytes + at);
 #pragma unroll
             for (int s = 0; s < GROUPS; s++) {
-                int32_t g = (unit * UNIT_CODES + s * GEMM_SLAB) / group;
-                to->scale[i / 2][i % 2][s] = ((const uint16_t *)(r + code_bytes))[g];
-                to->zero[i / 2][i % 2][s] = zeros_at ? r[zeros_at + g] : 0;
+                to->scale[i / 2][i % 2][s] = ((const uint16_t *)scales)[row * groups + g[s]];
+                to->zero[i / 2][i % 2][s] = zeros ? zeros[row * groups + g[s]] : 0;
             }
         }
     }
-    /* Lane q of four has slab q; word q of each slab is what it wants. */
-    __device__ __forceinline__ void arrived(part *p) const {
-#pragma unroll
-        for (int i = 0; i < 2 * TN; i++) {
-            cu_words &w = p->w[i / 2][i % 2];
-            trade(1, &w.x, &w.y), trade(1, &w.z, &w.w);
-            trade(2, &w.x, &w.z), trade(2, &w.y, &w.w);
-        }
-    }
-    /* Lanes d apart: the lower one keeps low and gets the other's low for its high. */
-    static __device__ __forceinline__ void trade(int d, uint32_t *low, uint32_t *high) {
-        bool upper = threadIdx.x & d;
-        uint32_t got = __shfl_xor_sync(CU_FULL, upper ? *low : *high, d);
-        *low = upper ? got : *low;
-        *high = upper ? *high : got;
-    }
+    __device__ __forceinline__ void arrived(part *p) const {}
     __device__ __forceinline__ void words(const part &p, int j, cu_words w[TN][2]) const {
 #pragma unroll
         for (int i = 0; i < 2 * TN; i++) {
@@ -152,26 +143,31 @@ void gemm_int4(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
     cuda_launched(c, "gemm");
 }
 
-/* A thread makes eight values, 16 bytes, of a word of codes. */
+/* A thread makes eight values, 16 bytes, of a word of codes: word q of slab s lies at 4q + s. */
 template <class H>
 static __global__ void __launch_bounds__(256)
     expand16_kernel(const gemm_w w, int32_t k, int32_t row0, int32_t n_rows, uint16_t *to) {
-    int32_t words = k / 8;
+    int32_t words = (int32_t)gemm_slabs(k) * (GEMM_SLAB / 8), groups = w.groups;
     int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
     if (i >= (int64_t)words * n_rows) return;
-    int64_t r = i / words;
-    int32_t word = (int32_t)(i - r * words);
-    const uint8_t *row = w.rows + (row0 + r) * w.row_bytes;
-    codes_row view = cu_codes(w.dt, &w.q, k, w.side, row);
+    int64_t r = i / words, row = row0 + r;
+    int32_t word = (int32_t)(i - r * words), in_unit = word % 16;
     int32_t g = word * 8 / w.q.group;
-    ((cu_words *)to)[i] =
-        half_codes<H>(((const uint32_t *)row)[word], pair_zero<H>(zero_at(&view, g)),
-                      pair_scale<H>(scale_at(&view, g)));
+    if (g >= groups) g = groups - 1; /* behind K */
+    int64_t at = row * groups + g;
+    uint32_t raw = ((const uint16_t *)w.scales)[at];
+    float scale =
+        (w.q.scale_dt == DT_BF16 ? cu_from_bf16((uint16_t)raw) : cu_from_f16((uint16_t)raw)) *
+        w.q.scale_mul;
+    int zero = w.q.zero + (w.zeros ? w.zeros[at] : 0);
+    const uint32_t *codes = (const uint32_t *)(w.rows + row * w.row_bytes) + word / 16 * 16;
+    ((cu_words *)to)[i] = half_codes<H>(codes[in_unit % 4 * 4 + in_unit / 4], pair_zero<H>(zero),
+                                        pair_scale<H>(scale));
 }
 
 void gemm_expand16(cuda_backend *c, const gemm_w *w, int32_t k, int32_t row0, int32_t n_rows,
                    uint16_t *to) {
-    int64_t n = (int64_t)(k / 8) * n_rows;
+    int64_t n = gemm_round_ld(k) / 8 * n_rows;
     dim3 grid((unsigned)CEIL_DIV(n, 256)), block(256);
     if (w->kind == GEMM_INT4_BF16)
         CU_LAUNCH((expand16_kernel<cu_bf16>), grid, block, 0, c->stream, *w, k, row0, n_rows, to);

@@ -8,28 +8,52 @@
 
 #include "engine/base/mem.h"
 
-/* What the int4 kernels are written for: rows that begin at 16 bytes, groups that hold slabs, zeros
- * that 16 bits keep exact. Others go by their f32 values. */
-static bool has_int4_kernel(dtype dt, int32_t k, const quant_spec *q) {
-    bool is_plain = dt == DT_INT4 && !q->has_order && q->act == ACT_ROUND_NONE;
-    if (!is_plain || (q->math != DT_F16 && q->math != DT_BF16)) return false;
-    if (q->scale_dt != DT_F16 && q->scale_dt != DT_BF16) return false;
-    if (k % 128 != 0 || q->group % GEMM_SLAB != 0) return false;
-    return q->zero >= 0 && q->zero <= 16 && quant_row_bytes(dt, q, k) % 16 == 0;
+static bool is_half(dtype dt) {
+    return dt == DT_F16 || dt == DT_BF16;
 }
 
-gemm_kind gemm_kind_of(dtype dt, int32_t k, const quant_spec *q) {
-    if (q && has_int4_kernel(dt, k, q)) return q->math == DT_F16 ? GEMM_INT4_F16 : GEMM_INT4_BF16;
-    if (dtype_is_quant(dt)) return GEMM_CODES;
-    return dt == DT_F16 ? GEMM_F16 : dt == DT_BF16 ? GEMM_BF16 : GEMM_F32;
+/* What the int4 kernels are written for: groups that hold slabs, an order that makes whole groups
+ * of neighbours once sorted, zeros that 16 bits keep exact. */
+static bool has_int4_kernel(dtype dt, int32_t k, const quant_spec *q) {
+    if (dt != DT_INT4 || q->act != ACT_ROUND_NONE || !is_half(q->scale_dt)) return false;
+    if (q->has_order && k % q->group != 0) return false;
+    if (q->group % GEMM_SLAB != 0 && q->group < k) return false;
+    return q->zero >= 0 && q->zero <= 16;
+}
+
+/* One scale a row; sums of at most 2^16 products of bytes fit 31 bits with room for corrections. */
+static bool has_s8_kernel(dtype dt, int32_t k, const quant_spec *q) {
+    return dt == DT_INT8 && act_round_is_int8(q->act) && q->group >= k && !q->has_order &&
+           k <= 1 << 16;
+}
+
+/* Sums leave the tensor cores every 128 columns, where groups of weights may end. */
+static bool has_f8_kernel(dtype dt, int32_t k, const quant_spec *q, int cc) {
+    if (dt != DT_F8_E4M3 || !act_round_is_fp8(q->act) || cc < 89) return false;
+    return !q->has_order && (q->group % ACT_GROUP == 0 || q->group >= k);
+}
+
+gemm_kind gemm_kind_of(dtype dt, int32_t k, const quant_spec *q, int cc) {
+    if (!dtype_is_quant(dt)) return dt == DT_F16 ? GEMM_F16 : dt == DT_BF16 ? GEMM_BF16 : GEMM_F32;
+    bool is_codes = dtype_kind_of(dt) == DTYPE_CODES;
+    if (is_codes && has_s8_kernel(dt, k, q)) return GEMM_S8;
+    if (!q || !is_half(q->math)) return GEMM_CODES;
+    if (is_codes && has_f8_kernel(dt, k, q, cc)) return GEMM_F8;
+    if (is_codes && has_int4_kernel(dt, k, q))
+        return q->math == DT_F16 ? GEMM_INT4_F16 : GEMM_INT4_BF16;
+    return q->math == DT_F16 ? GEMM_VALUES_F16 : GEMM_VALUES_BF16;
 }
 
 dtype gemm_feed_dt(gemm_kind kind) {
     switch (kind) {
     case GEMM_F16:
+    case GEMM_VALUES_F16:
     case GEMM_INT4_F16: return DT_F16;
     case GEMM_BF16:
+    case GEMM_VALUES_BF16:
     case GEMM_INT4_BF16: return DT_BF16;
+    case GEMM_S8: return DT_I8;
+    case GEMM_F8: return DT_F8_E4M3;
     default: return DT_F32;
     }
 }
@@ -93,6 +117,36 @@ static gemm_plan half_plan(const gemm_shape *s, int32_t rows) {
     return tiles_plan(s, 64, 4);
 }
 
+/* Blocks that decode 16 features; past what a block takes, values go to memory first. */
+static gemm_plan values_plan(const gemm_shape *s, int32_t rows) {
+    gemm_plan p = {.kernel = GEMM_VALUES, .features = 16, .warps = 8};
+    if (rows > 32 && s->n_experts == 0) {
+        p = half_plan(s, rows);
+        p.expand = true;
+        return p;
+    }
+    p.tokens = rows <= 8 && (s->a_aligned || s->a_is16) ? 8 : rows <= 16 ? 16 : 32;
+    p.round_a = p.tokens > 8 && !s->a_is16;
+    p.smem = (size_t)gemm_splits(s->k) * (size_t)p.tokens * (16 + 4) * sizeof(float);
+    return p;
+}
+
+static gemm_plan bytes_plan(const gemm_shape *of, int32_t rows) {
+    gemm_shape s = *of;
+    s.a_aligned = true; /* codes are */
+    gemm_plan p = half_plan(&s, rows);
+    bool tiles = p.kernel == GEMM_TILES;
+    p.kernel = tiles ? GEMM_BYTE_TILES : GEMM_BYTE_SPLITS;
+    p.round_a = !s.a_is16;
+    if (!tiles) p.warps = MIN(p.warps, 8);
+    /* E4M3 sums live three times: in the tensor cores, of the split, of all. */
+    if (tiles && p.tokens == 128 && s.kind == GEMM_F8) {
+        p.tokens = 64;
+        p.smem = (size_t)TILE_STAGES * (128 + 64) * GEMM_SLAB * 2;
+    }
+    return p;
+}
+
 static gemm_plan int4_plan(const gemm_shape *s, int32_t rows) {
     gemm_plan p;
     if (rows > 32 && s->n_experts == 0) {
@@ -114,6 +168,10 @@ gemm_plan gemm_plan_of(const gemm_shape *s) {
     case GEMM_CODES: return unpack_plan(s, rows);
     case GEMM_INT4_F16:
     case GEMM_INT4_BF16: return int4_plan(s, rows);
+    case GEMM_VALUES_F16:
+    case GEMM_VALUES_BF16: return values_plan(s, rows);
+    case GEMM_S8:
+    case GEMM_F8: return bytes_plan(s, rows);
     default: return half_plan(s, rows);
     }
 }

@@ -23,15 +23,34 @@ typedef enum gemm_kind {
     GEMM_F32,
     GEMM_F16,
     GEMM_BF16,
-    GEMM_CODES,    /* quantised, by their values in f32 */
+    GEMM_CODES,      /* quantised, by their values in f32 */
+    GEMM_VALUES_F16, /* quantised, by their values rounded to 16 bits */
+    GEMM_VALUES_BF16,
     GEMM_INT4_F16, /* codes of int4 in 16-bit arithmetic */
     GEMM_INT4_BF16,
+    GEMM_S8, /* codes of int8 by activations of int8: sums are exact */
+    GEMM_F8, /* E4M3 by activations of E4M3 */
     GEMM_KINDS
 } gemm_kind;
-/* Kind of a matrix of k columns; q: of codes, else NULL. */
-gemm_kind gemm_kind_of(dtype dt, int32_t k, const quant_spec *q);
+/* Kind of a matrix of k columns on a device of compute capability cc (80, 90); q may be NULL for
+ * other types than codes. */
+gemm_kind gemm_kind_of(dtype dt, int32_t k, const quant_spec *q, int cc);
+static inline bool gemm_is_int4(gemm_kind kind) {
+    return kind == GEMM_INT4_F16 || kind == GEMM_INT4_BF16;
+}
+static inline bool gemm_is_values(gemm_kind kind) {
+    return kind == GEMM_VALUES_F16 || kind == GEMM_VALUES_BF16;
+}
+/* Both sides are bytes. Their kernels are those of 16-bit products that see two columns as one: k
+ * is then half of the columns everywhere but here. */
+static inline bool gemm_is_bytes(gemm_kind kind) {
+    return kind == GEMM_S8 || kind == GEMM_F8;
+}
+static inline int32_t gemm_k_of(gemm_kind kind, int32_t columns) {
+    return gemm_is_bytes(kind) ? (columns + 1) / 2 : columns;
+}
 
-/* What a product of this kind rounds activations to. */
+/* What a product of this kind rounds activations to; of byte kinds the codes. */
 dtype gemm_feed_dt(gemm_kind kind);
 
 /* 16-bit products walk K in slabs of 32 columns, two tensor-core steps each. The slabs are cut into
@@ -52,23 +71,32 @@ GEMM_BOTH int32_t gemm_split_slab(int32_t slabs, int32_t n_splits, int32_t s) {
     return (int32_t)((int64_t)slabs * s / n_splits);
 }
 
+/* The split of a slab. */
+GEMM_BOTH int32_t gemm_split_of(int32_t slabs, int32_t n_splits, int32_t slab) {
+    int32_t s = (int32_t)((int64_t)slab * n_splits / slabs);
+    return gemm_split_slab(slabs, n_splits, s + 1) <= slab ? s + 1 : s;
+}
+
 typedef enum gemm_kernel {
-    GEMM_LANES,  /* f32: a warp per few outputs, its lanes along K */
-    GEMM_UNPACK, /* the same, of weights dequantised on the way */
-    GEMM_SPLITS, /* 16 bits, few rows: the splits of K are the warps of a block */
-    GEMM_INT4,   /* the same, of packed codes */
-    GEMM_TILES   /* 16 bits, many rows: tiles in shared memory */
+    GEMM_LANES,       /* f32: a warp per few outputs, its lanes along K */
+    GEMM_UNPACK,      /* the same, of weights dequantised on the way */
+    GEMM_SPLITS,      /* 16 bits, few rows: the splits of K are the warps of a block */
+    GEMM_INT4,        /* the same, of packed codes */
+    GEMM_VALUES,      /* 16 bits, few rows: a block decodes its features together */
+    GEMM_TILES,       /* 16 bits, many rows: tiles in shared memory */
+    GEMM_BYTE_SPLITS, /* as SPLITS and TILES, of bytes */
+    GEMM_BYTE_TILES
 } gemm_kernel;
 
 typedef struct gemm_shape {
     gemm_kind kind;
     int32_t m;         /* rows; of experts: of all of them together */
-    int32_t n, k;      /* of one matrix */
+    int32_t n, k;      /* of one matrix; k as gemm_k_of */
     int32_t n_experts; /* 0: one matrix for all rows */
     int32_t n_sms;
     bool a_aligned; /* rows of a are f32 and may be read by 16 bytes */
-    bool a_is16;    /* rows of a are of the type that a 16-bit kind multiplies, and may be read by
-                     * 16 bytes */
+    bool a_is16;    /* rows of a are of the type that a 16-bit or byte kind multiplies, and may be
+                     * read by 16 bytes */
 } gemm_shape;
 
 typedef struct gemm_plan {

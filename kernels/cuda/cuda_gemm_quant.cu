@@ -8,109 +8,21 @@
  * a time, and gemm_lanes multiplies.
  *
  * Expected limits, not timed on a GPU: decoding for few rows (some ten instructions a weight), the
- * f32 rate for many. Tensor cores would need 16-bit values, which are not those of quant.h. */
+ * f32 rate for many. Where 16-bit arithmetic is allowed, cuda_gemm_values.cu takes these values to
+ * the tensor cores. */
+#include "kernels/cuda/cu_f8.h"
 #include "kernels/cuda/cu_lanes.h"
-#include "kernels/cuda/cu_quant.h"
+#include "kernels/cuda/cu_strip.h"
 
-#define WARPS      8
-#define FEATURES   2  /* of a warp */
-#define RUN_PITCH  20 /* floats between runs: stores of 16 bytes by neighbours meet other banks */
-#define STRIP      QUANT_STRIP
-#define STRIP_RUNS (STRIP / CU_RUN)
-/* Bytes that 256 columns take: 292 of q8_K at most; words that hold them from any address. */
-#define RAW_WORDS 74
-#define RAW_EACH  ((FEATURES * RAW_WORDS + CU_WARP - 1) / CU_WARP)
-
-/* ---- Sixteen values ---- */
-
-/* Codes of one word or several to values, where one group holds the run. */
-static __device__ __forceinline__ void codes_run(const codes_row &r, const uint8_t *codes,
-                                                 int32_t k0, float v[CU_RUN]) {
-    int32_t g = k0 / r.q->group;
-    float scale = scale_at(&r, g);
-    int zero = zero_at(&r, g);
-#pragma unroll
-    for (int i = 0; i < CU_RUN; i++) {
-        int code = r.bits == 8 ? codes[i] : codes[i / 2] >> i % 2 * 4 & 15;
-        v[i] = (r.table ? r.table[code] : (float)(code - zero)) * scale;
-    }
-}
-
-/* Where column k0's bytes begin in a stored row, k0 a multiple of 16 (of a block for GGUF types:
- * the block that holds it). */
-static __device__ __forceinline__ int64_t quant_at(dtype dt, int32_t k0) {
-    int32_t values = cu_dtypes[dt].values;
-    return (int64_t)(k0 / values) * cu_dtypes[dt].bytes;
-}
-
-/* Columns k0 .. k0+15 of a stored row of k, zeros from column k on; `bytes` holds what quant_at
- * names, which may be a copy. */
-static __device__ __forceinline__ void quant_run(const gemm_w &w, const uint8_t *row,
-                                                 const uint8_t *bytes, int32_t k, int32_t k0,
-                                                 float v[CU_RUN]) {
-    if (!w.is_codes) {
-        cu_block_run(w.dt, bytes, k0 % cu_dtypes[w.dt].values / CU_RUN, v);
-        return;
-    }
-    codes_row r = cu_codes(w.dt, &w.q, k, w.side, row);
-    bool whole = k0 + CU_RUN <= k && !r.order && r.bits >= 4;
-    if (whole && k0 / w.q.group == (k0 + CU_RUN - 1) / w.q.group) {
-        codes_run(r, bytes, k0, v);
-        return;
-    }
-#pragma unroll
-    for (int i = 0; i < CU_RUN; i++) v[i] = 0;
-    codes_f32(&r, k0, k - k0 < CU_RUN ? k - k0 : CU_RUN, v);
-}
-
-/* ---- A strip of a warp's features ---- */
-
-typedef struct warp_strip {
-    const uint8_t *row[FEATURES];
-    uint32_t words[RAW_EACH]; /* of the strip to come, on their way */
-} warp_strip;
-
-/* The bytes of columns [k0, k0+STRIP) of a row. */
-static __device__ __forceinline__ const uint8_t *
-strip_bytes(const gemm_w &w, const uint8_t *row, int32_t k, int32_t k0, int32_t *ret_n) {
-    int32_t k1 = k0 + STRIP < k ? k0 + STRIP : k, values = cu_dtypes[w.dt].values;
-    int64_t from = quant_at(w.dt, k0);
-    *ret_n = (int32_t)((int64_t)((k1 + values - 1) / values) * cu_dtypes[w.dt].bytes - from);
-    return row + from;
-}
-
-/* Words from the one that holds the first byte to the one that holds the last: rows begin at any
- * byte, memory ends at a word. */
-static __device__ __forceinline__ void fetch(const gemm_w &w, int32_t k, int32_t k0,
-                                             warp_strip *s) {
-#pragma unroll
-    for (int i = 0; i < RAW_EACH; i++) {
-        int at = threadIdx.x % CU_WARP + i * CU_WARP, f = at / RAW_WORDS, n;
-        if (f >= FEATURES || k0 >= k) continue;
-        const uint8_t *p = strip_bytes(w, f ? s->row[1] : s->row[0], k, k0, &n);
-        int skip = (int)((uintptr_t)p % 4), word = at % RAW_WORDS;
-        if (word * 4 < skip + n) s->words[i] = ((const uint32_t *)(p - skip))[word];
-    }
-}
-
-static __device__ __forceinline__ void put_words(const warp_strip &s, uint32_t *raw) {
-#pragma unroll
-    for (int i = 0; i < RAW_EACH; i++) {
-        int at = threadIdx.x % CU_WARP + i * CU_WARP;
-        if (at < FEATURES * RAW_WORDS) raw[at] = s.words[i];
-    }
-}
+#define WARPS     8
+#define RUN_PITCH 20 /* floats between runs: stores of 16 bytes by neighbours meet other banks */
 
 /* Decode the strip: lane l does run l % 16 of feature l / 16. */
 static __device__ __forceinline__ void decode(const gemm_w &w, const warp_strip &s, int32_t k,
                                               int32_t k0, const uint32_t *raw, cu_floats *strip) {
-    int lane = threadIdx.x % CU_WARP, f = lane / STRIP_RUNS, n;
-    int32_t at = k0 + lane % STRIP_RUNS * CU_RUN;
-    float v[CU_RUN] = {};
-    const uint8_t *row = f ? s.row[1] : s.row[0], *p = strip_bytes(w, row, k, k0, &n);
-    const uint8_t *copy = (const uint8_t *)(raw + f * RAW_WORDS) + (uintptr_t)p % 4;
-    if (at < k) quant_run(w, row, copy + (quant_at(w.dt, at) - quant_at(w.dt, k0)), k, at, v);
-    cu_floats *to = strip + lane * (RUN_PITCH / 4);
+    float v[CU_RUN];
+    strip_decode(w, s, k, k0, raw, v);
+    cu_floats *to = strip + threadIdx.x % CU_WARP * (RUN_PITCH / 4);
 #pragma unroll
     for (int i = 0; i < CU_RUN / 4; i++) {
         cu_floats four = {v[4 * i], v[4 * i + 1], v[4 * i + 2], v[4 * i + 3]};
@@ -216,12 +128,30 @@ void gemm_expand(cuda_backend *c, const gemm_w *w, int32_t k, int32_t row0, int3
     cuda_launched(c, "gemm");
 }
 
+/* ---- Activations ---- */
+
+#define ROUND_THREADS 256
+
 static __device__ __forceinline__ float round_code(float x, float zero) {
     float code = nearbyintf(x) + zero;
     return fminf(fmaxf(code, -128.0f), 127.0f) - zero;
 }
 
-#define ROUND_THREADS 256
+/* Columns [k0, k1) of a row by one scale, by the threads [0, n) of which this is number `at`. */
+static __device__ __forceinline__ void round_columns(const quant_spec &q, const float *x,
+                                                     int32_t k0, int32_t k1, float most, int at,
+                                                     int n, float *to) {
+    bool fp8 = cu_act_is_fp8(q.act);
+    float zero = q.act == ACT_ROUND_INT8_STATIC ? (float)q.act_zero : 0;
+    bool fixed = q.act == ACT_ROUND_INT8_STATIC || q.act == ACT_ROUND_FP8_STATIC;
+    float s = fixed ? q.act_scale : most / (fp8 ? 448.0f : 127.0f);
+    bool rounds = q.act != ACT_ROUND_NONE && s > 0 && !isinf(s);
+    for (int32_t i = k0 + at; i < k1; i += n) {
+        float v = x[i];
+        if (rounds && !isnan(v)) v = (fp8 ? f8_e4m3_round(v / s) : round_code(v / s, zero)) * s;
+        to[i] = v;
+    }
+}
 
 /* The largest |x| of a row, in every thread. */
 static __device__ __forceinline__ float row_max(const float *x, int32_t k, float *shared) {
@@ -234,21 +164,32 @@ static __device__ __forceinline__ float row_max(const float *x, int32_t k, float
     return most;
 }
 
+/* A warp a group of columns. */
+static __device__ __forceinline__ void round_groups(const quant_spec &q, const float *x, int32_t k,
+                                                    float *to) {
+    int lane = threadIdx.x % CU_WARP;
+    for (int32_t k0 = threadIdx.x / CU_WARP * ACT_GROUP; k0 < k;
+         k0 += ROUND_THREADS / CU_WARP * ACT_GROUP) {
+        int32_t k1 = k0 + ACT_GROUP < k ? k0 + ACT_GROUP : k;
+        float most = 0;
+        for (int32_t i = k0 + lane; i < k1; i += CU_WARP) most = fmaxf(most, fabsf(x[i]));
+        round_columns(q, x, k0, k1, cu_warp_max(most), lane, CU_WARP, to);
+    }
+}
+
 /* A block a row: quant_round_acts of quant.h. */
 static __global__ void __launch_bounds__(ROUND_THREADS)
     round_acts_kernel(const gemm_call c, const int32_t *row_expert, float *to) {
     __shared__ float shared[ROUND_THREADS / CU_WARP];
     int64_t r = blockIdx.x;
     const float *x = (const float *)c.in.p + gemm_a_row(c, (int32_t)r) * c.in.stride;
-    const gemm_w *w = c.experts ? &c.experts[row_expert[r]] : &c.w;
-    act_round act = w->q.act;
-    float s = w->q.act_scale, zero = act == ACT_ROUND_INT8_STATIC ? (float)w->q.act_zero : 0;
-    if (act == ACT_ROUND_INT8_TOKEN) s = row_max(x, c.k, shared) / 127.0f;
-    bool rounds = act != ACT_ROUND_NONE && s > 0 && !isinf(s);
-    for (int32_t i = threadIdx.x; i < c.k; i += ROUND_THREADS) {
-        float v = x[i];
-        to[r * c.k + i] = rounds && !isnan(v) ? round_code(v / s, zero) * s : v;
-    }
+    quant_spec q = c.w.q;
+    if (c.experts) q = c.experts[row_expert[r]].q;
+    to += r * c.k;
+    if (q.act == ACT_ROUND_FP8_GROUP)
+        round_groups(q, x, c.k, to);
+    else
+        round_columns(q, x, 0, c.k, row_max(x, c.k, shared), threadIdx.x, ROUND_THREADS, to);
 }
 
 void gemm_round_acts(cuda_backend *c, const gemm_call *g, int32_t n_rows, const int32_t *row_expert,

@@ -13,40 +13,10 @@
 /* Threads of a block: with 32 features a lane holds too much for more than 8 warps. */
 #define MAX_THREADS(tn) ((tn) == 1 ? 512 : 256)
 
-/* 16 bytes of a row are a lane's part of one slab. */
-template <int TN> struct half_weights {
-    enum { SLABS = 1, INTERLEAVED = 0 };
-    struct part {
-        cu_words w[TN][2];
-    };
-    const uint16_t *row[TN][2];
-    int32_t ld;
-
-    __device__ __forceinline__ void find(const gemm_call &c, const gemm_place &p) {
-        ld = p.ld;
-#pragma unroll
-        for (int i = 0; i < 2 * TN; i++) {
-            int32_t n = p.n0 + i * 8 + threadIdx.x % CU_WARP / 4;
-            row[i / 2][i % 2] = (const uint16_t *)(p.rows + (n < c.n ? n : c.n - 1) * p.row_bytes);
-        }
-    }
-    __device__ __forceinline__ void load(int32_t unit, part *to) const {
-        int32_t k = unit * GEMM_SLAB + threadIdx.x % 4 * 8;
-#pragma unroll
-        for (int i = 0; i < 2 * TN; i++)
-            to->w[i / 2][i % 2] = k < ld ? cu_load_stream(row[i / 2][i % 2] + k) : no_words();
-    }
-    __device__ __forceinline__ void arrived(part *p) const {}
-    __device__ __forceinline__ void words(const part &p, int j, cu_words w[TN][2]) const {
-#pragma unroll
-        for (int i = 0; i < 2 * TN; i++) w[i / 2][i % 2] = p.w[i / 2][i % 2];
-    }
-};
-
 template <class H, int TN, int TM, bool rounded>
 static __global__ void __launch_bounds__(MAX_THREADS(TN)) splits_kernel(const gemm_call c) {
     CU_DYN_SHARED(float, sums);
-    splits_product<H, half_weights<TN>, TN, TM, rounded, TM == 4 ? 3 : 4>(c, sums);
+    splits_product<H, row_weights<TN>, TN, TM, rounded, TM == 4 ? 3 : 4>(c, sums);
 }
 
 template <class H, int TN, int TM, bool rounded>

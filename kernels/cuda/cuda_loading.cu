@@ -69,7 +69,7 @@ static bool slot_pack(backend *b, load_slot *s, const char *src, wmat *w, int32_
     cuda_backend *c = cuda_of(b);
     CHECK(row0 >= 0 && n_rows >= 0 && row0 + n_rows <= w->n);
     bool is_float = dtype_is_float(w->dt);
-    if (w->layout || src_dt != w->dt || dtype_kind_of(w->dt) == DTYPE_CODES) return false;
+    if (src_dt != w->dt || dtype_kind_of(w->dt) == DTYPE_CODES) return false;
     size_t from =
         is_float ? (size_t)w->k * dtype_bytes(w->dt) : quant_row_bytes(w->dt, &w->q, w->k);
     size_t to = is_float ? (size_t)cuda_ld(w->dt, w->k) * dtype_bytes(w->dt) : from;

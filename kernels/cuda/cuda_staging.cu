@@ -174,7 +174,7 @@ void cuda_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const voi
     writer_close(&to);
 }
 
-static void put_bytes(cuda_backend *c, void *dst, const void *src, size_t n) {
+void cuda_put_bytes(cuda_backend *c, void *dst, const void *src, size_t n) {
     if (!n || !cuda_ready(c)) return;
     writer to = writer_open(c, dst);
     for (size_t i = 0, got; i < n; i += got) {
@@ -183,21 +183,4 @@ static void put_bytes(cuda_backend *c, void *dst, const void *src, size_t n) {
         memcpy(p, (const char *)src + i, got);
     }
     writer_close(&to);
-}
-
-void cuda_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows) {
-    CHECK(row0 >= 0 && n_rows >= 0 && row0 + n_rows <= w->n);
-    size_t row_bytes = quant_row_bytes(w->dt, &w->q, w->k);
-    put_bytes(cuda_of(b),
-              (char *)w->data + quant_side_bytes(w->dt, &w->q, w->k) + (size_t)row0 * row_bytes,
-              rows, (size_t)n_rows * row_bytes);
-}
-
-void cuda_quant_side(backend *b, wmat *w, const int32_t *order, const float *table) {
-    size_t n = quant_side_bytes(w->dt, &w->q, w->k);
-    if (!n) return;
-    void *side = mem_calloc(1, n);
-    quant_pack_side(w->dt, &w->q, w->k, order, table, side);
-    put_bytes(cuda_of(b), w->data, side, n);
-    mem_free(side);
 }

@@ -6,6 +6,7 @@
  *   d[i]  row g + 8*(i/2), column 2*t + i%2 */
 #include "tests/simt/simt_mma.h"
 
+#include "kernels/f8_values.h"
 #include "tests/simt/simt_inside.h"
 
 /* ---- Votes and reductions ---- */
@@ -128,25 +129,35 @@ void simt_mma_f16(simt_op *const lanes[32], uint32_t) {
     mma16(lanes, simt_from_f16);
 }
 
-void simt_mma_s8(simt_op *const lanes[32], uint32_t) {
-    int32_t a[16][32], b[32][8], d[16][8];
+template <class D, class F> static void mma32(simt_op *const lanes[32], F value) {
+    D a[16][32], b[32][8], d[16][8];
     for (int l = 0; l < 32; l++) {
         const simt_mma_op *o = (const simt_mma_op *)lanes[l];
         int g = l / 4, t = l % 4;
         for (int i = 0; i < 4; i++)
             for (int e = 0; e < 4; e++)
-                a[g + 8 * (i % 2)][4 * t + 16 * (i / 2) + e] = (int8_t)(o->a[i] >> 8 * e);
+                a[g + 8 * (i % 2)][4 * t + 16 * (i / 2) + e] = value((uint8_t)(o->a[i] >> 8 * e));
         for (int i = 0; i < 2; i++)
-            for (int e = 0; e < 4; e++) b[4 * t + 16 * i + e][g] = (int8_t)(o->b[i] >> 8 * e);
-        for (int i = 0; i < 4; i++) d[g + 8 * (i / 2)][2 * t + i % 2] = ((const int32_t *)o->d)[i];
+            for (int e = 0; e < 4; e++)
+                b[4 * t + 16 * i + e][g] = value((uint8_t)(o->b[i] >> 8 * e));
+        for (int i = 0; i < 4; i++) d[g + 8 * (i / 2)][2 * t + i % 2] = ((const D *)o->d)[i];
     }
     for (int m = 0; m < 16; m++)
         for (int k = 0; k < 32; k++)
             for (int n = 0; n < 8; n++) d[m][n] += a[m][k] * b[k][n];
     for (int l = 0; l < 32; l++)
         for (int i = 0; i < 4; i++)
-            ((int32_t *)((simt_mma_op *)lanes[l])->d)[i] =
-                d[l / 4 + 8 * (i / 2)][2 * (l % 4) + i % 2];
+            ((D *)((simt_mma_op *)lanes[l])->d)[i] = d[l / 4 + 8 * (i / 2)][2 * (l % 4) + i % 2];
+}
+
+void simt_mma_s8(simt_op *const lanes[32], uint32_t) {
+    mma32<int32_t>(lanes, [](uint8_t x) -> int32_t { return (int8_t)x; });
+}
+
+static const float e4m3_values[256] = {F8_E4M3_VALUES};
+
+void simt_mma_e4m3(simt_op *const lanes[32], uint32_t) {
+    mma32<float>(lanes, [](uint8_t x) { return e4m3_values[x]; });
 }
 
 /* ---- Matrices of shared memory ---- */

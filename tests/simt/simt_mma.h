@@ -14,6 +14,7 @@ struct simt_mma_op : simt_op {
 void simt_mma_bf16(simt_op *const lanes[32], uint32_t mask);
 void simt_mma_f16(simt_op *const lanes[32], uint32_t mask);
 void simt_mma_s8(simt_op *const lanes[32], uint32_t mask);
+void simt_mma_e4m3(simt_op *const lanes[32], uint32_t mask);
 
 static inline void simt_mma_of(const char *name,
                                void (*run)(simt_op *const lanes[32], uint32_t mask), void *d,
@@ -31,6 +32,9 @@ static inline void cu_mma_f16(float d[4], const uint32_t a[4], const uint32_t b[
 }
 static inline void cu_mma_s8(int32_t d[4], const uint32_t a[4], const uint32_t b[2]) {
     simt_mma_of("cu_mma_s8", simt_mma_s8, d, a, b);
+}
+static inline void cu_mma_e4m3(float d[4], const uint32_t a[4], const uint32_t b[2]) {
+    simt_mma_of("cu_mma_e4m3", simt_mma_e4m3, d, a, b);
 }
 
 struct simt_matrix_op : simt_op {

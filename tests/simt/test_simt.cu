@@ -131,32 +131,42 @@ static void test_mma(bool bf16) {
     cudaFree(da), cudaFree(db), cudaFree(dd);
 }
 
-__global__ void mma_s8_kernel(const int8_t *a, const int8_t *b, int32_t *d) {
+template <class D> __global__ void mma32_kernel(const int8_t *a, const int8_t *b, D *d) {
     int lane = (int)threadIdx.x, g = lane / 4, t = lane % 4;
     uint32_t fa[4], fb[2];
     for (int i = 0; i < 4; i++) memcpy(&fa[i], a + (g + i % 2 * 8) * 32 + t * 4 + i / 2 * 16, 4);
     for (int i = 0; i < 2; i++) memcpy(&fb[i], b + g * 32 + t * 4 + i * 16, 4);
-    int32_t acc[4] = {-5, -5, -5, -5};
-    cu_mma_s8(acc, fa, fb);
+    D acc[4] = {-5, -5, -5, -5};
+    if constexpr (sizeof(D) == sizeof(int32_t) && D(0.5) == 0)
+        cu_mma_s8(acc, fa, fb);
+    else
+        cu_mma_e4m3(acc, fa, fb);
     for (int i = 0; i < 4; i++) d[(g + i / 2 * 8) * 8 + t * 2 + i % 2] = acc[i];
 }
 
-static void test_mma_s8(void) {
+template <class D, class F> static void test_mma32(F value) {
     int8_t a[16 * 32], b[8 * 32];
-    int32_t out[16 * 8];
-    for (int i = 0; i < 512; i++) a[i] = (int8_t)(i * 91 + 7);
-    for (int i = 0; i < 256; i++) b[i] = (int8_t)(i * 57 + 3);
+    D out[16 * 8];
+    for (int i = 0; i < 512; i++) a[i] = (int8_t)((i * 91 + 7) & 0xbf);
+    for (int i = 0; i < 256; i++) b[i] = (int8_t)((i * 57 + 3) & 0xbf);
     int8_t *da = on_device(a, 512), *db = on_device(b, 256);
-    int32_t *dd = on_device<int32_t>(NULL, 128);
-    CU_LAUNCH(mma_s8_kernel, 1, 32, 0, 0, da, db, dd);
+    D *dd = on_device<D>(NULL, 128);
+    CU_LAUNCH((mma32_kernel<D>), 1, 32, 0, 0, da, db, dd);
     to_host(out, dd, 128);
     for (int m = 0; m < 16; m++)
         for (int n = 0; n < 8; n++) {
-            int32_t want = -5;
-            for (int k = 0; k < 32; k++) want += a[m * 32 + k] * b[n * 32 + k];
+            D want = -5;
+            for (int k = 0; k < 32; k++) want += value(a[m * 32 + k]) * value(b[n * 32 + k]);
             CHECK_THAT(out[m * 8 + n] == want);
         }
     cudaFree(da), cudaFree(db), cudaFree(dd);
+}
+
+/* A byte without its bit of 64 as E4M3, below 2: sums of the products fit a float. */
+static float e4m3(int8_t x) {
+    int e = x >> 3 & 15, m = x & 7;
+    float v = e ? ldexpf((float)(8 + m), e - 10) : ldexpf((float)m, -9);
+    return x < 0 ? -v : v;
 }
 
 /* trans: what a lane reads of a matrix is what it would read of the transposed one. */
@@ -538,7 +548,8 @@ int main(void) {
     test_lanes();
     test_mma(true);
     test_mma(false);
-    test_mma_s8();
+    test_mma32<int32_t>([](int8_t x) -> int32_t { return x; });
+    test_mma32<float>(e4m3);
     test_trans();
     test_copy();
     test_poison();
