@@ -127,6 +127,14 @@ const int32_t *adapter_step_begin(forward *f, const batch_plan *plan) {
     return s->order;
 }
 
+bool adapter_step_is_plain(const adapter_step *s, const batch_plan *plan) {
+    for (int32_t i = 0; i < plan->n_seqs; i++) {
+        const adapter *ad = adapter_of_seq(s, &plan->seqs[i]);
+        if (ad && !ad->is_plain) return false;
+    }
+    return true;
+}
+
 void adapter_step_row(forward *f, int32_t row, const adapter *ad, int32_t virtual_of) {
     f->in.adapter[row] = ad && ad->low ? ad->info.id : 0;
     f->ad->of_row[row] = ad;
@@ -154,8 +162,7 @@ void adapter_step_runs(adapter_step *s, int32_t n_rows) {
     drop_plain(s);
 }
 
-void adapter_step_pick(adapter_step *s, const int32_t *rows, const int32_t *pick, int32_t n) {
-    s->pick = pick;
+void adapter_step_pick(adapter_step *s, const int32_t *rows, int32_t n) {
     s->n_runs = 0;
     for (int32_t i = 0; i < n; i++) add_row(s, i, s->of_row[rows[i]]);
     drop_plain(s);

@@ -36,7 +36,7 @@ typedef struct adapter_step {
     /* of the step */
     bool has_low;        /* some row has an adapter with plain slots */
     int32_t n_runs;      /* 0: no row needs more than the op */
-    const int32_t *pick; /* NULL, or op_lora.pick */
+    const int32_t *pick; /* op_lora.pick; set by the head */
     /* host */
     adapter_run *runs;
     const adapter **of_row; /* [T] */
@@ -69,9 +69,10 @@ const int32_t *adapter_step_begin(forward *f, const batch_plan *plan);
 const adapter *adapter_of_seq(const adapter_step *s, const batch_seq *q);
 void adapter_step_row(forward *f, int32_t row, const adapter *ad, int32_t virtual_of);
 void adapter_step_runs(adapter_step *s, int32_t n_rows);
-/* From here on rows are these of the step's, for the head; pick lists them in the backend's memory.
- */
-void adapter_step_pick(adapter_step *s, const int32_t *rows, const int32_t *pick, int32_t n);
+/* Do the adapters of these sequences only add low-rank parts? */
+bool adapter_step_is_plain(const adapter_step *s, const batch_plan *plan);
+/* From here on rows are these of the step's: for the head, which sets s->pick too. */
+void adapter_step_pick(adapter_step *s, const int32_t *rows, int32_t n);
 /* What this step's launches depend on beside its sizes: 0 without low-rank parts; the number
  * changes seldom, when an adapter with more of them comes. Not for steps with runs. */
 static inline uint32_t adapter_step_launches(const adapter_step *s) {

@@ -284,7 +284,8 @@ static status plan_memory(engine *e, const engine_options *o, error *err) {
         p->activations_fixed +=
             sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof *e->tasks;
     if (e->graphs) /* and the page of padding rows */
-        p->activations_fixed += forward_graph_bytes(e->a, e->max_seqs) + p->page_bytes;
+        p->activations_fixed +=
+            forward_graph_bytes(e->a, e->max_seqs, e->adapters_max > 0) + p->page_bytes;
     if (e->b->v->sample && e->a->has_head)
         p->activations_fixed += sample_device_bytes(
             e->a->vocab, e->n_tasks_max, forward_rows_at_once(host, e->a->vocab, e->max_seqs));

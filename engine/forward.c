@@ -163,6 +163,7 @@ static void final_rows(forward *f, const int32_t *pick, int32_t n) {
                        .scale = 1,
                        .out = f->rows};
     CHECK(n <= f->n_rows);
+    if (f->ad) f->ad->pick = pick;
     f->b->v->embed(f->b, &gather);
     if (f->a->final_norm)
         forward_norm(f, -1, W_FINAL_NORM, f->rows, n, f->a->hidden, f->a->eps, f->rows);
@@ -170,7 +171,7 @@ static void final_rows(forward *f, const int32_t *pick, int32_t n) {
 
 void forward_final(forward *f, const int32_t *rows, int32_t n) {
     f->b->v->upload(f->b, f->pick, rows, (size_t)n * sizeof *rows);
-    if (f->ad) adapter_step_pick(f->ad, rows, f->pick, n);
+    if (f->ad) adapter_step_pick(f->ad, rows, n);
     final_rows(f, f->pick, n);
 }
 

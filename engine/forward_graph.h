@@ -27,11 +27,11 @@ int32_t forward_bucket(int32_t n, int32_t max_seqs);
 int32_t forward_bucket_index(int32_t bucket, int32_t max_seqs);
 int32_t forward_n_buckets(int32_t max_seqs);
 /* What a plan's step can be: its bucket, or 0 where its launches are its own: prompt tokens beside
- * or behind one another, results that only the host computes, adapters. */
+ * or behind one another, results that only the host computes. Adapters must be plain. */
 int32_t forward_bucket_of(const batch_plan *plan, int32_t max_seqs);
 
 /* Memory of the device that recordings may take; an estimate. */
-size_t forward_graph_bytes(const arch *a, int32_t max_seqs);
+size_t forward_graph_bytes(const arch *a, int32_t max_seqs, bool adapters);
 graph_room forward_graph_room(const arch *a, int32_t n_seqs, int32_t max_len);
 
 /* How far recording got for a kind of step. */
@@ -42,9 +42,10 @@ typedef struct graph_state {
 
 /* forward.graphs */
 typedef struct forward_graphs {
-    graph_state *kinds;             /* [buckets * forms * 2] */
+    graph_state *kinds;             /* [buckets * forms * 4] */
     graph_room room;                /* of the step */
     int32_t form;                   /* of the step */
+    uint32_t adapter_launches;      /* adapter_step_launches of what is recorded */
     int64_t n_recorded, n_replayed; /* for tests */
 } forward_graphs;
 forward_graphs *forward_graphs_new(int32_t max_seqs);

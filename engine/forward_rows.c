@@ -173,7 +173,8 @@ void forward_lay_out(forward *f, const batch_plan *plan) {
     for (int32_t i = 0; i < plan->n_seqs; i++) n_tokens += plan->seqs[i].n_tokens;
     CHECK(plan->n_seqs <= f->max_seqs);
     CHECK(n_tokens <= f->max_tokens);
-    f->bucket = f->graphs ? forward_bucket_of(plan, f->max_seqs) : 0;
+    bool plain = !f->ad || adapter_step_is_plain(f->ad, plan);
+    f->bucket = f->graphs && plain ? forward_bucket_of(plan, f->max_seqs) : 0;
     forward_cut_step(f, MAX(n_tokens, f->bucket), MAX(plan->n_seqs, f->bucket));
     f->n_tokens = f->n_chained = 0;
     f->n_pages = 0;

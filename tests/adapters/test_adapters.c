@@ -10,6 +10,7 @@
 
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
+#include "engine/engine_internal.h"
 #include "tests/golden/expect.h"
 #include "tests/golden/model_run.h"
 
@@ -290,7 +291,10 @@ static void check_base(const char *dir, const char *from, const char *isa) {
     for (int32_t i = 0; i < n; i++) check_alone(e, &t[i]);
     if (n) check_mixed(e, t, n);
     int32_t n_plain = plain_first(t, n);
+    int64_t replayed = e && e->f.graphs ? e->f.graphs->n_replayed : 0;
     if (n_plain) check_mixed(e, t, n_plain);
+    EXPECT(!e || !n_plain || !e->f.graphs || e->f.graphs->n_replayed > replayed + NEW,
+           "%s: steps with plain adapters were not replayed", dir);
     if (n) check_reload(e, &t[0]);
     qsort(t, (size_t)n, sizeof *t, by_name);
     for (int32_t i = 0; i < n; i++) {

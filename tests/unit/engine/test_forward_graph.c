@@ -52,8 +52,6 @@ START_TEST(only_plain_steps_of_decoding_have_one) {
     ck_assert_int_eq(forward_bucket_of(&plan, 64), 0);
     s[1] = (batch_seq){.n_tokens = 1, .pool_out = &pooled};
     ck_assert_int_eq(forward_bucket_of(&plan, 64), 0);
-    s[1] = (batch_seq){.n_tokens = 1, .adapter = 1};
-    ck_assert_int_eq(forward_bucket_of(&plan, 64), 0);
     plan.n_seqs = 0;
     ck_assert_int_eq(forward_bucket_of(&plan, 64), 0);
 }
