@@ -88,6 +88,7 @@ typedef struct backend_vtbl {
      * what they need, at the cost of a wait. Both NULL where ops need nothing. */
     status (*reserve)(backend *b, const op_bounds *o, error *err);
     const struct loading *loading; /* loading.h; NULL: wmat_pack and upload are all there is */
+    const char *kernels; /* what serves which op, as a table for people; NULL: rows of the CPU */
     const struct measure *measure; /* measure.h; NULL: the host's clock is good enough */
     const struct graphs *graphs;   /* graphs.h; NULL: ops are launched one by one */
 #define OP(name, tol32, tol16, what) void (*name)(backend * b, const op_##name *a);

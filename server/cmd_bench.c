@@ -6,7 +6,8 @@
 
 static int kernels(const conf *c) {
     error err;
-    bench_options o = {.isa = c->isa, .n_threads = (int)c->threads, .op = c->op};
+    bench_options o = {
+        .device = c->device, .isa = c->isa, .n_threads = (int)c->threads, .op = c->op};
     return bench_kernels(&o, stdout, &err) == OK ? 0 : cmd_fail(&err);
 }
 

@@ -5,7 +5,7 @@
 
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
-#include "kernels/backend.h"
+#include "kernels/device.h"
 #include "server/cmd.h"
 #include "tokenizer/chat_builtin.h"
 #include "server/cmd_lora.h"
@@ -68,8 +68,8 @@ const char *cmd_chat_template(const conf *c, char *buf, size_t n) {
 int cmd_print_kernels(const conf *c) {
     backend *b;
     error err;
-    cpu_options o = {.n_threads = (int)c->threads, .isa = c->isa};
-    if (backend_cpu_open(&o, &b, &err) != OK) return cmd_fail(&err);
+    device_options o = {.device = c->device, .cpu = {(int)c->threads, c->isa}};
+    if (device_open(&o, &b, &err) != OK) return cmd_fail(&err);
     strbuf out = {0};
     backend_print_kernels(b, &out);
     if (!str_ends(strbuf_str(&out), STR("\n"))) strbuf_addc(&out, '\n');

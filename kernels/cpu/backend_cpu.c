@@ -426,5 +426,8 @@ void backend_close(backend *b) {
 }
 
 void backend_print_kernels(const backend *b, strbuf *out) {
-    select_print(&((const cpu_backend *)b)->rows, out);
+    if (b->v->kernels)
+        strbuf_addz(out, b->v->kernels);
+    else
+        select_print(&((const cpu_backend *)b)->rows, out);
 }

@@ -310,6 +310,7 @@ static const backend_vtbl vtbl = {
     .scratch_bytes = cuda_scratch_bytes,
     .reserve = cuda_reserve,
     .loading = &cuda_load_slots,
+    .kernels = cuda_kernels,
     .measure = &cuda_measure,
     .graphs = &cuda_graph_calls,
 #define OP(name, tol32, tol16, what) .name = cuda_##name,

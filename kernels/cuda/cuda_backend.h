@@ -120,6 +120,8 @@ status cuda_attention_reserve(cuda_backend *c, const op_bounds *o, error *err);
 size_t cuda_experts_tables_need(const op_bounds *o);
 status cuda_experts_reserve(cuda_backend *c, const op_bounds *o, error *err);
 
+extern const char cuda_kernels[]; /* cuda_table.cu */
+
 /* Measurements: measure.h. */
 status cuda_time(backend *b, const measure_plan *p, double *ret_us, bool *ret_graph, error *err);
 status cuda_probe(backend *b, const probe_work *w, error *err);

@@ -8,6 +8,7 @@ import functools
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import socket
@@ -1042,6 +1043,21 @@ def systemd_is_told():
 def print_kernels_lists_every_op():
     out = run("serve", "--print-kernels")[0]
     assert "gemm" in out and "attention" in out, out
+
+
+@case
+def print_kernels_lists_every_op_of_a_device():
+    with open("kernels/ops.def") as f:
+        ops = re.findall(r"^OP\((\w+),", f.read(), re.M)
+    out = run("serve", "--print-kernels", "--device", "cuda", env=emulated())[0]
+    assert len(ops) > 10 and all(re.search(f"^{op} ", out, re.M) for op in ops), (ops, out)
+
+
+@case
+def bench_of_a_device_has_lines():
+    out = run("bench", "kernels", "--device", "cuda", "--op", "gemm bf16 m=1 n=1152",
+              env=emulated())[0]
+    assert "emulated" in out and re.search(r"^gemm bf16 m=1 n=1152 k=896 +\d", out, re.M), out
 
 
 def main(names):

@@ -330,7 +330,7 @@ static args parse(int argc, char **argv) {
 int main(int argc, char **argv) {
     args a = parse(argc, argv);
     if (a.bench) {
-        bench_options o = {.isa = a.isa, .n_threads = a.threads, .op = a.op};
+        bench_options o = {.device = a.device, .isa = a.isa, .n_threads = a.threads, .op = a.op};
         error err;
         if (bench_kernels(&o, stdout, &err) == OK) return 0;
         fprintf(stderr, "checkkern: %s\n", err.text);
