@@ -100,13 +100,16 @@ typedef struct page_copy {
 typedef struct page_move {
     int32_t page, slot;
     bool out; /* page -> slot; else slot -> page */
+    /* An out that may be done beside the rest of the step, which touches neither page nor slot
+     * after it: before any later step begins. All such moves come last. */
+    bool aside;
 } page_move;
 
 typedef struct batch_plan {
     uint64_t step;
     int32_t n_seqs, n_tokens; /* n_tokens = sum over seqs */
     batch_seq *seqs;
-    int32_t n_moves; /* done before anything else of the step, in order */
+    int32_t n_moves; /* done before anything else of the step, in order, unless aside */
     page_move *moves;
     int32_t n_copies; /* done after the moves and before the rest, in order */
     page_copy *copies;

@@ -1,9 +1,11 @@
 /* The buffers of the cache are equal and follow one another, so the pieces of a page are a constant
  * stride apart: a move is one strided copy, which a GPU's copy engine does without a kernel.
  *
- * Everything goes to the backend's one queue. So a page that is moved out may be written by the
- * same step, a slot that is moved in may be overwritten by the next move, and no events are needed;
- * the price is that the step begins when its moves are done. */
+ * Moves go to the backend's queue: a page that is moved out may be written by the same step, a slot
+ * that is moved in may be overwritten by the next move; the step begins when they are done. Those
+ * that may be done beside the step come last. They begin after all that was queued before, so after
+ * every write to their pages and every read of their slots, and the next step begins after them:
+ * its first act is rejoin. In between nobody touches either (page_move.aside). */
 #include "engine/kvswap.h"
 
 #include "engine/base/check.h"
@@ -26,7 +28,10 @@ status kvswap_alloc(kvcache *c, int32_t n, error *err) {
 }
 
 void kvswap_done(kvcache *c) {
-    if (c->slots) c->b->v->host_free(c->b, c->slots, (size_t)c->n_slots * slot_bytes(c));
+    if (!c->slots) return;
+    c->b->v->rejoin(c->b);
+    (void)c->b->v->sync(c->b, NULL); /* a copy may be under way */
+    c->b->v->host_free(c->b, c->slots, (size_t)c->n_slots * slot_bytes(c));
     c->slots = NULL;
     c->n_slots = 0;
 }
@@ -43,7 +48,12 @@ static void move(kvcache *c, page_move m) {
 }
 
 void kvswap_run(kvcache *c, const page_move *moves, int32_t n) {
-    for (int32_t i = 0; i < n; i++) move(c, moves[i]);
+    if (!c->slots) return;
+    c->b->v->rejoin(c->b);
+    for (int32_t i = 0; i < n; i++) {
+        if (moves[i].aside) c->b->v->aside(c->b);
+        move(c, moves[i]);
+    }
 }
 
 /* The quickest of a few rounds: the first one warms up. */

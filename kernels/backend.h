@@ -56,6 +56,11 @@ typedef struct backend_vtbl {
      * side when it might after upload or fetch. */
     void (*copy_pieces)(backend *b, void *dst, size_t dst_stride, const void *src,
                         size_t src_stride, size_t bytes, int32_t n);
+    /* From here to rejoin, copy_pieces runs beside the ops queued after this call, which must not
+     * touch the same memory. It begins after all that is queued so far; what is queued after
+     * rejoin begins after it. */
+    void (*aside)(backend *b);
+    void (*rejoin)(backend *b);
     /* Wait for all ops. The first failure of the device since it was opened, for good: the results
      * since then are worth nothing. */
     status (*sync)(backend *b, error *err);

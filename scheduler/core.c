@@ -349,4 +349,5 @@ void core_stats(const core *c, scheduler_stats *ret) {
     ret->host_pages_used = c->swap.slots.n_cached;
     ret->pages_out = c->swap.n_out;
     ret->pages_in = c->swap.n_in;
+    ret->pages_out_aside = c->swap.n_aside;
 }

@@ -59,9 +59,13 @@ static void map_remove(pages *ps, int32_t id) {
     p->state = PAGE_BLANK;
 }
 
+int32_t pages_after(const pages *ps, int32_t id) {
+    int32_t next = ps->p[id].next;
+    return next == ps->n ? -1 : next;
+}
+
 int32_t pages_next(const pages *ps) {
-    int32_t id = ps->p[ps->n].next;
-    return id == ps->n ? -1 : id;
+    return pages_after(ps, ps->n);
 }
 
 int32_t pages_take(pages *ps) {

@@ -46,6 +46,8 @@ void pages_done(pages *ps);
 int32_t pages_take(pages *ps);
 /* The page that pages_take would give: a cached one would be evicted. -1: none. */
 int32_t pages_next(const pages *ps);
+/* The one that would come after `id`, which is free; -1: none. */
+int32_t pages_after(const pages *ps, int32_t id);
 /* One more holder; revives a cached page. */
 void pages_ref(pages *ps, int32_t id);
 /* One holder less. The last puts it on the free list: a shareable page at the tail (evicted last),

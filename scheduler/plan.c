@@ -289,4 +289,5 @@ void plan_build(core *c) {
     uint64_t n_preemptions = c->stats.n_preemptions;
     plan_running(c);
     if (c->stats.n_preemptions == n_preemptions) plan_waiting(c);
+    swap_ahead(c);
 }

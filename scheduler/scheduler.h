@@ -34,6 +34,7 @@ typedef struct scheduler_stats {
     int32_t pages_total, pages_used, pages_cached;
     int32_t host_pages_total, host_pages_used;
     uint64_t pages_out, pages_in;         /* moved to the host and back */
+    uint64_t pages_out_aside;             /* of pages_out: no step waited for them */
     uint64_t prompt_tokens;               /* of requests that started, each prompt once */
     uint64_t generation_tokens;           /* of all choices */
     uint64_t prompt_tokens_cached;        /* of prompt_tokens: not computed */

@@ -169,6 +169,8 @@ void swap_done(core *c);
 void swap_plan(core *c);
 /* The plan's step is done and took us microseconds. */
 void swap_stepped(core *c, batch_plan *p, uint64_t us);
+/* A plan ends: what the next ones will evict may be moved out beside its step. */
+void swap_ahead(core *c);
 /* pages_take, but what it evicts may be moved out. */
 int32_t swap_take(core *c);
 /* Give s, which holds no pages, those of its first n hashes, which prefix_find has just found; free

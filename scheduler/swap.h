@@ -28,8 +28,10 @@ bool swap_pays(double page_us, double token_us, int32_t page_tokens);
 typedef struct swap {
     pages slots; /* of the host; no holders between plans. n == 0: there is no second tier */
     token_cost cost;
-    bool out, in; /* do they pay? For the plan under way */
-    uint64_t n_out, n_in;
+    bool out, in;    /* do they pay? For the plan under way */
+    int32_t n_taken; /* pages that it took */
+    int32_t n_rate;  /* that plans of late took at most */
+    uint64_t n_out, n_aside, n_in;
 } swap;
 
 #endif

@@ -104,6 +104,8 @@ static void add_counters(page *p, const metrics *m, const scheduler_stats *t) {
     counter(p, "vllm:prefix_cache_queries_total", "Tokens looked up.", t->prefix_queries);
     counter(p, "vllm:prefix_cache_hits_total", "Tokens found.", t->prefix_hits);
     counter(p, "pagoda:kv_pages_out_total", "Pages moved to the host.", t->pages_out);
+    counter(p, "pagoda:kv_pages_out_aside_total", "Of them: no step waited for them.",
+            t->pages_out_aside);
     counter(p, "pagoda:kv_pages_in_total", "Pages moved back.", t->pages_in);
     counter(p, "vllm:num_preemptions_total", "Sequences thrown back.", t->n_preemptions);
     family(p, "vllm:request_success_total", "counter", "Choices ended, by reason.");

@@ -66,6 +66,8 @@ static void cpu_copy_pieces(backend *b, void *dst, size_t dst_stride, const void
         memcpy((char *)dst + i * dst_stride, (const char *)src + i * src_stride, bytes);
 }
 
+static void cpu_pass(backend *b) {}
+
 static status cpu_sync(backend *b, error *err) {
     return OK;
 }
@@ -382,6 +384,8 @@ static const backend_vtbl vtbl = {
     .mark = cpu_mark,
     .wait = cpu_wait,
     .copy_pieces = cpu_copy_pieces,
+    .aside = cpu_pass,
+    .rejoin = cpu_pass,
     .sync = cpu_sync,
     .wmat_bytes = cpu_wmat_bytes,
     .wmat_init = cpu_wmat_init,

@@ -23,8 +23,7 @@ extern "C" {
 }
 
 #define CC_LEAST     80
-#define LOADERS_MOST 8                   /* threads that read and pack weights */
-#define PITCH_MOST   ((size_t)INT32_MAX) /* of copies in two dimensions: cudaDeviceProp.memPitch */
+#define LOADERS_MOST 8 /* threads that read and pack weights */
 #define GIB(x)       ((double)(x) / 1073741824.0)
 
 static pthread_mutex_t note_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -116,6 +115,7 @@ static void backend_free(backend *b) {
         cudaStreamSynchronize(c->main);
         cuda_attn_done(c);
         cuda_graphs_free(c);
+        cuda_pieces_free(c);
         cudaStreamDestroy(c->main);
     }
     for (int i = 0; i < BACKEND_MARKS; i++)
@@ -211,23 +211,6 @@ static void download(backend *b, void *dst, const void *src, size_t bytes) {
     memset(dst, 0, bytes);
 }
 
-/* One call of the copy engine; where the strides exceed its pitch, one for each piece. */
-static void copy_pieces(backend *b, void *dst, size_t dst_stride, const void *src,
-                        size_t src_stride, size_t bytes, int32_t n) {
-    cuda_backend *c = cuda_of(b);
-    cudaError_t e = cudaSuccess;
-    if (!bytes || n <= 0 || !cuda_ready(c) || cuda_refuse(c)) return;
-    if (cuda_fault(c, "copy_pieces")) e = cudaErrorLaunchFailure;
-    if (e == cudaSuccess && MAX(dst_stride, src_stride) <= PITCH_MOST)
-        e = cudaMemcpy2DAsync(dst, dst_stride, src, src_stride, bytes, (size_t)n, cudaMemcpyDefault,
-                              c->main);
-    else
-        for (size_t i = 0; i < (size_t)n && e == cudaSuccess; i++)
-            e = cudaMemcpyAsync((char *)dst + i * dst_stride, (const char *)src + i * src_stride,
-                                bytes, cudaMemcpyDefault, c->main);
-    cuda_note(c, e, "copy_pieces");
-}
-
 static void fetch(backend *b, void *dst, const void *src, size_t bytes) {
     cuda_backend *c = cuda_of(b);
     if (!bytes || !cuda_ready(c) || cuda_refuse(c)) return;
@@ -296,7 +279,9 @@ static const backend_vtbl vtbl = {
     .fetch = fetch,
     .mark = mark,
     .wait = wait_mark,
-    .copy_pieces = copy_pieces,
+    .copy_pieces = cuda_copy_pieces,
+    .aside = cuda_aside,
+    .rejoin = cuda_rejoin,
     .sync = sync,
     .wmat_bytes = wmat_bytes,
     .wmat_init = wmat_init,

@@ -43,6 +43,7 @@ typedef struct cuda_backend {
     struct cuda_attn *attn;       /* plans of attention, NULL before the first; cuda_attention.cu */
     struct cuda_attn_fixed *attn_fixed; /* the same for graphs; cuda_attn_graph.cu */
     struct cuda_graphs *graphs;         /* cuda_graph.cu */
+    struct cuda_pieces *pieces;         /* copies beside the ops, NULL before the first */
 } cuda_backend;
 
 static inline cuda_backend *cuda_of(backend *b) {
@@ -72,6 +73,13 @@ bool cuda_fault(cuda_backend *c, const char *what);
  * on failure. */
 struct cuda_staging *cuda_staging_new(cudaError_t *ret);
 void cuda_staging_free(struct cuda_staging *s);
+
+/* cuda_pieces.cu */
+void cuda_copy_pieces(backend *b, void *dst, size_t dst_stride, const void *src, size_t src_stride,
+                      size_t bytes, int32_t n);
+void cuda_aside(backend *b);
+void cuda_rejoin(backend *b);
+void cuda_pieces_free(cuda_backend *c);
 
 extern const struct loading cuda_load_slots; /* cuda_loading.cu */
 /* Packing, from any thread: backend.h. */

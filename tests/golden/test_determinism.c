@@ -191,6 +191,7 @@ static void check_happened(const variant *v, const scheduler_stats *s) {
     if (strstr(v->name, "preempted")) ck_assert_uint_gt(s->n_preemptions, 0);
     if (v->n_slots) {
         ck_assert_uint_gt(s->pages_out, 0);
+        ck_assert_uint_gt(s->pages_out_aside, 0);
         ck_assert_uint_gt(s->pages_in, 0);
     }
     if (strcmp(v->name, "alone") == 0) ck_assert_uint_eq(s->prompt_tokens_cached, 0);

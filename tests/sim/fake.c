@@ -80,6 +80,7 @@ static void move_page(fake *f, page_move m) {
     uint64_t *page = f->slots + (size_t)m.page * S, *slot = f->host_slots + (size_t)m.slot * S;
     memcpy(m.out ? slot : page, m.out ? page : slot, S * sizeof *page);
     *(m.out ? &f->n_out : &f->n_in) += 1;
+    f->n_aside += m.aside;
 }
 
 static uint64_t *slot(fake *f, const batch_seq *b, int32_t p) {
@@ -148,7 +149,8 @@ static void fill_prompt_out(fake *f, const batch_seq *b) {
 static void trace(fake *f, const batch_plan *plan) {
     uint64_t h = hash64(plan->copies, (size_t)plan->n_copies * sizeof *plan->copies, f->trace);
     for (int32_t i = 0; i < plan->n_moves; i++) {
-        int32_t v[] = {plan->moves[i].page, plan->moves[i].slot, plan->moves[i].out};
+        int32_t v[] = {plan->moves[i].page, plan->moves[i].slot, plan->moves[i].out,
+                       plan->moves[i].aside};
         h = hash64(v, sizeof v, h);
     }
     for (int32_t i = 0; i < plan->n_seqs; i++) {
@@ -202,7 +204,8 @@ static void check_launch(fake *f, const batch_plan *plan) {
 }
 
 static void compute_seqs(fake *f, const batch_plan *plan, struct fake_step *ret) {
-    for (int32_t i = 0; i < plan->n_moves; i++) move_page(f, plan->moves[i]);
+    for (int32_t i = 0; i < plan->n_moves; i++)
+        if (!plan->moves[i].aside) move_page(f, plan->moves[i]);
     for (int32_t i = 0; i < plan->n_copies; i++) copy_page(f, plan->copies[i]);
     for (int32_t i = 0; i < plan->n_seqs; i++) write_seq(f, &plan->seqs[i]);
     for (int32_t i = 0; i < plan->n_seqs; i++) {
@@ -212,6 +215,8 @@ static void compute_seqs(fake *f, const batch_plan *plan, struct fake_step *ret)
         ret->seq_status[i] = f->fail_seq && f->fail_seq(f->ctx) ? ERR_INTERNAL : OK;
         ret->out[i] = (sample_out){.token = fake_next(f, h, b->params, b->choice), .rank = 1};
     }
+    for (int32_t i = 0; i < plan->n_moves; i++) /* as late as may be */
+        if (plan->moves[i].aside) move_page(f, plan->moves[i]);
 }
 
 /* The oldest step that is not computed yet. After a failure there is none that is. */

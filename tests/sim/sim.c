@@ -40,7 +40,9 @@ static int32_t sim_refs(void *ctx, int32_t id) {
 /* Tokens cost the same each, moves what the stepper says. */
 static void sim_spend(void *ctx, const batch_plan *plan) {
     sim *s = ctx;
-    float us = s->fake.page_move_us * (float)plan->n_moves;
+    int32_t n_waited = 0;
+    for (int32_t i = 0; i < plan->n_moves; i++) n_waited += !plan->moves[i].aside;
+    float us = s->fake.page_move_us * (float)n_waited;
     s->now_us += 20 + 5 * (uint64_t)plan->n_tokens + (uint64_t)us;
 }
 
@@ -182,7 +184,7 @@ static void episode(sim *s, uint64_t seed, uint64_t n_steps) {
 
 typedef struct totals {
     uint64_t n_episodes, n_steps, n_requests, n_tokens, n_copies, n_device_faults, n_seq_faults;
-    uint64_t n_preemptions, n_cached, n_out, n_in, n_finished[5], trace;
+    uint64_t n_preemptions, n_cached, n_out, n_aside, n_in, n_finished[5], trace;
 } totals;
 
 static void add_up(totals *t, const sim *s) {
@@ -192,6 +194,7 @@ static void add_up(totals *t, const sim *s) {
     t->n_tokens += s->n_tokens;
     t->n_copies += s->fake.n_copies;
     t->n_out += s->fake.n_out;
+    t->n_aside += s->fake.n_aside;
     t->n_in += s->fake.n_in;
     t->n_device_faults += s->device_failed;
     t->n_seq_faults += s->n_seq_faults;
@@ -207,7 +210,8 @@ static void print_totals(const totals *t, uint64_t us) {
            U(t->n_episodes), (double)us / (double)t->n_steps, U(t->trace));
     printf("%llu requests, %llu tokens read, %llu from the prefix cache, %llu page copies\n",
            U(t->n_requests), U(t->n_tokens), U(t->n_cached), U(t->n_copies));
-    printf("%llu pages moved to the host, %llu back\n", U(t->n_out), U(t->n_in));
+    printf("%llu pages moved to the host (%llu ahead), %llu back\n", U(t->n_out), U(t->n_aside),
+           U(t->n_in));
     printf("%llu preemptions, %llu device faults, %llu sequence faults\n", U(t->n_preemptions),
            U(t->n_device_faults), U(t->n_seq_faults));
     printf("choices ended: %llu stop, %llu length, %llu cancel, %llu error\n",

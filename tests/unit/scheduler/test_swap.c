@@ -146,7 +146,8 @@ START_TEST(evicted_pages_come_back) {
     ck_assert_int_eq(run(&b, make(1, 32, 1)), 0);
     ck_assert_int_eq(b.fake.n_out, 0);
     ck_assert_int_eq(run(&b, make(2, 32, 1)), 0);
-    ck_assert_int_eq(b.fake.n_out, 6); /* 2 were blank */
+    ck_assert_int_eq(b.fake.n_out, 8); /* 6, since 2 were blank, and the others ahead */
+    ck_assert_int_eq(b.fake.n_aside, 2);
     ck_assert_int_eq(run(&b, make(1, 32, 1)), 28);
     ck_assert_int_eq(b.fake.n_in, 5); /* 2 were still there, the last is computed */
     ck_assert_uint_eq(b.c->stats.prefix_hits, 28);
@@ -192,6 +193,20 @@ START_TEST(preempted_sequences_come_back) {
 }
 END_TEST
 
+/* What the next plans will take is moved out beside the steps: none has to wait. */
+START_TEST(moved_ahead) {
+    bed b;
+    bed_init(&b, 24, 100, 1);
+    for (int i = 0; i < 3; i++) run(&b, make((uint64_t)i, 32, 1));
+    request *r = add(&b, make(9, 32, 40)); /* 18 pages */
+    drain(&b);
+    request_unref(r);
+    ck_assert_uint_eq(b.fake.n_out, 24);
+    ck_assert_uint_eq(b.fake.n_aside, 24);
+    bed_done(&b);
+}
+END_TEST
+
 /* The slots not used for longest are given away. */
 START_TEST(full_host_drops_the_oldest) {
     bed b;
@@ -232,11 +247,22 @@ START_TEST(moves_outlive_an_empty_plan) {
     request *r = add(&b, make(2, 4, 1));
     plan_build(b.c); /* launched by nobody */
     apply_nothing(b.c, b.c->last);
-    ck_assert_int_eq(b.c->plan->n_moves, 1);
     ck_assert_int_eq(b.c->plan->n_seqs, 1);
+    ck_assert_int_gt(b.c->plan->n_moves, 1);
+    ck_assert(!b.c->plan->moves[0].aside);
+    ck_assert(b.c->plan->moves[1].aside);
+    int32_t id = b.c->plan->moves[1].page;
     seq_preempt(b.c, b.c->running[0]);
+    request *longer = make(3, 30, 1); /* takes what was to be moved aside */
+    longer->priority = -1;
+    add(&b, longer);
+    plan_build(b.c);
+    apply_nothing(b.c, b.c->last);
+    ck_assert(b.c->plan->moves[1].page == id && !b.c->plan->moves[1].aside);
+    while (b.c->n_running) seq_preempt(b.c, b.c->running[0]);
     drain(&b);
     request_unref(r);
+    request_unref(longer);
     ck_assert_int_eq(run(&b, make(1, 32, 1)), 28);
     bed_done(&b);
 }
@@ -319,6 +345,7 @@ int main(void) {
     tcase_add_test(t, evicted_pages_come_back);
     tcase_add_test(t, moved_out_once);
     tcase_add_test(t, preempted_sequences_come_back);
+    tcase_add_test(t, moved_ahead);
     tcase_add_test(t, full_host_drops_the_oldest);
     tcase_add_test(t, a_slow_link_is_left_alone);
     tcase_add_test(t, moves_outlive_an_empty_plan);
