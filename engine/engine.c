@@ -262,7 +262,8 @@ static status plan_memory(engine *e, const engine_options *o, error *err) {
         e->max_tokens = MAX(e->max_tokens, o->max_model_len > 0 ? o->max_model_len : e->a->ctx_max);
     e->max_seqs = MIN(o->max_seqs > 0 ? o->max_seqs : 64, e->max_tokens);
     e->n_tasks_max = e->max_tokens + e->max_seqs;
-    bool host = e->b->host_memory;
+    bool host = e->b->host_memory, on_device = e->b->v->sample && e->a->has_head;
+    e->depth = o->depth > 0 ? MIN(o->depth, FORWARD_STEPS_MAX) : host || !on_device ? 1 : 2;
     e->graphs = e->b->v->graphs && !(o->graphs && strcmp(o->graphs, "off") == 0);
     forward_need need =
         forward_bytes(e->a, e->b, e->graphs, e->max_tokens, e->max_seqs, e->adapters_max);
@@ -282,13 +283,14 @@ static status plan_memory(engine *e, const engine_options *o, error *err) {
     };
     if (host)
         p->activations_fixed +=
-            sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof *e->tasks;
+            sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof(row_task);
     if (e->graphs) /* and the page of padding rows */
         p->activations_fixed +=
             forward_graph_bytes(e->a, e->max_seqs, e->adapters_max > 0) + p->page_bytes;
-    if (e->b->v->sample && e->a->has_head)
-        p->activations_fixed += sample_device_bytes(
-            e->a->vocab, e->n_tasks_max, forward_rows_at_once(host, e->a->vocab, e->max_seqs));
+    if (on_device) {
+        int32_t rows = forward_rows_at_once(host, e->a->vocab, e->max_seqs);
+        p->activations_fixed += sample_device_bytes(e->a->vocab, e->n_tasks_max, rows, e->depth);
+    }
     if (e->b->v->scratch_bytes) {
         op_bounds most = engine_bounds(e, o->max_model_len > 0 ? o->max_model_len : e->a->ctx_max);
         p->activations_fixed += e->b->v->scratch_bytes(e->b, &most);
@@ -330,22 +332,21 @@ static status allocate(engine *e, error *err) {
                      .max_seqs = e->max_seqs,
                      .max_model_len = e->plan.len,
                      .n_adapters = e->adapters_max,
-                     .depth = 1,
+                     .depth = e->depth,
                      .pad_page = e->graphs ? e->plan.n_pages : -1};
     TRY(forward_alloc(&e->f, err));
     if (e->adapters_max > 0)
         TRY(adapter_step_new(&e->w, &e->adapters, e->max_tokens, e->max_seqs, e->lora_rank_max,
                              e->adapters_max, &e->f.ad, err));
     if (e->b->v->sample && e->a->has_head)
-        TRY(sample_device_new(e->b, e->a->vocab, e->n_tasks_max, e->f.n_rows, &e->device_sampler,
-                              err));
+        TRY(sample_device_new(e->b, e->a->vocab, e->n_tasks_max, e->f.n_rows, e->depth,
+                              &e->device_sampler, err));
     if (e->b->v->reserve) {
         op_bounds most = engine_bounds(e, e->plan.len);
         TRY(e->b->v->reserve(e->b, &most, err));
     }
     e->sampler = sampler_new(e->a->vocab);
-    e->tasks = mem_calloc((size_t)e->n_tasks_max, sizeof *e->tasks);
-    return OK;
+    return engine_steps_new(e, err);
 }
 
 /* Rope factors that the checkpoint stores as tensors (GGUF). */
@@ -409,7 +410,7 @@ status engine_open(const engine_options *o, engine **ret, error *err) {
 
 void engine_free(engine *e) {
     if (!e) return;
-    mem_free(e->tasks);
+    engine_steps_free(e);
     sampler_free(e->sampler);
     sample_device_free(e->device_sampler);
     engine_adapters_done(e);
@@ -440,7 +441,7 @@ static uint64_t engine_kv_class(void *self, int32_t n_prompt, int32_t max_len, i
 stepper engine_stepper(engine *e) {
     CHECK(e->loaded);
     return (stepper){.self = e,
-                     .depth = 1,
+                     .depth = e->depth,
                      .launch = engine_launch,
                      .collect = engine_collect,
                      .page_tokens = e->kv.page_tokens,

@@ -10,6 +10,26 @@
 #include "engine/memplan.h"
 #include "engine/sample_device.h"
 
+/* One row of a step to turn into logits, and what for. */
+typedef struct row_task {
+    int32_t row;    /* of f.x */
+    int32_t seq;    /* of the plan */
+    int32_t prompt; /* >= 0: describe this prompt token; -1: sample */
+    int32_t result; /* of the device's sampler; -1: none */
+    bool is_late;   /* not done by launch: step.c */
+} row_task;
+
+/* A step in flight. */
+typedef struct engine_step {
+    const batch_plan *plan; /* NULL: none */
+    row_task *tasks;        /* [n_tasks_max] */
+    int32_t n_tasks, n_late;
+    int32_t *rows;      /* [n_tasks_max] of the tasks; sent from here */
+    int32_t *result_of; /* [max_seqs] that holds the sequence's token */
+    status *seq_status; /* [max_seqs] */
+    bool is_queued;     /* all of it */
+} engine_step;
+
 struct engine {
     model_info info;
     family_set families;
@@ -29,25 +49,19 @@ struct engine {
     int32_t max_tokens, max_seqs;
     bool graphs; /* steps of decoding may be recorded: forward_graph.h */
     bool loaded;
-    bool config_only;            /* plan_only of a directory without weights */
-    const batch_plan *step_plan; /* step.c: in flight */
-    /* step.c: rows of the step whose logits are needed */
-    struct row_task *tasks; /* [n_tasks_max] */
-    int32_t n_tasks_max;
+    bool config_only; /* plan_only of a directory without weights */
+    /* step.c */
+    int32_t depth; /* most steps in flight */
+    bool ahead;    /* a step is queued when it is launched; else computed when it is collected */
+    engine_step steps[FORWARD_STEPS_MAX]; /* step k is in steps[k % depth] */
+    uint64_t n_launched, n_collected;
+    int32_t n_tasks_max; /* rows of a step whose logits are needed */
     /* engine_adapters.c */
     adapter_table adapters;
     int32_t adapters_max, lora_rank_max;
     pthread_mutex_t adapter_lock; /* of loading */
     adapter_info logits_adapter;  /* of engine_logits; id 0: none */
 };
-
-/* One row of a step to turn into logits, and what for. */
-typedef struct row_task {
-    int32_t row;    /* of f.x */
-    int32_t seq;    /* of the plan */
-    int32_t prompt; /* >= 0: describe this prompt token; -1: sample */
-    int32_t result; /* of the device's sampler; -1: the host's */
-} row_task;
 
 /* For people: "bf16", or "f32 (exact)". */
 const char *engine_quant_math(const model_info *m);
@@ -58,8 +72,13 @@ void engine_adapters_done(engine *e);
 /* The largest calls of a step, of sequences up to max_len; after the weights are planned. */
 op_bounds engine_bounds(const engine *e, int32_t max_len);
 
-/* The pooled hidden states that sequences of the plan want; after forward_run. */
-void engine_pool(engine *e, const batch_plan *plan, step_result *ret);
+/* The pooled hidden states that sequences of the plan want, waited for; after forward_run. Sets the
+ * status of those that failed. */
+void engine_pool(engine *e, const batch_plan *plan, status *ret_status);
+
+/* Of allocate and free: depth, n_tasks_max, max_seqs and the sampler are there. */
+status engine_steps_new(engine *e, error *err);
+void engine_steps_free(engine *e);
 
 status engine_launch(void *self, const batch_plan *plan, error *err);
 status engine_collect(void *self, step_result *ret, error *err);

@@ -84,10 +84,10 @@ typedef struct forward {
     int32_t step_turn;
     int32_t n_chained;                  /* rows whose id an earlier step chose */
     const sample_result *chain_results; /* dev: of src */
-    const int32_t
-        *chain_of;    /* host: the result of each sequence of the step before; by the caller */
-    int32_t *pos2;    /* host [T]: the second position of ChatGLM-6B */
-    step_results got; /* host */
+    /* host: the result of each sequence of the step before; NULL: ids are all known by now */
+    const int32_t *chain_of;
+    int32_t *pos2;           /* host [T]: the second position of ChatGLM-6B */
+    step_results got;        /* host */
     struct adapter_step *ad; /* NULL: no adapters; not owned */
 
     /* dev: constants */

@@ -52,15 +52,16 @@ static void lay_out_seq(forward *f, const batch_seq *s, attn_seq *ret) {
     *ret = (attn_seq){f->n_tokens, s->n_tokens, s->pos, prefix_of(f, s), lay_out_pages(f, s)};
     CHECK(s->pos >= ret->prefix || s->pos + s->n_tokens >= ret->prefix);
     CHECK(!s->chained || (s->n_tokens == 1 && s->pos + 1 == s->n_known && s->pos >= s->n_prompt));
-    f->n_chained += s->chained;
+    bool is_chained = s->chained && f->chain_of;
+    f->n_chained += is_chained;
     for (int32_t i = 0; i < s->n_tokens; i++) {
         int32_t p = s->pos + i, t = f->n_tokens++, page = s->pages[p / page_tokens];
         CHECK(page >= 0 && page < f->kv->n_pages);
         bool is_virtual = p < n_virtual;
         CHECK(is_virtual ? s->ids[p] == vocab + p
-                         : s->chained || (s->ids[p] >= 0 && s->ids[p] < vocab));
-        f->in.ids[t] = is_virtual || s->chained ? 0 : s->ids[p];
-        f->in.src[t] = s->chained ? f->chain_of[s->chain] : -1;
+                         : is_chained || (s->ids[p] >= 0 && s->ids[p] < vocab));
+        f->in.ids[t] = is_virtual || is_chained ? 0 : s->ids[p];
+        f->in.src[t] = is_chained ? f->chain_of[s->chain] : -1;
         if (f->ad) adapter_step_row(f, t, ad, is_virtual ? p : -1);
         set_positions(f, s, ad, t, p);
         f->in.kv_slot[t] = (int64_t)page * page_tokens + p % page_tokens;

@@ -42,12 +42,12 @@ static void pool_seq(engine *e, const batch_seq *s, int32_t row0) {
         for (size_t k = 0; k < width; k++) s->pool_out[k] /= (float)(s->n_prompt - first);
 }
 
-void engine_pool(engine *e, const batch_plan *plan, step_result *ret) {
+void engine_pool(engine *e, const batch_plan *plan, status *ret_status) {
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *s = &plan->seqs[i];
         if (!s->pool_out) continue;
         pool_seq(e, s, e->f.in.seqs[i].row0);
         for (int32_t k = 0; k < e->a->hidden; k++)
-            if (!isfinite(s->pool_out[k])) ret->seq_status[i] = ERR_INTERNAL;
+            if (!isfinite(s->pool_out[k])) ret_status[i] = ERR_INTERNAL;
     }
 }

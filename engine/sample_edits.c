@@ -92,10 +92,14 @@ int32_t edit_make(edit_maker *m, const batch_seq *q, sample_edit *ret) {
     return m->n;
 }
 
+bool edit_reads_ids(const sample_params *p) {
+    return repeats(p) || counts(p) || p->no_repeat_ngram > 0;
+}
+
 int32_t edit_most(const edit_maker *m, const batch_seq *q) {
     const sample_params *p = q->params;
     int64_t n = p->n_bias;
-    if (repeats(p) || counts(p) || p->no_repeat_ngram > 0) n += q->n_known;
+    if (edit_reads_ids(p)) n += q->n_known;
     if (q->n_known - q->n_prompt < p->min_tokens) n += p->n_stop_ids;
     return (int32_t)MIN(n, m->vocab);
 }

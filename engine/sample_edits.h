@@ -19,6 +19,8 @@ size_t edit_maker_bytes(int32_t vocab);
  * edit_most(). Biases of one id are summed. Ids outside the vocabulary have no entry. Cost: a pass
  * over the known ids where a penalty or no_repeat_ngram asks for it. */
 int32_t edit_make(edit_maker *m, const batch_seq *q, sample_edit *ret);
+/* False: edit_make reads no id. */
+bool edit_reads_ids(const sample_params *p);
 /* A bound that costs nothing. */
 int32_t edit_most(const edit_maker *m, const batch_seq *q);
 

@@ -1,28 +1,93 @@
-/* One step: the forward pass, then for the rows that are asked for logits, in blocks of what the
+/* Steps: the forward pass, then for the rows that are asked for logits, in blocks of what the
  * logits buffer holds, the choice of tokens: by the backend where it can (sample_device.h), else by
- * the sampler. A sequence whose logits are not finite fails alone. */
+ * the sampler. A sequence whose logits are not finite fails alone.
+ *
+ * On a device all of it is queued by launch, which waits for nothing, and collect waits for the
+ * mark behind the step's results. The tokens that chained sequences begin with go from the results
+ * of one step into the ids of the next on the device (op_chain). Two kinds of rows are late, done
+ * when the ids are known, which is before the next step is queued and so while the device is still
+ * busy with the rest of this one: those whose choice depends on a chained id (penalties), and those
+ * that the host has to choose from (typical_p), for which it must wait. Embeddings are waited for
+ * as well, in launch.
+ *
+ * Where the backend's memory is the host's there is nothing to be ahead of: a step is computed when
+ * it is collected. */
+#include <string.h>
+
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
 #include "engine/engine_internal.h"
+#include "engine/sample_edits.h"
 
-static void add_task(engine *e, int32_t *n, row_task t) {
-    CHECK(*n < e->n_tasks_max);
-    e->tasks[(*n)++] = t;
+status engine_steps_new(engine *e, error *err) {
+    size_t n = (size_t)e->n_tasks_max;
+    e->ahead = !e->b->host_memory && e->device_sampler;
+    for (int32_t i = 0; i < e->depth; i++) {
+        engine_step *k = &e->steps[i];
+        k->tasks = mem_calloc(n, sizeof *k->tasks);
+        k->result_of = mem_calloc((size_t)e->max_seqs, sizeof *k->result_of);
+        k->seq_status = mem_calloc((size_t)e->max_seqs, sizeof *k->seq_status);
+        TRY(e->b->v->host_alloc(e->b, n * sizeof *k->rows, (void **)&k->rows, err));
+    }
+    return OK;
+}
+
+void engine_steps_free(engine *e) {
+    for (int32_t i = 0; i < e->depth; i++) {
+        engine_step *k = &e->steps[i];
+        mem_free(k->tasks);
+        mem_free(k->result_of);
+        mem_free(k->seq_status);
+        if (k->rows) e->b->v->host_free(e->b, k->rows, (size_t)e->n_tasks_max * sizeof *k->rows);
+    }
+}
+
+/* --- what is to be done --- */
+
+static void add_task(engine *e, engine_step *k, row_task t) {
+    CHECK(k->n_tasks < e->n_tasks_max);
+    t.result = -1;
+    k->tasks[k->n_tasks++] = t;
+}
+
+static bool is_late(const batch_seq *s) {
+    return !sample_device_can(s->params) || (s->chained && edit_reads_ids(s->params));
 }
 
 /* Row p-1 of a prompt says how likely token p was; the last row of a sampled sequence decides what
  * comes next. */
-static int32_t list_tasks(engine *e, const batch_plan *plan) {
-    int32_t n = 0, vocab = e->a->vocab;
-    for (int32_t i = 0; i < plan->n_seqs; i++) {
-        const batch_seq *s = &plan->seqs[i];
+static void list_tasks(engine *e, engine_step *k) {
+    int32_t vocab = e->a->vocab;
+    k->n_tasks = k->n_late = 0;
+    for (int32_t i = 0; i < k->plan->n_seqs; i++) {
+        const batch_seq *s = &k->plan->seqs[i];
         int32_t last = s->pos + s->n_tokens, row0 = e->f.in.seqs[i].row0;
         for (int32_t p = s->pos + 1; s->prompt_out && p <= last && p < s->n_prompt; p++)
-            if (s->ids[p] < vocab) add_task(e, &n, (row_task){row0 + p - 1 - s->pos, i, p, -1});
-        if (s->sample) add_task(e, &n, (row_task){row0 + s->n_tokens - 1, i, -1, -1});
+            if (s->ids[p] < vocab)
+                add_task(e, k, (row_task){.row = row0 + p - 1 - s->pos, .seq = i, .prompt = p});
+        if (!s->sample) continue;
+        bool late = e->ahead && is_late(s);
+        add_task(
+            e, k,
+            (row_task){.row = row0 + s->n_tokens - 1, .seq = i, .prompt = -1, .is_late = late});
+        k->n_late += late;
     }
-    return n;
 }
+
+/* Tasks that are late to the end, the others in order; only where they do not fit one block, since
+ * the order of rows is what a recorded step has computed (forward_graph.h). */
+static void sort_tasks(engine *e, engine_step *k) {
+    int32_t n = 0;
+    if (k->n_late == 0 || k->n_tasks <= e->f.n_rows) return;
+    for (int32_t i = 0; i < k->n_tasks; i++) {
+        if (k->tasks[i].is_late) continue;
+        row_task t = k->tasks[i];
+        memmove(&k->tasks[n + 1], &k->tasks[n], (size_t)(i - n) * sizeof t);
+        k->tasks[n++] = t;
+    }
+}
+
+/* --- rows --- */
 
 /* Where the task's answer goes. */
 static sample_out *out_of(const batch_plan *plan, const row_task *t, step_result *ret) {
@@ -30,80 +95,148 @@ static sample_out *out_of(const batch_plan *plan, const row_task *t, step_result
 }
 
 static status run_on_host(engine *e, const batch_plan *plan, const row_task *t, int32_t row,
-                          step_result *ret) {
+                          sample_out *out) {
     const batch_seq *s = &plan->seqs[t->seq];
     logits_row x = forward_row(&e->f, row);
-    sample_out *out = out_of(plan, t, ret);
     if (t->prompt < 0) return sampler_choose(e->sampler, s, &x, out);
     return sampler_describe(e->sampler, &x, s->ids[t->prompt], s->params->n_logprobs, out);
 }
 
-/* False: the host has to. */
-static bool list_on_device(engine *e, const batch_plan *plan, row_task *t, int32_t row) {
+static void list_on_device(engine *e, const batch_plan *plan, row_task *t, int32_t row) {
     const batch_seq *s = &plan->seqs[t->seq];
     if (t->prompt >= 0)
         t->result = sample_device_describe(e->device_sampler, s->ids[t->prompt],
                                            s->params->n_logprobs, row);
     else if (sample_device_can(s->params))
         t->result = sample_device_choose(e->device_sampler, s, row);
-    return t->result >= 0;
 }
 
-/* A block of logits on the device: only rows that the host has to choose from are fetched. */
-static void list_block(engine *e, const batch_plan *plan, row_task *tasks, int32_t n) {
+/* Choices of a block of logits on the device, those that are late or those that are not. Only rows
+ * that the host has to choose from are fetched, and what it chose is put beside the rest. */
+static void choose_block(engine *e, engine_step *k, row_task *tasks, int32_t n, bool late) {
     logits_block block = {e->f.logits, e->f.row_lse, e->f.row_argmax};
     sample_device_open(e->device_sampler, &block);
     for (int32_t i = 0; i < n; i++)
-        if (!list_on_device(e, plan, &tasks[i], i)) forward_fetch_row(&e->f, i);
+        if (tasks[i].is_late == late) list_on_device(e, k->plan, &tasks[i], i);
     sample_device_run(e->device_sampler);
+    for (int32_t i = 0; i < n; i++) {
+        sample_out out;
+        if (tasks[i].is_late != late || tasks[i].result >= 0) continue;
+        forward_fetch_row(&e->f, i);
+        status st = run_on_host(e, k->plan, &tasks[i], i, &out);
+        tasks[i].result = sample_device_put(e->device_sampler, st, &out);
+    }
 }
 
-static void run_block(engine *e, const batch_plan *plan, row_task *tasks, int32_t n,
-                      step_result *ret) {
-    int32_t rows[FORWARD_ROWS_MAX];
-    CHECK(n > 0 && n <= FORWARD_ROWS_MAX);
-    for (int32_t i = 0; i < n; i++) rows[i] = tasks[i].row;
-    forward_head(&e->f, rows, n);
-    if (e->device_sampler)
-        list_block(e, plan, tasks, n);
+static void head(engine *e, engine_step *k, int32_t at, int32_t n) {
+    for (int32_t i = at; i < at + n; i++) k->rows[i] = k->tasks[i].row;
+    forward_head(&e->f, k->rows + at, n);
+}
+
+/* --- ahead: on a device --- */
+
+static void note_results(engine_step *k) {
+    for (int32_t i = 0; i < k->n_tasks; i++)
+        if (k->tasks[i].prompt < 0) k->result_of[k->tasks[i].seq] = k->tasks[i].result;
+}
+
+/* The late rows, and the way of all results to the host. */
+static void queue_rest(engine *e, engine_step *k) {
+    int32_t first = k->n_tasks - k->n_late;
+    if (k->is_queued) return;
+    if (k->n_late > 0 && k->n_tasks <= e->f.n_rows)
+        choose_block(e, k, k->tasks, k->n_tasks, true); /* its logits are still there */
     else
-        forward_fetch_logits(&e->f, n);
-    for (int32_t i = 0; i < n; i++) {
-        status *st = &ret->seq_status[tasks[i].seq];
-        if (tasks[i].result < 0 && *st == OK) *st = run_on_host(e, plan, &tasks[i], i, ret);
-    }
+        for (int32_t at = first, n; at < k->n_tasks; at += n) {
+            n = MIN(k->n_tasks - at, e->f.n_rows);
+            head(e, k, at, n);
+            choose_block(e, k, k->tasks + at, n, true);
+        }
+    note_results(k);
+    sample_device_fetch(e->device_sampler);
+    e->b->v->mark(e->b, (int)(k - e->steps));
+    k->is_queued = true;
 }
 
-static void take_results(engine *e, const batch_plan *plan, int32_t n, step_result *ret) {
-    if (!e->device_sampler) return;
-    sample_device_fetch(e->device_sampler);
-    for (int32_t i = 0; i < n; i++) {
-        const row_task *t = &e->tasks[i];
-        status *st = &ret->seq_status[t->seq];
-        if (t->result >= 0 && *st == OK)
-            *st = sample_device_result(e->device_sampler, t->result, out_of(plan, t, ret));
+static void queue(engine *e, engine_step *k, engine_step *before) {
+    if (before && before->plan) queue_rest(e, before);
+    e->f.chain_of = before ? before->result_of : NULL;
+    e->f.chain_results = sample_device_results(e->device_sampler);
+    k->is_queued = false;
+    forward_run(&e->f, k->plan);
+    for (int32_t i = 0; i < k->plan->n_seqs; i++) k->seq_status[i] = OK;
+    engine_pool(e, k->plan, k->seq_status);
+    list_tasks(e, k);
+    sort_tasks(e, k);
+    sample_device_begin(e->device_sampler);
+    int32_t n_early = k->n_tasks <= e->f.n_rows ? k->n_tasks : k->n_tasks - k->n_late;
+    for (int32_t at = 0, n; at < n_early; at += n) {
+        n = MIN(n_early - at, e->f.n_rows);
+        head(e, k, at, n);
+        choose_block(e, k, k->tasks + at, n, false);
     }
+    if (k->n_late == 0) queue_rest(e, k);
 }
+
+static status take_results(engine *e, engine_step *k, step_result *ret, error *err) {
+    TRY(e->b->v->wait(e->b, (int)(k - e->steps), err));
+    for (int32_t i = 0; i < k->plan->n_seqs; i++) ret->seq_status[i] = k->seq_status[i];
+    for (int32_t i = 0; i < k->n_tasks; i++) {
+        const row_task *t = &k->tasks[i];
+        status *st = &ret->seq_status[t->seq];
+        if (*st == OK)
+            *st = sample_device_result(e->device_sampler, t->result, out_of(k->plan, t, ret));
+    }
+    return OK;
+}
+
+/* --- at once: in the host's memory --- */
+
+static void compute_block(engine *e, engine_step *k, int32_t at, int32_t n, step_result *ret) {
+    head(e, k, at, n);
+    if (!e->device_sampler) forward_fetch_logits(&e->f, n);
+    for (int32_t i = 0; i < n && !e->device_sampler; i++) {
+        const row_task *t = &k->tasks[at + i];
+        status *st = &ret->seq_status[t->seq];
+        if (*st == OK) *st = run_on_host(e, k->plan, t, i, out_of(k->plan, t, ret));
+    }
+    if (e->device_sampler) choose_block(e, k, k->tasks + at, n, false);
+}
+
+static status compute(engine *e, engine_step *k, step_result *ret, error *err) {
+    e->f.chain_of = NULL;
+    forward_run(&e->f, k->plan);
+    for (int32_t i = 0; i < k->plan->n_seqs; i++) k->seq_status[i] = ret->seq_status[i] = OK;
+    engine_pool(e, k->plan, ret->seq_status);
+    list_tasks(e, k);
+    if (e->device_sampler) sample_device_begin(e->device_sampler);
+    for (int32_t at = 0; at < k->n_tasks; at += e->f.n_rows)
+        compute_block(e, k, at, MIN(k->n_tasks - at, e->f.n_rows), ret);
+    if (!e->device_sampler) return e->b->v->sync(e->b, err);
+    sample_device_fetch(e->device_sampler);
+    e->b->v->mark(e->b, (int)(k - e->steps));
+    return take_results(e, k, ret, err);
+}
+
+/* --- the stepper's --- */
 
 status engine_launch(void *self, const batch_plan *plan, error *err) {
     engine *e = self;
-    CHECK(e->loaded && !e->step_plan);
-    e->step_plan = plan;
+    uint64_t depth = (uint64_t)e->depth;
+    CHECK(e->loaded && e->n_launched - e->n_collected < depth);
+    engine_step *before = depth > 1 ? &e->steps[(e->n_launched + depth - 1) % depth] : NULL;
+    engine_step *k = &e->steps[e->n_launched++ % depth];
+    k->plan = plan;
+    if (e->ahead) queue(e, k, before);
     return OK;
 }
 
 status engine_collect(void *self, step_result *ret, error *err) {
     engine *e = self;
-    const batch_plan *plan = e->step_plan;
-    CHECK(plan);
-    e->step_plan = NULL;
-    forward_run(&e->f, plan);
-    for (int32_t i = 0; i < plan->n_seqs; i++) ret->seq_status[i] = OK;
-    engine_pool(e, plan, ret);
-    int32_t n = list_tasks(e, plan);
-    if (e->device_sampler) sample_device_begin(e->device_sampler);
-    for (int32_t at = 0; at < n; at += e->f.n_rows)
-        run_block(e, plan, e->tasks + at, MIN(n - at, e->f.n_rows), ret);
-    take_results(e, plan, n, ret);
-    return e->b->v->sync(e->b, err);
+    CHECK(e->n_collected < e->n_launched);
+    engine_step *k = &e->steps[e->n_collected++ % (uint64_t)e->depth];
+    if (e->ahead) queue_rest(e, k);
+    status st = e->ahead ? take_results(e, k, ret, err) : compute(e, k, ret, err);
+    k->plan = NULL;
+    return st;
 }

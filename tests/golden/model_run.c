@@ -31,8 +31,11 @@ status model_open_kv(const char *dir, const char *want, const char *kv_dtype, co
     return engine_open(&o, ret, err);
 }
 
+/* pos: computed, and what steps in flight compute. */
 typedef struct live {
     int32_t *ids, *pages, n_known, pos;
+    int32_t n_unseen;  /* tokens that steps in flight choose */
+    int32_t chosen_at; /* entry of the last of them in its step */
     bool done;
 } live;
 
@@ -60,75 +63,138 @@ static void give_pages(const stepper *s, run_seq *q, live *v, const int32_t *ord
 }
 
 /* The part of one sequence in the next step, 0 tokens when it must wait. */
-static int32_t plan_seq(const run_seq *q, const live *v, run_options o, bool whole, int32_t budget,
-                        batch_seq *ret) {
-    int32_t n = v->n_known - v->pos;
+static int32_t plan_seq(const run_seq *q, live *v, run_options o, bool whole, int32_t budget,
+                        int32_t at, batch_seq *ret) {
+    int32_t known = v->n_known + v->n_unseen, n = known - v->pos;
+    if (known - q->n_prompt == q->n_new && v->pos >= q->n_prompt) return 0;
     if (o.chunk > 0 && (v->pos > 0 || !whole)) n = MIN(n, o.chunk);
     n = whole && v->pos == 0 && n > budget ? 0 : MIN(n, budget);
     *ret = (batch_seq){.ids = v->ids,
-                       .n_known = v->n_known,
+                       .n_known = known,
                        .n_prompt = q->n_prompt,
                        .pos = v->pos,
                        .n_tokens = n,
+                       .chained = v->n_unseen > 0,
+                       .chain = v->chosen_at,
                        .pages = v->pages,
-                       .sample = q->n_new > 0 && v->pos + n == v->n_known,
+                       .sample = q->n_new > 0 && v->pos + n == known,
                        .choice = q->choice,
                        .max_len = q->n_prompt + q->n_new,
                        .params = q->params,
                        .adapter = q->adapter,
                        .prompt_out = v->pos < q->n_prompt ? q->prompt_out : NULL};
+    if (n == 0) return 0;
+    v->pos += n;
+    v->n_unseen += ret->sample;
+    v->chosen_at = at;
     return n;
 }
 
 static void apply(run_seq *q, live *v, const batch_seq *s, const sample_out *out) {
-    v->pos += s->n_tokens;
     if (s->sample) {
         int32_t k = v->n_known - q->n_prompt;
         q->ret_ids[k] = out->token;
         if (q->ret_out) q->ret_out[k] = *out;
         v->ids[v->n_known++] = out->token;
+        v->n_unseen--;
     }
-    v->done = v->n_known == q->n_prompt + q->n_new && (q->n_new > 0 || v->pos == q->n_prompt);
+    v->done = v->n_known == q->n_prompt + q->n_new &&
+              (q->n_new > 0 || s->pos + s->n_tokens == q->n_prompt);
+}
+
+#define DEPTH_MAX 4
+
+typedef struct flight {
+    batch_plan plan;
+    int32_t *who; /* beside plan.seqs */
+} flight;
+
+typedef struct run {
+    stepper s;
+    run_seq *seqs;
+    live *v;
+    int32_t n;
+    run_options o;
+    flight ring[DEPTH_MAX]; /* step k in ring[k % depth] */
+    int32_t depth, n_flight;
+    uint64_t n_launched;
+    step_result r;
+} run;
+
+/* False when everything is done. */
+static bool plan_step(run *x, int32_t step, flight *f) {
+    bool waiting = false;
+    f->plan.step = x->n_launched;
+    f->plan.n_seqs = f->plan.n_tokens = 0;
+    for (int32_t i = 0; i < x->n && f->plan.n_seqs < x->s.max_seqs; i++) {
+        waiting |= !x->v[i].done;
+        if (x->v[i].done || x->seqs[i].start_step > step) continue;
+        int32_t at = f->plan.n_seqs;
+        int32_t m = plan_seq(&x->seqs[i], &x->v[i], x->o, x->s.whole_prompt,
+                             x->s.max_tokens - f->plan.n_tokens, at, &f->plan.seqs[at]);
+        if (m == 0) continue;
+        f->who[f->plan.n_seqs++] = i;
+        f->plan.n_tokens += m;
+    }
+    return waiting;
+}
+
+static status collect_step(run *x, error *err) {
+    flight *f = &x->ring[(x->n_launched - (uint64_t)x->n_flight) % (uint64_t)x->depth];
+    x->n_flight--;
+    TRY(x->s.collect(x->s.self, &x->r, err));
+    for (int32_t k = 0; k < f->plan.n_seqs; k++) {
+        int32_t i = f->who[k];
+        TRY(x->r.seq_status[k]);
+        apply(&x->seqs[i], &x->v[i], &f->plan.seqs[k], &x->r.out[k]);
+    }
+    return OK;
+}
+
+/* As the scheduler does: launch a step, then collect the oldest when so many are in flight. */
+static status run_steps(run *x, error *err) {
+    for (int32_t step = 0;; step++) {
+        flight *f = &x->ring[x->n_launched % (uint64_t)x->depth];
+        if (!plan_step(x, step, f)) return OK;
+        if (f->plan.n_seqs > 0) {
+            TRY(x->s.launch(x->s.self, &f->plan, err));
+            x->n_launched++;
+            x->n_flight++;
+        }
+        if (x->n_flight > 0 && (f->plan.n_seqs == 0 || x->n_flight == x->depth))
+            TRY(collect_step(x, err));
+    }
 }
 
 status run_batch(engine *e, run_seq *seqs, int32_t n, run_options o, error *err) {
-    stepper s = engine_stepper(e);
-    live *v = mem_calloc((size_t)n, sizeof *v);
-    batch_seq *list = mem_calloc((size_t)n, sizeof *list);
-    int32_t *who = mem_calloc((size_t)n, sizeof *who), at = 0;
-    sample_out *out = mem_calloc((size_t)n, sizeof *out);
-    status *seq_status = mem_calloc((size_t)n, sizeof *seq_status), st = OK;
-    int32_t *order = shuffled(s.n_pages, o.page_seed);
-    for (int32_t i = 0; i < n; i++) give_pages(&s, &seqs[i], &v[i], order, &at);
-    for (int32_t step = 0; st == OK; step++) {
-        batch_plan plan = {.step = (uint64_t)step, .seqs = list};
-        bool waiting = false;
-        for (int32_t i = 0; i < n && plan.n_seqs < s.max_seqs; i++) {
-            waiting |= !v[i].done;
-            if (v[i].done || seqs[i].start_step > step) continue;
-            int32_t m = plan_seq(&seqs[i], &v[i], o, s.whole_prompt, s.max_tokens - plan.n_tokens,
-                                 &list[plan.n_seqs]);
-            if (m == 0) continue;
-            who[plan.n_seqs++] = i;
-            plan.n_tokens += m;
-        }
-        if (!waiting) break;
-        step_result r = {out, seq_status};
-        st = stepper_run(&s, &plan, &r, err);
-        for (int32_t k = 0; st == OK && k < plan.n_seqs; k++) {
-            st = seq_status[k];
-            if (st == OK) apply(&seqs[who[k]], &v[who[k]], &list[k], &out[k]);
-        }
+    run x = {.s = engine_stepper(e), .seqs = seqs, .n = n, .o = o};
+    x.depth = o.depth > 0 ? MIN(o.depth, x.s.depth) : x.s.depth;
+    CHECK(x.depth <= DEPTH_MAX);
+    x.v = mem_calloc((size_t)n, sizeof *x.v);
+    x.r.out = mem_calloc((size_t)n, sizeof *x.r.out);
+    x.r.seq_status = mem_calloc((size_t)n, sizeof *x.r.seq_status);
+    for (int32_t i = 0; i < x.depth; i++) {
+        x.ring[i].plan.seqs = mem_calloc((size_t)n, sizeof(batch_seq));
+        x.ring[i].who = mem_calloc((size_t)n, sizeof(int32_t));
+    }
+    int32_t *order = shuffled(x.s.n_pages, o.page_seed), at = 0;
+    for (int32_t i = 0; i < n; i++) give_pages(&x.s, &seqs[i], &x.v[i], order, &at);
+    status st = run_steps(&x, err);
+    while (x.n_flight > 0) { /* after a failure */
+        x.n_flight--;
+        (void)x.s.collect(x.s.self, &x.r, NULL);
     }
     for (int32_t i = 0; i < n; i++) {
-        mem_free(v[i].ids);
-        mem_free(v[i].pages);
+        mem_free(x.v[i].ids);
+        mem_free(x.v[i].pages);
     }
-    mem_free(v);
-    mem_free(list);
-    mem_free(who);
-    mem_free(out);
-    mem_free(seq_status);
+    for (int32_t i = 0; i < x.depth; i++) {
+        mem_free(x.ring[i].plan.seqs);
+        mem_free(x.ring[i].who);
+    }
+    mem_free(x.v);
+    mem_free(x.r.out);
+    mem_free(x.r.seq_status);
     mem_free(order);
     return st;
 }

@@ -33,6 +33,7 @@ typedef struct run_seq {
 typedef struct run_options {
     int32_t chunk;      /* prompt tokens a step, 0: whole */
     uint64_t page_seed; /* 0: pages in order; else a random permutation */
+    int32_t depth;      /* most steps in flight; 0: what the engine takes */
 } run_options;
 
 /* Run all sequences to their end in one batch, each with its own pages. CHECKs what must hold. */

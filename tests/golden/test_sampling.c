@@ -85,7 +85,8 @@ int main(void) {
     status st = run_batch(e, device->seqs, N_SEQS, (run_options){.chunk = 4}, &err);
     EXPECT(st == OK, "%s", err.text);
     sample_device *d = e->device_sampler;
-    e->device_sampler = NULL;
+    e->device_sampler = NULL; /* and then nothing can be chosen ahead */
+    e->ahead = false;
     st = run_batch(e, host->seqs, N_SEQS, (run_options){.chunk = 4}, &err);
     EXPECT(st == OK, "%s", err.text);
     e->device_sampler = d;

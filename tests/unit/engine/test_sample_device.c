@@ -151,7 +151,7 @@ static void check_vocab(int32_t vocab, int n_steps) {
     int32_t n_bad = 0;
     block *b = mem_calloc(2, sizeof *b);
     /* n_rows 4: fewer masks than rows want, so that the lists begin anew within a step. */
-    ck_assert_int_eq(sample_device_new(ref, vocab, 2 * N_ROWS, 4, &d, &err), OK);
+    ck_assert_int_eq(sample_device_new(ref, vocab, 2 * N_ROWS, 4, 2, &d, &err), OK);
     for (int i = 0; i < 2; i++) {
         b[i].vocab = vocab;
         b[i].x = mem_alloc((size_t)N_ROWS * (size_t)vocab * sizeof(float));
