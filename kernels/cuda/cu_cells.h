@@ -62,16 +62,14 @@ static __device__ __forceinline__ void cu_store(float *p, int32_t n, const cu_qu
             if (i < n) p[i] = q.v[i];
 }
 
-/* Launch kernel<quads>(a) over rows of width. */
+/* Launch kernel<quads>(a) over rows of width; it calls cu_next_begin (cu_pdl.h). */
 #define CELLS_LAUNCH(c, kernel, quads, n_rows, width, a)                                           \
     do {                                                                                           \
         int64_t blocks_ = cells_blocks(n_rows, width);                                             \
         if (quads)                                                                                 \
-            CU_LAUNCH((kernel<true>), dim3((unsigned)blocks_), dim3(CELLS_BLOCK), 0, (c)->stream,  \
-                      a);                                                                          \
+            CU_LAUNCH_NEXT(c, (kernel<true>), dim3((unsigned)blocks_), dim3(CELLS_BLOCK), 0, a);   \
         else                                                                                       \
-            CU_LAUNCH((kernel<false>), dim3((unsigned)blocks_), dim3(CELLS_BLOCK), 0, (c)->stream, \
-                      a);                                                                          \
+            CU_LAUNCH_NEXT(c, (kernel<false>), dim3((unsigned)blocks_), dim3(CELLS_BLOCK), 0, a);  \
     } while (0)
 
 #endif

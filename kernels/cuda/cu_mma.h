@@ -74,17 +74,6 @@ static __device__ __forceinline__ void cu_copy_commit(void) {
 template <int n> static __device__ __forceinline__ void cu_copy_wait(void) {
     asm volatile("cp.async.wait_group %0;" ::"n"(n));
 }
-/* Programmatic dependent launch: wait for the kernel before this one; let the next one start. */
-static __device__ __forceinline__ void cu_wait_before(void) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.wait;" ::: "memory");
-#endif
-}
-static __device__ __forceinline__ void cu_start_next(void) {
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-    asm volatile("griddepcontrol.launch_dependents;");
-#endif
-}
 
 #endif
 #endif

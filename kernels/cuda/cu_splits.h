@@ -185,22 +185,32 @@ static __device__ __forceinline__ void run_splits(const W &weights, const lane_a
     typedef typename H::acc acc;
     int warp = threadIdx.x / CU_WARP, n_warps = blockDim.x / CU_WARP;
     int split = n_splits * warp / n_warps, last_split = n_splits * (warp + 1) / n_warps;
-    if (split == last_split) return;
+    if (split == last_split) {
+        cu_next_begin();
+        return;
+    }
     int32_t slabs = gemm_slabs(acts.k), first = gemm_split_slab(slabs, n_splits, split);
     int32_t end = gemm_split_slab(slabs, n_splits, split + 1);
     int32_t last = gemm_split_slab(slabs, n_splits, last_split);
     int32_t unit = first / W::SLABS, last_unit = (last + W::SLABS - 1) / W::SLABS;
     unit_part<W, TM, rounded> part[AHEAD];
     acc sum[TN][TM][4] = {}, folded[H::FOLDS ? TN : 1][H::FOLDS ? TM : 1][4] = {};
-    auto load = [&](int32_t u, unit_part<W, TM, rounded> *to) {
-        weights.load(u, &to->w);
+    auto load_rows = [&](int32_t u, unit_part<W, TM, rounded> *to) {
 #pragma unroll
         for (int j = 0; j < W::SLABS; j++)
             load_acts<TM, rounded>(acts, u * W::SLABS + j, &to->a[j]);
     };
+    auto load = [&](int32_t u, unit_part<W, TM, rounded> *to) {
+        weights.load(u, &to->w);
+        load_rows(u, to);
+    };
 #pragma unroll
     for (int i = 0; i < AHEAD; i++)
-        if (unit + i < last_unit) load(unit + i, &part[i]);
+        if (unit + i < last_unit) weights.load(unit + i, &part[i].w);
+    cu_next_begin(); /* the first weights are on their way; rows are of the kernel before */
+#pragma unroll
+    for (int i = 0; i < AHEAD; i++)
+        if (unit + i < last_unit) load_rows(unit + i, &part[i]);
     while (unit < last_unit) {
 #pragma unroll
         for (int i = 0; i < AHEAD; i++, unit++) {
@@ -239,7 +249,11 @@ template <class H, class W, int TN, int TM, bool rounded, int AHEAD>
 static __device__ __forceinline__ void splits_product(const gemm_call &c, typename H::acc *sums) {
     enum { FEATURES = 16 * TN, ROWS = 8 * TM };
     gemm_place p;
-    if (!gemm_place_of(c, FEATURES, ROWS, &p)) return;
+    if (c.experts) cu_next_begin(); /* tiles are of a kernel before */
+    if (!gemm_place_of(c, FEATURES, ROWS, &p)) {
+        cu_next_begin();
+        return;
+    }
     int n_splits = gemm_splits(c.k);
     lane_acts<TM> acts;
     W weights;

@@ -139,6 +139,7 @@ static __device__ exact_tile exact_tile_of(const attn_args &a) {
 
 template <int columns>
 static __global__ void __launch_bounds__(EXACT_WARPS *CU_WARP) attn_f32_kernel(attn_args a) {
+    cu_next_begin();
     __shared__ float q[EXACT_ROWS][EXACT_SLICE], k[EXACT_KEYS][EXACT_SLICE + 1];
     if (attn_idle(a)) return;
     exact_tile x = exact_tile_of(a);
@@ -183,7 +184,7 @@ static __global__ void __launch_bounds__(EXACT_WARPS *CU_WARP) attn_f32_kernel(a
 
 template <int columns>
 static void run(cuda_backend *c, const attn_args *a, unsigned blocks, size_t smem) {
-    CU_LAUNCH((attn_f32_kernel<columns>), blocks, EXACT_WARPS * CU_WARP, smem, c->stream, *a);
+    CU_LAUNCH_NEXT(c, (attn_f32_kernel<columns>), blocks, EXACT_WARPS * CU_WARP, smem, *a);
 }
 
 template <int columns> static attn_launch launch_of(void) {

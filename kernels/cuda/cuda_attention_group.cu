@@ -10,8 +10,8 @@
 
 template <int tiles, int pairs, int block_keys>
 static void run(cuda_backend *c, const attn_args *a, unsigned blocks, size_t smem) {
-    CU_LAUNCH((attn_group_kernel<tiles, pairs, block_keys, GROUP_WARPS, false>), blocks,
-              GROUP_WARPS * CU_WARP, smem, c->stream, *a);
+    CU_LAUNCH_NEXT(c, (attn_group_kernel<tiles, pairs, block_keys, GROUP_WARPS, false>), blocks,
+                   GROUP_WARPS * CU_WARP, smem, *a);
 }
 
 template <int tiles, int pairs, int block_keys>

@@ -188,6 +188,7 @@ group_block(const attn_args &a, const attn_place &p, const group_memory &mem, co
 
 template <int tiles, int pairs, int block_keys, int warps, bool latent>
 static __global__ void __launch_bounds__(warps *CU_WARP) attn_group_kernel(attn_args a) {
+    cu_next_begin();
     const int threads = warps * CU_WARP, step = warps / (block_keys / 16);
     const int mine = (tiles + step - 1) / step;
     CU_DYN_SHARED(unsigned char, shared);

@@ -45,6 +45,7 @@ static __device__ void batch_factors(const attn_args &a, const attn_merge &m, in
 
 template <int columns>
 static __global__ void __launch_bounds__(MERGE_THREADS) attn_merge_kernel(attn_args a) {
+    cu_next_begin();
     __shared__ float top[MERGE_THREADS], old_factor[MERGE_THREADS], new_factor[MERGE_THREADS];
     __shared__ float sums[MERGE_THREADS];
     if (attn_idle(a)) return;
@@ -86,9 +87,9 @@ static __global__ void __launch_bounds__(MERGE_THREADS) attn_merge_kernel(attn_a
 void attn_run_merges(cuda_backend *c, const attn_args *a, unsigned blocks, unsigned rows) {
     dim3 grid(blocks, rows);
     if (a->value_width <= MERGE_THREADS)
-        CU_LAUNCH((attn_merge_kernel<1>), grid, MERGE_THREADS, 0, c->stream, *a);
+        CU_LAUNCH_NEXT(c, (attn_merge_kernel<1>), grid, MERGE_THREADS, 0, *a);
     else if (a->value_width <= 4 * MERGE_THREADS)
-        CU_LAUNCH((attn_merge_kernel<4>), grid, MERGE_THREADS, 0, c->stream, *a);
+        CU_LAUNCH_NEXT(c, (attn_merge_kernel<4>), grid, MERGE_THREADS, 0, *a);
     else
-        CU_LAUNCH((attn_merge_kernel<8>), grid, MERGE_THREADS, 0, c->stream, *a);
+        CU_LAUNCH_NEXT(c, (attn_merge_kernel<8>), grid, MERGE_THREADS, 0, *a);
 }

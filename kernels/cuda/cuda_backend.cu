@@ -23,7 +23,8 @@ extern "C" {
 }
 
 #define CC_LEAST     80
-#define LOADERS_MOST 8 /* threads that read and pack weights */
+#define EARLY_LEAST  90 /* cu_pdl.h */
+#define LOADERS_MOST 8  /* threads that read and pack weights */
 #define GIB(x)       ((double)(x) / 1073741824.0)
 
 static pthread_mutex_t note_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -362,7 +363,9 @@ static status device_info_get(int index, device_info *ret, error *err) {
 
 static void read_switches(cuda_backend *c) {
     const char *sync_ops = getenv("PAGODA_CUDA_SYNC"), *fault = getenv("PAGODA_CUDA_FAULT");
+    const char *early = getenv("PAGODA_CUDA_PDL");
     c->sync_ops = sync_ops && strcmp(sync_ops, "1") == 0;
+    c->early = c->cc >= EARLY_LEAST && !(early && strcmp(early, "0") == 0);
     const char *colon = fault ? strchr(fault, ':') : NULL;
     if (!colon) return;
     c->fault = fault;

@@ -12,6 +12,7 @@
 #define KERNELS_CUDA_CUDA_BACKEND_H
 
 #include "kernels/cuda/cu.h"
+#include "kernels/cuda/cu_pdl.h"
 
 extern "C" {
 #include "kernels/graphs.h"
@@ -30,6 +31,7 @@ typedef struct cuda_backend {
     cudaStream_t load_stream; /* of weights on their way (cuda_loading.cu), NULL before the first */
     cudaError_t failed;       /* first failure */
     const char *failed_in;    /* the op or call */
+    bool early;               /* kernels may begin beside the one before: cu_pdl.h */
     bool sync_ops;            /* wait after every op, so that a failure names its op */
     void *ws;                 /* scratch of the op under way */
     size_t ws_bytes;

@@ -54,6 +54,7 @@ static __device__ __forceinline__ cu_quad act_of(const op_act &a, int64_t row, i
 }
 
 template <bool quads> static __global__ void act_kernel(op_act a) {
+    cu_next_begin();
     cu_cell c = cu_cell_mine(a.n_rows, a.width);
     if (!c.n) return;
     feed_store<quads>(a.out, a.out_dt, c.row * a.out_stride + c.col, c.n,
@@ -65,6 +66,7 @@ template <bool quads> static __global__ void act_kernel(op_act a) {
 #define CODES_BLOCK 512
 template <bool quads>
 static __global__ void __launch_bounds__(CODES_BLOCK) act_codes_kernel(op_act a) {
+    cu_next_begin();
     __shared__ float tops[CODES_BLOCK / CU_WARP];
     int64_t row = blockIdx.x;
     float most = 0;
@@ -92,9 +94,9 @@ static void act_codes(cuda_backend *c, const op_act *a, bool quads) {
     dim3 grid((unsigned)a->n_rows), block(CODES_BLOCK);
     CHECK((uintptr_t)a->out % 16 == 0 && a->out_stride % FEED_CODES_PAD == 0);
     if (quads)
-        CU_LAUNCH((act_codes_kernel<true>), grid, block, 0, c->stream, *a);
+        CU_LAUNCH_NEXT(c, (act_codes_kernel<true>), grid, block, 0, *a);
     else
-        CU_LAUNCH((act_codes_kernel<false>), grid, block, 0, c->stream, *a);
+        CU_LAUNCH_NEXT(c, (act_codes_kernel<false>), grid, block, 0, *a);
 }
 
 void cuda_act(backend *b, const op_act *a) {
@@ -114,6 +116,7 @@ void cuda_act(backend *b, const op_act *a) {
 /* ---- add ---- */
 
 template <bool quads> static __global__ void add_kernel(op_add a) {
+    cu_next_begin();
     cu_cell c = cu_cell_mine(a.n_rows, a.width);
     if (!c.n) return;
     float *to = a.x + c.row * a.x_stride + c.col;
@@ -139,6 +142,7 @@ void cuda_add(backend *b, const op_add *a) {
 /* ---- scale ---- */
 
 template <bool quads> static __global__ void scale_kernel(op_scale a) {
+    cu_next_begin();
     cu_cell c = cu_cell_mine(a.n_rows, a.width);
     if (!c.n) return;
     float factor = a.scale, *at = a.x + c.row * a.x_stride + c.col;
@@ -164,6 +168,7 @@ void cuda_scale(backend *b, const op_scale *a) {
 /* ---- limit ---- */
 
 template <bool quads> static __global__ void limit_kernel(op_limit a) {
+    cu_next_begin();
     cu_cell c = cu_cell_mine(a.n_rows, a.width);
     if (!c.n) return;
     float *at = a.x + c.row * a.x_stride + c.col;

@@ -35,6 +35,7 @@ static __device__ __forceinline__ cu_quad table_load(const op_embed &a, int64_t 
 }
 
 template <bool quads> static __global__ void embed_kernel(op_embed a) {
+    cu_next_begin();
     cu_cell c = cu_cell_mine(a.n_tokens, a.width);
     if (!c.n) return;
     cu_quad x = table_load<quads>(a, (int64_t)a.ids[c.row] * a.width + c.col, c.n);

@@ -94,6 +94,7 @@ static __device__ __forceinline__ const int32_t *order_of(const gemm_call &c, in
 template <class H>
 static __global__ void __launch_bounds__(256)
     round16_kernel(const gemm_call c, int32_t n_rows, uint16_t *to) {
+    cu_next_begin();
     int32_t k = c.k;
     int32_t slabs = gemm_slabs(k), chunks = slabs * (GEMM_SLAB / 8);
     int64_t i = (int64_t)blockIdx.x * 256 + threadIdx.x;
@@ -122,9 +123,9 @@ void gemm_round16(cuda_backend *c, const gemm_call *g, int32_t n_rows, uint16_t 
     int64_t n = gemm_round_ld(g->k) / 8 * n_rows;
     dim3 grid((unsigned)CEIL_DIV(n, 256)), block(256);
     if (is_bf16(g->kind))
-        CU_LAUNCH((round16_kernel<cu_bf16>), grid, block, 0, c->stream, *g, n_rows, to);
+        CU_LAUNCH_NEXT(c, (round16_kernel<cu_bf16>), grid, block, 0, *g, n_rows, to);
     else
-        CU_LAUNCH((round16_kernel<cu_f16>), grid, block, 0, c->stream, *g, n_rows, to);
+        CU_LAUNCH_NEXT(c, (round16_kernel<cu_f16>), grid, block, 0, *g, n_rows, to);
     cuda_launched(c, "gemm");
 }
 
@@ -234,6 +235,7 @@ static void expand_product(cuda_backend *c, const gemm_call *all, const gemm_pla
         g.out = all->out + n0;
         if (g.bias) g.bias += n0;
         g.w = {};
+        g.made_w = true;
         g.w.rows = (const uint8_t *)values;
         g.w.row_bytes = expand_row_bytes(all);
         if (all->kind == GEMM_CODES) {

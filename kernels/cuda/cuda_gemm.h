@@ -64,7 +64,8 @@ typedef struct gemm_call {
     float *out;
     int64_t out_stride;
     bool accumulate;
-    gemm_w w; /* one matrix for all */
+    gemm_w w;    /* one matrix for all */
+    bool made_w; /* a kernel before wrote it: its product begins after that one (cu_pdl.h) */
     const float *bias;
     const gemm_w
         *experts; /* or NULL: a matrix for each expert; tiles of other kinds are left out */

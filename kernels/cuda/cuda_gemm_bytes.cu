@@ -122,7 +122,7 @@ static void launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)p->smem),
             "gemm"))
         return;
-    CU_LAUNCH((byte_splits_kernel<H, TN, TM>), grid, block, p->smem, c->stream, *g);
+    CU_LAUNCH_NEXT(c, (byte_splits_kernel<H, TN, TM>), grid, block, p->smem, *g);
 }
 
 template <class H, int TN>

@@ -104,7 +104,7 @@ static void launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)p->smem),
             "gemm"))
         return;
-    CU_LAUNCH((int4_kernel<H, TN, TM, rounded, GROUPS>), grid, block, p->smem, c->stream, *g);
+    CU_LAUNCH_NEXT(c, (int4_kernel<H, TN, TM, rounded, GROUPS>), grid, block, p->smem, *g);
 }
 
 template <class H, int TN, int GROUPS>

@@ -28,7 +28,10 @@ static void launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
                                         cudaFuncAttributeMaxDynamicSharedMemorySize, (int)p->smem),
                    "gemm"))
         return;
-    CU_LAUNCH((splits_kernel<H, TN, TM, rounded>), grid, block, p->smem, c->stream, *g);
+    if (g->made_w)
+        CU_LAUNCH((splits_kernel<H, TN, TM, rounded>), grid, block, p->smem, c->stream, *g);
+    else
+        CU_LAUNCH_NEXT(c, (splits_kernel<H, TN, TM, rounded>), grid, block, p->smem, *g);
 }
 
 template <class H, int TN>

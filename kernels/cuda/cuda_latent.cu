@@ -14,8 +14,8 @@
 
 template <int tiles, int pairs>
 static void run(cuda_backend *c, const attn_args *a, unsigned blocks, size_t smem) {
-    CU_LAUNCH((attn_group_kernel<tiles, pairs, LATENT_KEYS, LATENT_WARPS, true>), blocks,
-              LATENT_WARPS * CU_WARP, smem, c->stream, *a);
+    CU_LAUNCH_NEXT(c, (attn_group_kernel<tiles, pairs, LATENT_KEYS, LATENT_WARPS, true>), blocks,
+                   LATENT_WARPS * CU_WARP, smem, *a);
 }
 
 template <int tiles, int pairs> static attn_launch launch_of(int32_t width, size_t smem_max) {

@@ -153,6 +153,7 @@ static __device__ __forceinline__ void norm_group(const team &t, const op_norm &
 }
 
 template <bool quads, bool codes> static __global__ void norm_warps(op_norm a) {
+    cu_next_begin();
     int64_t i = (int64_t)blockIdx.x * WARPS + threadIdx.x / CU_WARP;
     team t = {(int)threadIdx.x % CU_WARP, CU_WARP, NULL};
     if (i >= (int64_t)a.n_rows * a.n_groups) return;
@@ -160,6 +161,7 @@ template <bool quads, bool codes> static __global__ void norm_warps(op_norm a) {
 }
 
 template <bool quads, bool codes> static __global__ void norm_blocks(op_norm a) {
+    cu_next_begin();
     __shared__ float sums[CU_WARP];
     int64_t i = blockIdx.x;
     team t = {(int)threadIdx.x, (int)blockDim.x, sums};
@@ -169,13 +171,13 @@ template <bool quads, bool codes> static __global__ void norm_blocks(op_norm a) 
 template <bool quads, bool codes> static void launch(cuda_backend *c, const op_norm *a) {
     int64_t n = (int64_t)a->n_rows * a->n_groups;
     if (a->width <= WARP_WIDTH) {
-        CU_LAUNCH((norm_warps<quads, codes>), dim3((unsigned)CEIL_DIV(n, WARPS)),
-                  dim3(WARPS * CU_WARP), 0, c->stream, *a);
+        CU_LAUNCH_NEXT(c, (norm_warps<quads, codes>), dim3((unsigned)CEIL_DIV(n, WARPS)),
+                       dim3(WARPS * CU_WARP), 0, *a);
         return;
     }
     int threads = (int)MIN(ALIGN_UP(CEIL_DIV(a->width, 4), CU_WARP), THREADS_MOST);
-    CU_LAUNCH((norm_blocks<quads, codes>), dim3((unsigned)n), dim3((unsigned)threads), 0, c->stream,
-              *a);
+    CU_LAUNCH_NEXT(c, (norm_blocks<quads, codes>), dim3((unsigned)n), dim3((unsigned)threads), 0,
+                   *a);
 }
 
 void cuda_norm(backend *b, const op_norm *a) {

@@ -111,6 +111,7 @@ static __device__ __forceinline__ void copy_piece(const float *from, void *pages
 /* Block (t, part): pieces part*ROPE_THREADS .. of token t, in the order q heads (pairs), k heads
  * (pairs, then what is not rotated), v heads. */
 template <int vec> static __global__ void rope_kv_kernel(op_rope_kv a) {
+    cu_next_begin();
     int t = (int)blockIdx.x, i = (int)(blockIdx.y * ROPE_THREADS + threadIdx.x);
     int d = a.head_dim, half = a.style == ROPE_NONE ? 0 : a.rope_dim / 2;
     int pairs = half / vec, rest = (d - 2 * half) / vec, flat = d / vec;
@@ -152,6 +153,7 @@ template <int vec> static __global__ void rope_kv_kernel(op_rope_kv a) {
 /* The same for latent rows: q heads (pairs), the rope part of the kv row (pairs), the latent part
  * of it, which is only written (with NONE the whole row). */
 template <int vec> static __global__ void latent_kv_kernel(op_latent_kv a) {
+    cu_next_begin();
     int t = (int)blockIdx.x, i = (int)(blockIdx.y * ROPE_THREADS + threadIdx.x);
     int half = a.style == ROPE_NONE ? 0 : a.rope_dim / 2, width = a.latent + a.rope_dim;
     int pairs = half / vec, flat = (width - 2 * half) / vec;
@@ -194,9 +196,9 @@ void cuda_rope_kv(backend *b, const op_rope_kv *a) {
         ((int64_t)a->n_heads * half + (int64_t)a->n_kv_heads * (2 * a->head_dim - half)) / vec;
     dim3 grid((unsigned)a->n_tokens, (unsigned)((n + ROPE_THREADS - 1) / ROPE_THREADS));
     if (fours)
-        CU_LAUNCH((rope_kv_kernel<4>), grid, ROPE_THREADS, 0, c->stream, *a);
+        CU_LAUNCH_NEXT(c, (rope_kv_kernel<4>), grid, ROPE_THREADS, 0, *a);
     else
-        CU_LAUNCH((rope_kv_kernel<1>), grid, ROPE_THREADS, 0, c->stream, *a);
+        CU_LAUNCH_NEXT(c, (rope_kv_kernel<1>), grid, ROPE_THREADS, 0, *a);
     cuda_launched(c, "rope_kv");
 }
 
@@ -212,8 +214,8 @@ void cuda_latent_kv(backend *b, const op_latent_kv *a) {
     int64_t n = ((int64_t)a->n_heads * half + width - half) / vec;
     dim3 grid((unsigned)a->n_tokens, (unsigned)((n + ROPE_THREADS - 1) / ROPE_THREADS));
     if (fours)
-        CU_LAUNCH((latent_kv_kernel<4>), grid, ROPE_THREADS, 0, c->stream, *a);
+        CU_LAUNCH_NEXT(c, (latent_kv_kernel<4>), grid, ROPE_THREADS, 0, *a);
     else
-        CU_LAUNCH((latent_kv_kernel<1>), grid, ROPE_THREADS, 0, c->stream, *a);
+        CU_LAUNCH_NEXT(c, (latent_kv_kernel<1>), grid, ROPE_THREADS, 0, *a);
     cuda_launched(c, "latent_kv");
 }

@@ -496,6 +496,7 @@ struct simt_launch : simt_work {
     const void *kernel;
     dim3 grid, block;
     size_t smem;
+    bool early = false;      /* may begin beside the kernel before: cu_pdl.h */
     virtual void call() = 0; /* the kernel, as the running thread */
     void run() override;     /* all blocks */
 };
@@ -515,16 +516,21 @@ template <class T> static inline void simt_check_arg(const char *name, int i, co
     if constexpr (std::is_pointer_v<T>) simt_check_pointer(name, i, (const void *)a);
 }
 template <class... P, class... A>
-static inline void simt_launch_kernel(const char *name, void (*k)(P...), dim3 grid, dim3 block,
-                                      size_t smem, cudaStream_t s, A &&...a) {
+static inline void simt_launch_kernel(bool early, const char *name, void (*k)(P...), dim3 grid,
+                                      dim3 block, size_t smem, cudaStream_t s, A &&...a) {
     static_assert(sizeof...(P) == sizeof...(A), "a kernel is launched with all its arguments");
     auto *l = new simt_kernel<P...>(k, a...);
-    l->name = name, l->kernel = (const void *)k;
+    l->name = name, l->kernel = (const void *)k, l->early = early;
     int i = 0;
     std::apply([&](const auto &...x) { (simt_check_arg(name, i++, x), ...); }, l->args);
     simt_submit(l, grid, block, smem, s);
 }
 #define CU_LAUNCH(kernel, grid, block, smem, stream, ...)                                          \
-    simt_launch_kernel(#kernel, kernel, (grid), (block), (smem), (stream), ##__VA_ARGS__)
+    simt_launch_kernel(false, #kernel, kernel, (grid), (block), (smem), (stream), ##__VA_ARGS__)
+#define CU_LAUNCH_EARLY(kernel, grid, block, smem, stream, ...)                                    \
+    simt_launch_kernel(true, #kernel, kernel, (grid), (block), (smem), (stream), ##__VA_ARGS__)
+/* The calling thread waits for the kernels before this one, whose launch may be early: a thread of
+ * such a kernel that returns without having waited is reported. */
+void cu_next_begin(void);
 
 #endif

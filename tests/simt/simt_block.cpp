@@ -28,6 +28,7 @@ struct thread {
     fiber_context context;
     fiber_stack stack;
     thread_state state;
+    bool waited; /* for the kernels before */
     int warp, lane;
 };
 struct warp {
@@ -197,6 +198,9 @@ static void thread_main(void) {
         thread *t = now();
         running->call();
         t = now();
+        if (running->early && !t->waited)
+            simt_fail("this thread ends without having waited for the kernels before "
+                      "(cu_next_begin), beside which it was launched");
         fiber_stack s = t->stack;
         t->stack.base = nullptr;
         t->state = DONE;
@@ -252,6 +256,11 @@ int simt_barrier(simt_barrier_kind kind, int predicate) {
     for (int w = 0; w < block.n_warps; w++) set_ready(w, warp_members(w));
     wait_here(t); /* so that the order decides who goes on first */
     return result;
+}
+
+void cu_next_begin(void) {
+    if (!simt_now) simt_fail("cu_next_begin outside of a kernel");
+    now()->waited = true;
 }
 
 void simt_warp_op(simt_op *mine) {
@@ -386,6 +395,7 @@ static void block_begin(uint3 index) {
         t->warp = i / 32, t->lane = i % 32;
         t->stack.base = nullptr;
         t->state = NEW;
+        t->waited = false;
     }
 }
 

@@ -67,7 +67,5 @@ void simt_copy_wait(int n);
 template <int n> static inline void cu_copy_wait(void) {
     simt_copy_wait(n);
 }
-static inline void cu_wait_before(void) {}
-static inline void cu_start_next(void) {}
 
 #endif

@@ -110,6 +110,8 @@ static const struct {
      "too many resources requested for launch"},
     {cudaErrorLaunchFailure, "cudaErrorLaunchFailure", "unspecified launch failure"},
     {cudaErrorNotSupported, "cudaErrorNotSupported", "operation not supported"},
+    {cudaErrorStreamCaptureInvalidated, "cudaErrorStreamCaptureInvalidated",
+     "operation failed due to a previous error during capture"},
     {cudaErrorStreamCaptureUnsupported, "cudaErrorStreamCaptureUnsupported",
      "operation not permitted when stream is capturing"},
 };
@@ -175,6 +177,9 @@ struct simt_stream {
     uint64_t submitted = 0, done = 0;
     bool blocking = true; /* waits for and is waited for by the legacy stream */
     simt_graph *capture = nullptr;
+    cudaStreamCaptureMode mode; /* of the capture */
+    pthread_t capturer;
+    bool broken = false; /* the capture is */
     simt_stream *next = nullptr;
     int users = 1; /* the program and events that were recorded on it */
 };
@@ -221,6 +226,20 @@ static void run_everything(void) {
 
 static simt_stream *stream_of(cudaStream_t s) {
     return s ? s : &legacy;
+}
+
+/* Calls that no capture allows (allocations, waits): the capture of any thread in global mode, of
+ * the calling one in thread-local mode, comes to nothing, and so does the call. */
+static bool breaks_capture(void) {
+    bool any = false;
+    for (simt_stream *s = all_streams; s; s = s->next) {
+        bool hit =
+            s->capture && s->mode != cudaStreamCaptureModeRelaxed &&
+            (s->mode == cudaStreamCaptureModeGlobal || pthread_equal(s->capturer, pthread_self()));
+        s->broken |= hit;
+        any |= hit;
+    }
+    return any;
 }
 
 #define QUEUE_MAX 10000 /* then it runs even if nobody waits */
@@ -284,7 +303,10 @@ cudaError_t cudaStreamDestroy(cudaStream_t s) {
 cudaError_t cudaStreamSynchronize(cudaStream_t handle) {
     locked l;
     simt_stream *s = stream_of(handle);
-    if (s->capture) return note(cudaErrorStreamCaptureUnsupported);
+    if (s->capture) {
+        s->broken = true;
+        return note(cudaErrorStreamCaptureUnsupported);
+    }
     if (s == &legacy) run_blocking();
     run_all(s);
     return note(cudaSuccess);
@@ -300,6 +322,7 @@ cudaError_t cudaStreamQuery(cudaStream_t handle) {
 
 cudaError_t cudaDeviceSynchronize(void) {
     locked l;
+    if (breaks_capture()) return note(cudaErrorStreamCaptureUnsupported);
     run_everything();
     return note(cudaSuccess);
 }
@@ -379,19 +402,24 @@ static void graph_drop(simt_graph *g) {
     delete g;
 }
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t s, cudaStreamCaptureMode mode) {
     locked l;
     if (!s || s->capture) return note(cudaErrorStreamCaptureUnsupported);
     s->capture = new simt_graph;
+    s->mode = mode;
+    s->capturer = pthread_self();
+    s->broken = false;
     return note(cudaSuccess);
 }
 
 cudaError_t cudaStreamEndCapture(cudaStream_t s, cudaGraph_t *ret) {
     locked l;
     if (!s || !s->capture) return note(cudaErrorInvalidValue);
-    *ret = s->capture;
+    simt_graph *made = s->capture;
     s->capture = nullptr;
-    return note(cudaSuccess);
+    *ret = s->broken ? nullptr : made;
+    if (s->broken) graph_drop(made);
+    return note(s->broken ? cudaErrorStreamCaptureInvalidated : cudaSuccess);
 }
 
 cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ret, cudaGraph_t g, unsigned long long) {
@@ -524,6 +552,7 @@ cudaError_t cudaMalloc(void **ret, size_t bytes) {
     watch_faults();
     *ret = nullptr;
     if (sticky) return note(sticky);
+    if (breaks_capture()) return note(cudaErrorStreamCaptureUnsupported);
     if (++faults.n_mallocs == faults.malloc_at) return note(cudaErrorMemoryAllocation);
     if (bytes == 0) return note(cudaSuccess);
     *ret = memory_alloc(bytes);
@@ -532,6 +561,7 @@ cudaError_t cudaMalloc(void **ret, size_t bytes) {
 
 cudaError_t cudaFree(void *p) {
     locked l;
+    if (p && breaks_capture()) return note(cudaErrorStreamCaptureUnsupported);
     run_everything();
     if (p && !memory_free(p)) return note(cudaErrorInvalidValue);
     return note(cudaSuccess);

@@ -314,6 +314,67 @@ static void test_streams(void) {
     cudaFree(d), cudaFreeHost(pinned);
 }
 
+__global__ void add_from(float *d, const float *by, float and_by) {
+    d[threadIdx.x] += *by + and_by;
+}
+
+/* A graph keeps the arguments of its capture; what they point at is read when it is launched. */
+static void test_graphs(void) {
+    cudaStream_t s, other;
+    cudaGraph_t g = NULL;
+    cudaGraphExec_t x;
+    void *none;
+    float zero = 0, first = 1, second = 10, got[32];
+    MUST(cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking));
+    MUST(cudaStreamCreateWithFlags(&other, cudaStreamNonBlocking));
+    float *d = on_device<float>(NULL, 32), *by = on_device<float>(NULL, 1), in_args = 100;
+    MUST(cudaMemset(d, 0, 32 * 4));
+    MUST(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+    CU_LAUNCH(add_from, 1, 32, 0, s, d, by, in_args);
+    in_args = 7;
+    CU_LAUNCH(add_kernel, 1, 32, 0, other, d, 0.5f); /* not of the capture */
+    MUST(cudaStreamEndCapture(s, &g));
+    MUST(cudaGraphInstantiate(&x, g, 0));
+    MUST(cudaGraphDestroy(g));
+    MUST(cudaStreamSynchronize(other));
+    MUST(cudaMemcpy(got, d, sizeof got, cudaMemcpyDeviceToHost));
+    CHECK_THAT(got[0] == 0.5f && got[31] == 0.5f); /* capturing runs nothing */
+    MUST(cudaMemcpyAsync(by, &first, 4, cudaMemcpyHostToDevice, s));
+    MUST(cudaGraphLaunch(x, s));
+    MUST(cudaMemcpyAsync(by, &second, 4, cudaMemcpyHostToDevice, s));
+    MUST(cudaGraphLaunch(x, s));
+    MUST(cudaMemcpyAsync(by, &zero, 4, cudaMemcpyHostToDevice, s));
+    MUST(cudaStreamSynchronize(s));
+    MUST(cudaMemcpy(got, d, sizeof got, cudaMemcpyDeviceToHost));
+    CHECK_THAT(got[0] == 0.5f + 101 + 110 && got[31] == got[0]);
+    MUST(cudaGraphExecDestroy(x));
+
+    MUST(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+    CHECK_THAT(cudaMalloc(&none, 64) == cudaErrorStreamCaptureUnsupported);
+    CHECK_THAT(cudaStreamEndCapture(s, &g) == cudaErrorStreamCaptureInvalidated && g == NULL);
+    MUST(cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal));
+    CHECK_THAT(cudaStreamSynchronize(s) == cudaErrorStreamCaptureUnsupported);
+    CHECK_THAT(cudaStreamEndCapture(s, &g) == cudaErrorStreamCaptureInvalidated);
+    cudaGetLastError();
+    MUST(cudaMalloc(&none, 64));
+    MUST(cudaStreamDestroy(s));
+    MUST(cudaStreamDestroy(other));
+    cudaFree(none), cudaFree(d), cudaFree(by);
+}
+
+__global__ void patient(float *p) {
+    cu_next_begin();
+    p[threadIdx.x] = 2;
+}
+
+static void test_early(void) {
+    float *d = on_device<float>(NULL, 64), got[64];
+    CU_LAUNCH_EARLY(patient, 2, 32, 0, 0, d);
+    MUST(cudaMemcpy(got, d, sizeof got, cudaMemcpyDeviceToHost));
+    CHECK_THAT(got[0] == 2 && got[31] == 2);
+    cudaFree(d);
+}
+
 static void test_limits(void) {
     float *d = on_device<float>(NULL, 2048);
     CU_LAUNCH(add_kernel, 1, 1025, 0, 0, d, 1.0f);
@@ -419,7 +480,30 @@ __global__ void deep(int n, volatile char *p) {
     if (p) p[0] = here[0];
 }
 
+__global__ void hasty(float *p) {
+    if (threadIdx.x == 5) return;
+    cu_next_begin();
+    p[threadIdx.x] = 1;
+}
+
 static float *device_floats;
+static void bad_haste(void) {
+    CU_LAUNCH_EARLY(hasty, 1, 32, 0, 0, device_floats);
+}
+static void bad_graph(void) {
+    cudaStream_t s;
+    cudaGraph_t g;
+    cudaGraphExec_t x;
+    float *p;
+    cudaStreamCreate(&s);
+    cudaMalloc(&p, 4096);
+    cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal);
+    CU_LAUNCH(write_at, 1, 32, 0, s, p, 0);
+    cudaStreamEndCapture(s, &g);
+    cudaGraphInstantiate(&x, g, 0);
+    cudaFree(p);
+    cudaGraphLaunch(x, s);
+}
 static void bad_half_barrier(void) {
     CU_LAUNCH(half_barrier, 1, 64, 0, 0, 40);
 }
@@ -534,6 +618,8 @@ static void test_reports(void) {
     must_report("row", bad_row, "is not 16-byte aligned");
     must_report("stack", bad_stack, "the thread's stack is full");
     must_report("reuse", bad_reuse, "was changed while a copy of 16 bytes from it was under way");
+    must_report("haste", bad_haste, "thread (5,0,0): this thread ends without having waited");
+    must_report("graph", bad_graph, "access at device address");
     must_report("pointer", bad_pointer, "argument 0: ");
     must_report("slack", bad_slack, "byte 44 of an allocation of 40 bytes");
 #if !defined(__SANITIZE_ADDRESS__)
@@ -555,6 +641,8 @@ int main(void) {
     test_poison();
     test_f16();
     test_streams();
+    test_graphs();
+    test_early();
     test_limits();
     test_faults();
     printf("%s\n", n_failed ? "failed" : "passed");
