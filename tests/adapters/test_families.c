@@ -1,7 +1,8 @@
 /* LoRA on every matrix of every checkpoint under tests/archs, all in one adapter: beside the base
  * and merged into it, which are two ways through the packs, views and transposes of a family, must
  * give the same logits, other than the base's. Matrices that an adapter beside the base cannot
- * change are named by its refusal, and left out then. */
+ * change are named by its refusal, and left out then. Beside a quantised base: the same logits as
+ * merged into the f32 model of the same numbers. */
 #include <dirent.h>
 #include <math.h>
 #include <stdio.h>
@@ -11,6 +12,7 @@
 #include "engine/base/file.h"
 #include "engine/base/mem.h"
 #include "engine/base/rng.h"
+#include "engine/convert.h"
 #include "engine/engine_internal.h"
 #include "engine/tensor_write.h"
 #include "tests/golden/expect.h"
@@ -27,6 +29,7 @@ static status open_base(const char *dir, const char *merge, engine **ret, error 
     engine_options o = {.model_dir = dir,
                         .device = test_device(),
                         .dtype = "f32",
+                        .quant_math = "exact",
                         .n_threads = 1,
                         .max_seqs = 8,
                         .max_batched_tokens = 64,
@@ -113,6 +116,7 @@ static bool logits(engine *e, float *ret) {
     return st == OK;
 }
 
+/* e beside the adapter against the model of `dir` with it merged. */
 static void compare(const char *name, const char *dir, const char *lora, engine *e,
                     const adapter_info *info, int32_t n_left_out) {
     size_t n = N_IDS * (size_t)engine_info(e)->vocab;
@@ -162,9 +166,50 @@ static void check_family(const char *name, const char *lora) {
     engine_free(e);
 }
 
-int main(void) {
+static void remove_files(const char *dir) {
+    static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors",
+                                        "config.json", "model.safetensors"};
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        char *path = path_join(dir, files[i]);
+        unlink(path);
+        mem_free(path);
+    }
+    rmdir(dir);
+}
+
+static bool has_codes(const weights *w) {
+    for (int32_t i = 0; i < w->n_mats; i++)
+        if (!dtype_is_float(w->mats[i].dt)) return true;
+    return false;
+}
+
+static void check_quantised(const char *dir, const char *lora) {
+    char plain[] = "/tmp/pagoda-test-XXXXXX";
+    engine *e = NULL;
+    adapter_info info = {0};
+    error err;
+    EXPECT(mkdtemp(plain), "no directory");
+    convert_options o = {.model = dir, .out = plain, .dt = DT_F32};
+    status st = convert_run(&o, &err);
+    if (st == OK) st = open_base(dir, NULL, &e, &err);
+    if (st == OK && write_adapter(lora, e->a, "")) {
+        adapter_host host = engine_adapters(e);
+        st = host.load(host.self, lora, &info, &err);
+        EXPECT(has_codes(&e->w), "%s: not quantised", dir);
+        if (st == OK) compare(dir, plain, lora, e, &info, 0);
+    }
+    EXPECT(st == OK, "%s: %s", dir, err.text);
+    engine_free(e);
+    remove_files(plain);
+}
+
+/* --quantised: those alone. */
+int main(int argc, char **argv) {
+    static const char *const quantised[] = {"gptq-b4-g32", "awq-g32", "bnb-nf4", "ct-fp8-channel",
+                                            "gptq-phi3"};
     char lora[] = "/tmp/pagoda-test-XXXXXX";
-    DIR *d = opendir(ROOT);
+    bool all = argc < 2 || strcmp(argv[1], "--quantised") != 0;
+    DIR *d = all ? opendir(ROOT) : NULL;
     EXPECT(mkdtemp(lora), "no directory");
     for (struct dirent *f; d && (f = readdir(d));) {
         char *config = NULL;
@@ -176,13 +221,12 @@ int main(void) {
         mem_free(config);
     }
     if (d) closedir(d);
-    static const char *const files[] = {"adapter_config.json", "adapter_model.safetensors"};
-    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
-        char *path = path_join(lora, files[i]);
-        unlink(path);
-        mem_free(path);
+    for (size_t i = 0; i < ARRAY_LEN(quantised); i++) {
+        char *dir = path_join("tests/quant", quantised[i]);
+        check_quantised(dir, lora);
+        mem_free(dir);
     }
-    rmdir(lora);
-    EXPECT(n_done > 80, "only %d checkpoints were compared", n_done);
+    remove_files(lora);
+    EXPECT(!all || n_done > 80, "only %d checkpoints were compared", n_done);
     return n_failed ? 1 : 0;
 }
