@@ -3,7 +3,7 @@
  * takes of it.
  *
  * Products are stored as the file stores them (bf16 stays bf16), in f32 beside a base in f32; on a
- * device in the base's type. */
+ * device in the 16-bit type that the base's product rounds its rows to. */
 #include "engine/adapter.h"
 
 #include <math.h>
@@ -88,13 +88,24 @@ static const char *file_of(const binder *b) {
     return b->pair.source.files.files[0];
 }
 
-/* A device multiplies in 16 bits beside a base of 16 bits; the CPU's products are in f32 anyway. */
-static dtype storage_of(const binder *b, int32_t module) {
+/* What the product beside which a part stands makes of its rows, on a device that rounds them:
+ * parts of that type read the same rows. bf16 where it makes codes of them; else DT_COUNT. */
+static dtype type_of_rows(const binder *b, const arch_tensor *t) {
+    backend *be = b->w->b;
+    const weight *w = weights_at(b->w, t->layer, t->slot);
+    if (!be->v->feed_dt) return DT_COUNT;
+    dtype dt = w && w->n_parts ? be->v->feed_dt(be, &w->m[0]) : b->w->dt;
+    if (dtype_bytes(dt) == 1) return DT_BF16;
+    return dt == DT_BF16 || dt == DT_F16 ? dt : DT_COUNT;
+}
+
+/* The type of a module's low-rank part beside the slot that begins with t. */
+static dtype storage_of(const binder *b, const arch_tensor *t, int32_t module) {
     const adapter_module *m = &b->pair.source.modules[module];
-    const st_tensor *t = m->t[ROLE_A] ? m->t[ROLE_A] : m->t[ROLE_EMBED_A];
-    dtype base = b->w->dt;
-    if (!b->ad->b->host_memory && (base == DT_BF16 || base == DT_F16)) return base;
-    return t && base != DT_F32 && dtype_is_float(t->dt) ? t->dt : DT_F32;
+    const st_tensor *a = m->t[ROLE_A] ? m->t[ROLE_A] : m->t[ROLE_EMBED_A];
+    dtype rows = type_of_rows(b, t);
+    if (rows != DT_COUNT) return rows;
+    return a && b->w->dt != DT_F32 && dtype_is_float(a->dt) ? a->dt : DT_F32;
 }
 
 /* What forward_linear and forward_norm do not reach keeps the base's weights whatever the adapter
@@ -132,12 +143,12 @@ static int32_t modules_of_slot(const binder *b, const arch_tensor *first, int32_
 enum { MODULES_MAX = 64 };
 
 /* The stacked A and the scales of a slot. */
-static status bind_down(binder *b, adapter_slot *s, const int32_t *modules, int32_t n, int32_t cols,
-                        error *err) {
-    int32_t rank = 0;
+static status bind_down(binder *b, adapter_slot *s, const arch_tensor *t, const int32_t *modules,
+                        int32_t n, error *err) {
+    int32_t rank = 0, cols = t->cols;
     dtype dt = DT_COUNT;
     for (int32_t i = 0; i < n; i++) {
-        dtype own = storage_of(b, modules[i]);
+        dtype own = storage_of(b, t, modules[i]);
         rank += b->pair.deltas[modules[i]].rank;
         dt = dt == DT_COUNT || dt == own ? own : DT_F32;
     }
@@ -167,7 +178,7 @@ static status bind_up(binder *b, adapter_slot *s, const arch_tensor *t, int32_t 
                rank * sizeof *rows);
     lora_part *p = &s->parts[s->n_parts++];
     *p = (lora_part){.row0 = t->row0, .col0 = col0};
-    status st = pack(b->ad, rows, t->rows, d->rank, storage_of(b, module), &p->b, err);
+    status st = pack(b->ad, rows, t->rows, d->rank, storage_of(b, t, module), &p->b, err);
     mem_free(rows);
     return st;
 }
@@ -180,7 +191,7 @@ static status bind_low_rank(binder *b, adapter_slot *s, const arch_tensor *first
     int32_t head = adapter_first(&b->pair, first->layer, first->slot);
     for (int32_t i = head; i >= 0; i = b->pair.next[i]) n_parts++;
     s->parts = mem_calloc((size_t)n_parts, sizeof *s->parts);
-    TRY(bind_down(b, s, modules, n, first->cols, err));
+    TRY(bind_down(b, s, first, modules, n, err));
     for (int32_t i = head; i >= 0; i = b->pair.next[i]) {
         const arch_tensor *t = &a->tensors[i];
         int32_t m = b->pair.of_tensor[i], col0 = 0;
@@ -306,8 +317,8 @@ static status bind_table(binder *b, adapter_slot *s, int32_t i, error *err) {
     float *up = mem_alloc(cols * rank * sizeof *up);
     for (size_t c = 0; c < cols; c++)
         for (size_t k = 0; k < rank; k++) up[c * rank + k] = d->a[k * cols + c];
-    status st =
-        pack(b->ad, up, t->cols, d->rank, storage_of(b, b->pair.of_tensor[i]), &s->parts[0].b, err);
+    status st = pack(b->ad, up, t->cols, d->rank, storage_of(b, t, b->pair.of_tensor[i]),
+                     &s->parts[0].b, err);
     b->ad->row_max = MAX(b->ad->row_max, d->rank);
     mem_free(up);
     return st;
