@@ -201,6 +201,7 @@ void bench_gemms(gpu_bench *g) {
         bf16_shape(g, &s);
     }
     quant_spec w4 = {.group = 128, .scale_dt = DT_F16, .zero = 8, .scale_mul = 1};
+    w4.math = DT_F16;
     s.n = g->tiny ? 96 : 28672, s.k = g->tiny ? 256 : 4096;
     if (!g->tiny) s.rows = rows7, s.n_rows = ARRAY_LEN(rows7);
     s.line = "G7", s.dt = DT_INT4, s.few = 0.88, s.middle = 0.60, s.many = 0.85;

@@ -337,19 +337,19 @@ static void check_quant_experts(check_ctx *c) {
     }
 }
 
-/* The same rounding of activations, whether by the experts or before products one by one. */
-static void check_rounding_experts(check_ctx *c) {
-    quant_spec spec = {
-        .group = 64, .scale_dt = DT_F32, .zero = 8, .scale_mul = 1, .act = ACT_ROUND_INT8_TOKEN};
-    setting s = {.t = 9, .e = 3, .k = 1, .c = 64, .f = 64, .act = ACT_RELU};
+/* The same arithmetic, whether by the experts or by products one by one: activations rounded as
+ * matrices ask, codes by codes, columns in an order of each expert's own. */
+static void check_own_arithmetic(check_ctx *c, dtype dt, quant_spec spec, int32_t width) {
+    setting s = {.t = 9, .e = 3, .k = 1, .c = width, .f = width, .act = ACT_RELU};
     world w = world_new(c, s);
     backend *b = c->be[0];
     expert_set x = experts_new(b, &w);
     for (int32_t e = 0; e < s.e; e++) {
         wmat values;
         wmat_free(&x.up[e]), wmat_free(&x.down[e]);
-        quant_wmats_new(c, b, DT_INT8, spec, s.f, s.c, &x.up[e], &values), wmat_free(&values);
-        quant_wmats_new(c, b, DT_INT8, spec, s.c, s.f, &x.down[e], &values), wmat_free(&values);
+        spec.act_scale = 0.02f * (float)(e + 1);
+        quant_wmats_new(c, b, dt, spec, s.f, s.c, &x.up[e], &values), wmat_free(&values);
+        quant_wmats_new(c, b, dt, spec, s.c, s.f, &x.down[e], &values), wmat_free(&values);
     }
     mat got = run_experts(b, &w, &x, 0, s.t), want = mat_new(s.t, s.c, s.c);
     mat mid = mat_new(1, s.f, s.f), y = mat_new(1, s.c, s.c);
@@ -363,10 +363,48 @@ static void check_rounding_experts(check_ctx *c) {
         CALL(b, gemm, &down);
         for (int32_t i = 0; i < s.c; i++) want.p[t * s.c + i] = w.weights.p[t] * y.p[i];
     }
-    check_close(c, &want, &got, 1e-6, "experts of rounded activations");
+    check_close(c, &want, &got, 1e-6, "experts of %s, activations %d, math %s", dtype_name(dt),
+                (int)spec.act, dtype_name(spec.math));
     mat_free(&got), mat_free(&want), mat_free(&mid), mat_free(&y);
     experts_free(&x);
     world_free(&w);
+}
+
+static void check_arithmetics(check_ctx *c) {
+    static const struct {
+        dtype dt;
+        int32_t width;
+        quant_spec q;
+    } cases[] = {
+        {DT_INT8, 128, {.group = 64, .scale_dt = DT_F32, .zero = 8, .act = ACT_ROUND_INT8_TOKEN}},
+        {DT_INT8, 72, {.group = 72, .scale_dt = DT_F32, .zero = 128, .act = ACT_ROUND_INT8_TOKEN}},
+        {DT_INT8,
+         72,
+         {.group = 72,
+          .scale_dt = DT_F32,
+          .has_zeros = true,
+          .act = ACT_ROUND_INT8_STATIC,
+          .act_zero = -3}},
+        {DT_F8_E4M3,
+         136,
+         {.group = 128, .scale_dt = DT_F32, .act = ACT_ROUND_FP8_GROUP, .math = DT_BF16}},
+        {DT_F8_E4M3,
+         136,
+         {.group = 136, .scale_dt = DT_F32, .act = ACT_ROUND_FP8_STATIC, .math = DT_BF16}},
+        {DT_F8_E4M3,
+         136,
+         {.group = 64, .scale_dt = DT_F32, .act = ACT_ROUND_FP8_TOKEN, .math = DT_F16}},
+        {DT_INT4, 160, {.group = 32, .scale_dt = DT_F16, .zero = 8, .math = DT_F16}},
+        {DT_INT4,
+         160,
+         {.group = 32, .scale_dt = DT_BF16, .zero = 8, .has_order = true, .math = DT_BF16}},
+        {DT_INT3, 160, {.group = 32, .scale_dt = DT_F16, .zero = 4, .math = DT_BF16}},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        quant_spec spec = cases[i].q;
+        spec.scale_mul = 1;
+        check_own_arithmetic(c, cases[i].dt, spec, cases[i].width);
+    }
 }
 
 /* So many results that the call is cut into pieces of tokens. A device does it in 16 bits: in f32
@@ -421,6 +459,6 @@ void check_experts(check_ctx *c) {
         }
     }
     check_quant_experts(c);
-    check_rounding_experts(c);
+    check_arithmetics(c);
     if (!c->small) check_pieces(c);
 }
