@@ -179,8 +179,8 @@ static bool is_special(const adapter_slot *s) {
     return s && (s->own.data || s->c || s->d || s->bias);
 }
 
-void adapter_low(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
-                 float *out) {
+void adapter_low(forward *f, int32_t layer, weight_slot slot, const void *a, dtype a_dt,
+                 int32_t n_rows, float *out) {
     const adapter_step *s = f->ad;
     const weight *w = weights_at(f->w, layer, slot);
     int32_t i = (layer < 0 ? f->a->n_layers : layer) * W_SLOT_COUNT + (int32_t)slot;
@@ -191,6 +191,7 @@ void adapter_low(forward *f, int32_t layer, weight_slot slot, const float *a, in
                   .rank = s->ranks[i],
                   .slot = i,
                   .x = a,
+                  .x_dt = a_dt,
                   .x_stride = w->cols,
                   .out = out,
                   .out_stride = w->rows,
@@ -269,9 +270,9 @@ static void own_product(forward *f, int32_t layer, weight_slot slot, const adapt
         in = f->ad->in;
     }
     if (s->own.data)
-        forward_product(f, &s->own, 1, NULL, in, w->cols, n, y, w->rows, false);
+        forward_product(f, &s->own, 1, NULL, f32_rows(in, w->cols), n, y, w->rows, false);
     else
-        forward_product(f, w->m, w->n_parts, NULL, in, w->cols, n, y, w->rows, false);
+        forward_product(f, w->m, w->n_parts, NULL, f32_rows(in, w->cols), n, y, w->rows, false);
     add_parts(f, s, a, n, y, w->rows);
     if (s->c) scale_cols(f, y, w->rows, n, w->rows, s->c);
     if (bias) add_rows(f, y, bias, 0, n, w->rows);
@@ -290,8 +291,9 @@ void adapter_linear(forward *f, int32_t layer, weight_slot slot, const float *a,
         int32_t row = k < st->n_runs ? r->row0 : n_rows;
         if (k < st->n_runs && !is_special(s)) continue;
         if (row > span)
-            forward_product(f, w->m, w->n_parts, bias, a + (size_t)span * (size_t)w->cols, w->cols,
-                            row - span, out + (size_t)span * (size_t)w->rows, w->rows, accumulate);
+            forward_product(f, w->m, w->n_parts, bias,
+                            f32_rows(a + (size_t)span * (size_t)w->cols, w->cols), row - span,
+                            out + (size_t)span * (size_t)w->rows, w->rows, accumulate);
         if (k == st->n_runs) break;
         own_product(f, layer, slot, s, a + (size_t)row * (size_t)w->cols, r->n,
                     out + (size_t)row * (size_t)w->rows, accumulate);

@@ -80,8 +80,8 @@ static inline uint32_t adapter_step_launches(const adapter_step *s) {
 }
 
 /* out += the plain low-rank parts of its rows. */
-void adapter_low(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
-                 float *out);
+void adapter_low(forward *f, int32_t layer, weight_slot slot, const void *a, dtype a_dt,
+                 int32_t n_rows, float *out);
 /* What forward_linear does, with runs; without what adapter_low adds. */
 void adapter_linear(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
                     float *out, bool accumulate);

@@ -266,7 +266,7 @@ static status plan_memory(engine *e, const engine_options *o, error *err) {
     e->depth = o->depth > 0 ? MIN(o->depth, FORWARD_STEPS_MAX) : host || !on_device ? 1 : 2;
     e->graphs = e->b->v->graphs && !(o->graphs && strcmp(o->graphs, "off") == 0);
     forward_need need =
-        forward_bytes(e->a, e->b, e->graphs, e->max_tokens, e->max_seqs, e->adapters_max);
+        forward_bytes(&e->w, e->graphs, e->max_tokens, e->max_seqs, e->adapters_max);
     *p = (memplan){
         .weights = e->w.bytes,
         .staging = host ? loader_staging_bytes(&e->w, e->b->n_threads) : 0,

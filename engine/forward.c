@@ -28,7 +28,15 @@
 #include "engine/kvswap.h"
 
 static void norm(forward *f, int32_t layer, weight_slot slot, const float *x, float *out) {
-    forward_norm(f, layer, slot, x, f->n_tokens, f->a->hidden, f->a->eps, out);
+    forward_norm(f, layer, slot, x, f->n_tokens, f->a->hidden, f->a->eps,
+                 f32_rows(out, f->a->hidden));
+}
+
+/* norm(f->x), stored as its products round it. */
+static feed_rows norm_feed(forward *f, int32_t layer, weight_slot slot, dtype dt, void *to, int i) {
+    feed_rows out = forward_feed(f, dt, to, f->a->hidden, i);
+    forward_norm(f, layer, slot, f->x, f->n_tokens, f->a->hidden, f->a->eps, out);
+    return out;
 }
 
 /* x = x_scale * x + y_scale * y; y_stride 0 repeats one row. */
@@ -47,13 +55,13 @@ static void add(forward *f, float *x, float x_scale, const float *y, int64_t y_s
 
 /* Layers */
 
-typedef void branch_fn(forward *f, int32_t layer, const float *in, float *out, bool accumulate);
+typedef void branch_fn(forward *f, int32_t layer, feed_rows in, float *out, bool accumulate);
 
 /* The branch into y, then x = alpha * base + scale * y. */
 static void join(forward *f, const arch_branch *r, int32_t l, weight_slot out_norm) {
     if (r->out_norm) norm(f, l, out_norm, f->y, f->y);
     if (r->from_norm) {
-        float *normed = f->h;
+        float *normed = f->h; /* f32, as layer_feeds_of has it */
         add(f, normed, r->alpha, f->y, f->a->hidden, r->scale);
         f->h = f->x;
         f->x = normed;
@@ -62,14 +70,11 @@ static void join(forward *f, const arch_branch *r, int32_t l, weight_slot out_no
 }
 
 static void run_branch(forward *f, int32_t l, const arch_branch *r, branch_fn *fn,
-                       weight_slot in_norm, weight_slot out_norm, bool may_alias) {
-    const float *in = f->x;
-    if (r->in_norm) {
-        norm(f, l, in_norm, f->x, f->h);
-        in = f->h;
-    }
+                       weight_slot in_norm, weight_slot out_norm, dtype in_dt, bool may_alias) {
+    feed_rows in = f32_rows(f->x, f->a->hidden);
+    if (r->in_norm) in = norm_feed(f, l, in_norm, in_dt, f->h, FEED_H);
     bool direct = !r->out_norm && !r->from_norm && r->alpha == 1 && r->scale == 1 &&
-                  (in != f->x || may_alias);
+                  (r->in_norm || may_alias);
     if (direct) {
         fn(f, l, in, f->x, true);
     } else {
@@ -83,15 +88,12 @@ static void run_branch(forward *f, int32_t l, const arch_branch *r, branch_fn *f
 static void run_parallel(forward *f, int32_t l) {
     const arch_layer *y = &f->a->layers[l];
     const arch_branch *r = &y->attn_branch;
-    const float *second = f->h;
-    norm(f, l, W_ATTN_NORM, f->x, f->h);
-    if (!y->shared_norm) {
-        norm(f, l, W_MLP_NORM, f->x, f->h2);
-        second = f->h2;
-    }
+    const layer_feeds *t = &f->feeds[l];
+    feed_rows in = norm_feed(f, l, W_ATTN_NORM, t->attn_in, f->h, FEED_H), second = in;
+    if (!y->shared_norm) second = norm_feed(f, l, W_MLP_NORM, t->mlp_in, f->h2, FEED_H2);
     bool direct = r->alpha == 1 && r->scale == 1;
     float *out = direct ? f->x : f->y;
-    forward_attn(f, l, f->h, out, direct);
+    forward_attn(f, l, in, out, direct);
     if (y->mlp.kind != MLP_NONE) forward_mlp(f, l, second, out, true);
     if (!direct) add(f, f->x, r->alpha, f->y, f->a->hidden, r->scale);
 }
@@ -102,9 +104,10 @@ static void run_layer(forward *f, int32_t l) {
         run_parallel(f, l);
         return;
     }
-    run_branch(f, l, &y->attn_branch, forward_attn, W_ATTN_NORM, W_ATTN_OUT_NORM, true);
+    const layer_feeds *t = &f->feeds[l];
+    run_branch(f, l, &y->attn_branch, forward_attn, W_ATTN_NORM, W_ATTN_OUT_NORM, t->attn_in, true);
     if (y->mlp.kind != MLP_NONE)
-        run_branch(f, l, &y->mlp_branch, forward_mlp, W_MLP_NORM, W_MLP_OUT_NORM,
+        run_branch(f, l, &y->mlp_branch, forward_mlp, W_MLP_NORM, W_MLP_OUT_NORM, t->mlp_in,
                    y->mlp.kind == MLP_DENSE);
 }
 
@@ -136,7 +139,9 @@ static void embed(forward *f) {
     float *x = a->proj_in ? f->narrow : f->x;
     look_up(f, W_EMBED, f->dev.ids, a->embed_scale, false, x);
     if (forward_adapts(f)) adapter_embed(f, a->embed_scale, x);
-    if (a->proj_in) forward_linear(f, -1, W_PROJ_IN, f->narrow, f->n_tokens, f->x, false);
+    if (a->proj_in)
+        forward_linear(f, -1, W_PROJ_IN, f32_rows(f->narrow, a->embed_width), f->n_tokens, f->x,
+                       false);
     if (a->pos_embed) look_up(f, W_POS_EMBED, f->dev.pos_rows, 1, true, f->x);
     if (a->type_embed) add(f, f->x, 1, weights_vec(f->w, -1, W_TYPE_EMBED), 0, 1);
     if (a->embed_norm) norm(f, -1, W_EMBED_NORM, f->x, f->x);
@@ -166,7 +171,8 @@ static void final_rows(forward *f, const int32_t *pick, int32_t n) {
     if (f->ad) f->ad->pick = pick;
     f->b->v->embed(f->b, &gather);
     if (f->a->final_norm)
-        forward_norm(f, -1, W_FINAL_NORM, f->rows, n, f->a->hidden, f->a->eps, f->rows);
+        forward_norm(f, -1, W_FINAL_NORM, f->rows, n, f->a->hidden, f->a->eps,
+                     f32_rows(f->rows, f->a->hidden));
 }
 
 void forward_final(forward *f, const int32_t *rows, int32_t n) {
@@ -200,12 +206,12 @@ void forward_fetch_logits(forward *f, int32_t n) {
 /* Logits and their statistics of f->rows. */
 static void head_rows(forward *f, int32_t n) {
     const arch *a = f->a;
-    const float *in = f->rows;
+    feed_rows in = f32_rows(f->rows, a->hidden);
     int32_t v = a->vocab;
     scale_rows(f, f->rows, n, a->hidden, a->pre_head_scale);
     if (a->proj_out) {
-        forward_linear(f, -1, W_PROJ_OUT, f->rows, n, f->rows2, false);
-        in = f->rows2;
+        forward_linear(f, -1, W_PROJ_OUT, in, n, f->rows2, false);
+        in = f32_rows(f->rows2, a->embed_width);
     }
     forward_linear(f, -1, W_HEAD, in, n, f->logits, false);
     scale_rows(f, f->logits, n, v, a->logit_scale);

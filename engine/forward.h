@@ -4,6 +4,7 @@
 #ifndef ENGINE_FORWARD_H
 #define ENGINE_FORWARD_H
 
+#include "engine/forward_feed.h"
 #include "engine/forward_graph.h"
 #include "engine/kvcache.h"
 #include "engine/sampler.h"
@@ -94,20 +95,23 @@ typedef struct forward {
     int32_t *iota; /* [T] 0, 1, 2, ...: positions in a step's own rope table */
     float *alibi;  /* [H] or NULL */
 
-    /* dev: activations, f32 */
+    layer_feeds *feeds; /* [L]: what h, h2, att, att_lat and act are in each layer */
+
+    /* dev: activations, f32 where nothing else is said */
     float *x;                 /* [T,C] residual stream */
-    float *h;                 /* [T,C] normed */
-    float *h2;                /* [T,C] normed for the second of two parallel branches */
+    void *h;                  /* [T,C] normed */
+    void *h2;                 /* [T,C] normed for the second of two parallel branches */
     float *y;                 /* [T,C] a branch that is not simply added */
     float *narrow;            /* [T,E] embeddings before proj_in */
     float *qkv;               /* [T,(H+2G)*D]; MLA: [T,H*(nope+rope)] */
-    float *att;               /* [T,H*D]; MLA: [T,H*v width] */
+    void *att;                /* [T,H*D]; MLA: [T,H*v width] */
     float *q_low;             /* MLA: [T,q rank] */
     float *kv_row;            /* MLA: [T,R+rope] */
     float *q_lat;             /* MLA: [T,H,R+rope] */
-    float *att_lat;           /* MLA: [T,H,R] */
+    void *att_lat;            /* MLA: [T,H,R] */
     float *up;                /* [T,2F] */
-    float *act;               /* [T,F] */
+    void *act;                /* [T,F] */
+    float *feed_scale;        /* [3,T] of codes in h, h2, act */
     float *scores;            /* [T,X] of the router */
     int32_t *experts;         /* [T,k] */
     float *expert_w;          /* [T,k] */
@@ -127,8 +131,8 @@ typedef struct forward_need {
     size_t fixed, per_len;
 } forward_need;
 /* record: with graphs, which the backend then has. */
-forward_need forward_bytes(const arch *a, backend *b, bool record, int32_t max_tokens,
-                           int32_t max_seqs, int32_t n_adapters);
+forward_need forward_bytes(const weights *w, bool record, int32_t max_tokens, int32_t max_seqs,
+                           int32_t n_adapters);
 /* Allocate; a, w, b, kv, depth, n_adapters and the maxima are set by the caller, and pad_page, -1
  * without graphs. */
 NODISCARD status forward_alloc(forward *f, error *err);

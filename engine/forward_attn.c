@@ -82,8 +82,9 @@ static attn_seqs sequences(const forward *f) {
     return s;
 }
 
-static void attend(forward *f, int32_t layer, const arch_attn *y, int32_t width) {
+static feed_rows attend(forward *f, int32_t layer, const arch_attn *y, int32_t width) {
     const arch *a = f->a;
+    feed_rows out = forward_feed(f, f->feeds[layer].att, f->att, a->n_heads * a->head_dim, 0);
     op_attention op = {.seqs = sequences(f),
                        .n_heads = a->n_heads,
                        .n_kv_heads = a->n_kv_heads,
@@ -91,7 +92,8 @@ static void attend(forward *f, int32_t layer, const arch_attn *y, int32_t width)
                        .q = f->qkv,
                        .q_stride = width,
                        .out = f->att,
-                       .out_stride = (int64_t)a->n_heads * a->head_dim,
+                       .out_stride = out.stride,
+                       .out_dt = out.dt,
                        .scale = y->scale,
                        .softcap = y->softcap,
                        .window = y->window,
@@ -102,9 +104,10 @@ static void attend(forward *f, int32_t layer, const arch_attn *y, int32_t width)
                        .kv_dt = f->kv->dt,
                        .page_tokens = f->kv->page_tokens};
     f->b->v->attention(f->b, &op);
+    return out;
 }
 
-static void grouped(forward *f, int32_t layer, const float *in) {
+static feed_rows grouped(forward *f, int32_t layer, feed_rows in) {
     const arch *a = f->a;
     const arch_attn *y = &a->layers[layer].attn;
     int32_t width = (a->n_heads + 2 * a->n_kv_heads) * a->head_dim;
@@ -112,24 +115,24 @@ static void grouped(forward *f, int32_t layer, const float *in) {
     shape_qkv(f, layer, y, width);
     if (forward_adapts(f)) adapter_prefix(f, layer, width);
     rope_and_cache(f, layer, y, width);
-    attend(f, layer, y, width);
+    return attend(f, layer, y, width);
 }
 
 /* q: [T,H,nope+rope] in f->qkv. */
-static void latent_q(forward *f, int32_t layer, const float *in) {
+static void latent_q(forward *f, int32_t layer, feed_rows in) {
     const arch *a = f->a;
     if (a->q_rank) {
         forward_linear(f, layer, W_Q_A, in, f->n_tokens, f->q_low, false);
         if (weights_at(f->w, layer, W_Q_A_NORM))
             forward_norm(f, layer, W_Q_A_NORM, f->q_low, f->n_tokens, a->q_rank, a->latent_eps,
-                         f->q_low);
-        in = f->q_low;
+                         f32_rows(f->q_low, a->q_rank));
+        in = f32_rows(f->q_low, a->q_rank);
     }
     forward_linear(f, layer, W_Q_B, in, f->n_tokens, f->qkv, false);
 }
 
 /* The latent half of each row is normed; the rope half follows it. */
-static void latent_kv(forward *f, int32_t layer, const float *in) {
+static void latent_kv(forward *f, int32_t layer, feed_rows in) {
     const arch *a = f->a;
     int32_t width = a->latent + a->rope_width;
     forward_linear(f, layer, W_KV_A, in, f->n_tokens, f->kv_row, false);
@@ -180,7 +183,7 @@ static void absorb(forward *f, int32_t layer) {
     for (int32_t h = 0; h < a->n_heads; h++) {
         const float *q = f->qkv + (int64_t)h * head;
         float *out = f->q_lat + (int64_t)h * width;
-        forward_linear_item(f, layer, W_K_UP, h, q, q_stride, out, lat_stride);
+        forward_linear_item(f, layer, W_K_UP, h, f32_rows(q, q_stride), out, lat_stride);
         op_add copy = {.n_rows = f->n_tokens,
                        .width = a->rope_width,
                        .x = out + a->latent,
@@ -193,9 +196,10 @@ static void absorb(forward *f, int32_t layer) {
     }
 }
 
-static void latent(forward *f, int32_t layer, const float *in) {
+static feed_rows latent(forward *f, int32_t layer, feed_rows in) {
     const arch *a = f->a;
     int32_t width = a->latent + a->rope_width;
+    feed_rows lat = forward_feed(f, f->feeds[layer].att, f->att_lat, a->n_heads * a->latent, 0);
     latent_q(f, layer, in);
     latent_kv(f, layer, in);
     latent_rope(f, layer);
@@ -207,22 +211,23 @@ static void latent(forward *f, int32_t layer, const float *in) {
                               .q = f->q_lat,
                               .q_stride = (int64_t)a->n_heads * width,
                               .out = f->att_lat,
-                              .out_stride = (int64_t)a->n_heads * a->latent,
+                              .out_stride = lat.stride,
+                              .out_dt = lat.dt,
                               .scale = a->layers[layer].attn.scale,
                               .pages = kvcache_keys(f->kv, layer),
                               .kv_dt = f->kv->dt,
                               .page_tokens = f->kv->page_tokens};
     f->b->v->latent_attention(f->b, &op);
-    for (int32_t h = 0; h < a->n_heads; h++)
-        forward_linear_item(f, layer, W_V_UP, h, f->att_lat + (int64_t)h * a->latent,
-                            (int64_t)a->n_heads * a->latent, f->att + (int64_t)h * a->v_width,
-                            (int64_t)a->n_heads * a->v_width);
+    int64_t out_stride = (int64_t)a->n_heads * a->v_width;
+    float *out = f->att;
+    for (int32_t h = 0; h < a->n_heads; h++, out += a->v_width) {
+        forward_linear_item(f, layer, W_V_UP, h, lat, out, out_stride);
+        lat.p = (const char *)lat.p + (size_t)a->latent * dtype_bytes(lat.dt);
+    }
+    return f32_rows(f->att, out_stride);
 }
 
-void forward_attn(forward *f, int32_t layer, const float *in, float *out, bool accumulate) {
-    if (f->a->attn == ATTN_MLA)
-        latent(f, layer, in);
-    else
-        grouped(f, layer, in);
-    forward_linear(f, layer, W_O, f->att, f->n_tokens, out, accumulate);
+void forward_attn(forward *f, int32_t layer, feed_rows in, float *out, bool accumulate) {
+    feed_rows att = f->a->attn == ATTN_MLA ? latent(f, layer, in) : grouped(f, layer, in);
+    forward_linear(f, layer, W_O, att, f->n_tokens, out, accumulate);
 }

@@ -17,26 +17,40 @@ static void *cut(cutter *c, size_t n, size_t size) {
 
 /* The widest of what the layers need. */
 typedef struct widths {
-    size_t up, act, experts, top_k;
-    bool branch, second, gate; /* some layer uses y, h2, gate */
+    size_t up, experts, top_k;
+    size_t h, h2, att, act;       /* bytes of a row */
+    bool branch, gate, has_codes; /* some layer uses y, gate, scales of codes */
 } widths;
 
 static bool joins_apart(const arch_branch *r) {
     return r->out_norm || r->from_norm || r->alpha != 1 || r->scale != 1;
 }
 
-static widths measure(const arch *a) {
+/* A feed's row; with adapters it may be f32 in a step (forward_feed). */
+static void widen_row(const forward *f, widths *w, size_t *row, dtype dt, size_t n) {
+    *row = MAX(*row, feed_row_bytes(f->n_adapters ? DT_F32 : dt, n));
+    w->has_codes |= dtype_bytes(dt) == 1;
+}
+
+static widths measure(const forward *f) {
+    const arch *a = f->a;
     widths w = {0};
+    size_t c = (size_t)a->hidden, heads = (size_t)a->n_heads;
+    size_t att = heads * (size_t)(a->attn == ATTN_GQA ? a->head_dim : a->latent);
     for (int32_t l = 0; l < a->n_layers; l++) {
         const arch_layer *y = &a->layers[l];
         const arch_mlp *m = &y->mlp;
         size_t net = (size_t)(m->kind == MLP_MOE ? m->shared_ffn : m->ffn);
-        w.act = MAX(w.act, net);
+        const layer_feeds *t = &f->feeds[l];
+        bool second = y->parallel && !y->shared_norm;
+        widen_row(f, &w, &w.h, t->attn_in, c);
+        widen_row(f, &w, second ? &w.h2 : &w.h, t->mlp_in, c);
+        widen_row(f, &w, &w.att, t->att, att);
+        widen_row(f, &w, &w.act, t->act, net);
         w.up = MAX(w.up, m->gated ? 2 * net : net);
         w.experts = MAX(w.experts, (size_t)m->n_experts);
         w.top_k = MAX(w.top_k, (size_t)m->top_k);
         w.gate |= m->shared_gate;
-        w.second |= y->parallel && !y->shared_norm;
         w.branch |= joins_apart(&y->attn_branch) || joins_apart(&y->mlp_branch) ||
                     (m->kind == MLP_MOE && !y->mlp_branch.in_norm && !y->parallel);
     }
@@ -96,13 +110,13 @@ void forward_cut_step(forward *f, int32_t n_tokens, int32_t n_seqs) {
     cut_step(f, &f->dev, false, n_tokens, n_seqs, f->bucket != 0, &dev);
 }
 
-static void cut_attn(forward *f, cutter *c) {
+static void cut_attn(forward *f, const widths *w, cutter *c) {
     const arch *a = f->a;
     size_t t = (size_t)f->max_tokens, f32 = sizeof(float), heads = (size_t)a->n_heads;
     if (a->attn == ATTN_GQA) {
         size_t d = (size_t)a->head_dim;
         f->qkv = cut(c, t * (heads + 2 * (size_t)a->n_kv_heads) * d, f32);
-        f->att = cut(c, t * heads * d, f32);
+        f->att = cut(c, t, w->att);
         return;
     }
     size_t latent = (size_t)a->latent, rope = (size_t)a->rope_width;
@@ -111,25 +125,26 @@ static void cut_attn(forward *f, cutter *c) {
     f->q_low = cut(c, t * (size_t)a->q_rank, f32);
     f->kv_row = cut(c, t * (latent + rope), f32);
     f->q_lat = cut(c, t * heads * (latent + rope), f32);
-    f->att_lat = cut(c, t * heads * latent, f32);
+    f->att_lat = cut(c, t, w->att);
 }
 
 static void cut_fixed(forward *f, cutter *c) {
     const arch *a = f->a;
-    widths w = measure(a);
+    widths w = measure(f);
     size_t t = (size_t)f->max_tokens, f32 = sizeof(float), width = (size_t)a->hidden;
     size_t r = (size_t)f->n_rows, vocab = a->has_head ? (size_t)a->vocab : 0;
     cut_step_max(f, c, &f->step_dev);
     f->iota = cut(c, t, sizeof *f->iota);
     f->alibi = a->alibi ? cut(c, (size_t)a->n_heads, f32) : NULL;
     f->x = cut(c, t * width, f32);
-    f->h = cut(c, t * width, f32);
-    f->h2 = cut(c, w.second ? t * width : 0, f32);
+    f->h = cut(c, t, w.h);
+    f->h2 = cut(c, t, w.h2);
     f->y = cut(c, w.branch ? t * width : 0, f32);
     f->narrow = cut(c, a->proj_in ? t * (size_t)a->embed_width : 0, f32);
-    cut_attn(f, c);
+    cut_attn(f, &w, c);
     f->up = cut(c, t * w.up, f32);
-    f->act = cut(c, t * w.act, f32);
+    f->act = cut(c, t, w.act);
+    f->feed_scale = cut(c, w.has_codes ? FEED_SCALES * t : 0, f32);
     f->scores = cut(c, t * w.experts, f32);
     f->experts = cut(c, t * w.top_k, sizeof *f->experts);
     f->expert_w = cut(c, t * w.top_k, f32);
@@ -202,8 +217,16 @@ int32_t forward_rows_at_once(bool host_memory, int32_t vocab, int32_t max_seqs) 
     return MIN(max_seqs, (int32_t)most);
 }
 
-forward_need forward_bytes(const arch *a, backend *b, bool record, int32_t max_tokens,
-                           int32_t max_seqs, int32_t n_adapters) {
+static layer_feeds *feeds_new(const weights *w) {
+    layer_feeds *feeds = mem_calloc((size_t)w->a->n_layers + 1, sizeof *feeds);
+    for (int32_t l = 0; l < w->a->n_layers; l++) feeds[l] = layer_feeds_of(w->a, w, l);
+    return feeds;
+}
+
+forward_need forward_bytes(const weights *w, bool record, int32_t max_tokens, int32_t max_seqs,
+                           int32_t n_adapters) {
+    const arch *a = w->a;
+    backend *b = w->b;
     forward f = {.a = a,
                  .b = b,
                  .n_adapters = n_adapters,
@@ -214,8 +237,10 @@ forward_need forward_bytes(const arch *a, backend *b, bool record, int32_t max_t
     cutter dev = {0}, host = {0};
     size_t tables = 0, table = CEIL_DIV((size_t)max_seqs * sizeof(int32_t), KV_PAGE_TOKENS);
     f.ropes = mem_calloc((size_t)a->n_ropes + 1, sizeof *f.ropes);
+    f.feeds = feeds_new(w);
     cut_all(&f, b->host_memory, &dev, &host);
     mem_free(f.ropes);
+    mem_free(f.feeds);
     for (int32_t k = 0; k < a->n_ropes; k++) tables += (size_t)a->ropes[k].dim * sizeof(float);
     /* Alignment of what is empty at length 0, and a last page that is not full. */
     size_t slack = ((size_t)a->n_ropes * 2 + 2) * 64 + (size_t)max_seqs * sizeof(int32_t);
@@ -254,6 +279,7 @@ status forward_alloc(forward *f, error *err) {
     CHECK(f->depth >= 1 && f->depth <= FORWARD_STEPS_MAX);
     f->n_rows = forward_rows_at_once(!own, f->a->vocab, f->max_seqs);
     f->ropes = mem_calloc((size_t)f->a->n_ropes + 1, sizeof *f->ropes);
+    f->feeds = feeds_new(f->w);
     cut_all(f, !own, &dev, &host);
     if (f->pad_page >= 0) f->graphs = forward_graphs_new(f->max_seqs);
     f->bytes = dev.at;
@@ -271,6 +297,7 @@ void forward_done(forward *f) {
     if (f->block) f->b->v->mem_free(f->b, f->block, f->bytes);
     if (f->host_block) f->b->v->host_free(f->b, f->host_block, f->host_bytes);
     mem_free(f->ropes);
+    mem_free(f->feeds);
     forward_graphs_free(f->graphs);
     *f = (forward){0};
 }

@@ -2,7 +2,8 @@
  * run for every token. */
 #include "engine/forward_parts.h"
 
-static void activate(forward *f, const arch_mlp *y, int32_t width) {
+static feed_rows activate(forward *f, int32_t layer, const arch_mlp *y, int32_t width) {
+    feed_rows out = forward_feed(f, f->feeds[layer].act, f->act, width, FEED_ACT);
     op_act op = {.kind = y->act,
                  .gated = y->gated,
                  .n_rows = f->n_tokens,
@@ -10,11 +11,14 @@ static void activate(forward *f, const arch_mlp *y, int32_t width) {
                  .in = f->up,
                  .in_stride = y->gated ? 2 * (int64_t)width : width,
                  .out = f->act,
-                 .out_stride = width};
+                 .out_stride = out.stride,
+                 .out_dt = out.dt,
+                 .out_scale = (float *)out.scale};
     f->b->v->act(f->b, &op);
+    return out;
 }
 
-static void route(forward *f, int32_t layer, const arch_mlp *y, const float *in) {
+static void route(forward *f, int32_t layer, const arch_mlp *y, feed_rows in) {
     forward_linear(f, layer, W_ROUTER, in, f->n_tokens, f->scores, false);
     op_route op = {.n_tokens = f->n_tokens,
                    .n_experts = y->n_experts,
@@ -34,10 +38,10 @@ static void route(forward *f, int32_t layer, const arch_mlp *y, const float *in)
 }
 
 /* The shared net's part, weighted by its own gate where there is one. */
-static void shared(forward *f, int32_t layer, const arch_mlp *y, const float *in, float *out,
+static void shared(forward *f, int32_t layer, const arch_mlp *y, feed_rows in, float *out,
                    bool accumulate) {
     forward_linear(f, layer, W_SHARED_UP, in, f->n_tokens, f->up, false);
-    activate(f, y, y->shared_ffn);
+    feed_rows act = activate(f, layer, y, y->shared_ffn);
     if (y->shared_gate) {
         forward_linear(f, layer, W_SHARED_GATE, in, f->n_tokens, f->gate, false);
         op_scale op = {.n_rows = f->n_tokens,
@@ -50,10 +54,10 @@ static void shared(forward *f, int32_t layer, const arch_mlp *y, const float *in
                        .row_sigmoid = true};
         f->b->v->scale(f->b, &op);
     }
-    forward_linear(f, layer, W_SHARED_DOWN, f->act, f->n_tokens, out, accumulate);
+    forward_linear(f, layer, W_SHARED_DOWN, act, f->n_tokens, out, accumulate);
 }
 
-static void experts(forward *f, int32_t layer, const arch_mlp *y, const float *in, float *out,
+static void experts(forward *f, int32_t layer, const arch_mlp *y, feed_rows in, float *out,
                     bool accumulate) {
     const weight *gate = weights_at(f->w, layer, W_EXPERT_GATE);
     op_experts op = {.n_tokens = f->n_tokens,
@@ -61,8 +65,10 @@ static void experts(forward *f, int32_t layer, const arch_mlp *y, const float *i
                      .top_k = y->top_k,
                      .width = f->a->hidden,
                      .ffn = y->ffn,
-                     .x = in,
-                     .x_stride = f->a->hidden,
+                     .x = in.p,
+                     .x_stride = in.stride,
+                     .x_dt = in.dt,
+                     .x_scale = in.scale,
                      .out = out,
                      .out_stride = f->a->hidden,
                      .accumulate = accumulate,
@@ -80,13 +86,13 @@ static void experts(forward *f, int32_t layer, const arch_mlp *y, const float *i
     if (y->shared_ffn) shared(f, layer, y, in, out, true);
 }
 
-void forward_mlp(forward *f, int32_t layer, const float *in, float *out, bool accumulate) {
+void forward_mlp(forward *f, int32_t layer, feed_rows in, float *out, bool accumulate) {
     const arch_mlp *y = &f->a->layers[layer].mlp;
     if (y->kind == MLP_MOE) {
         experts(f, layer, y, in, out, accumulate);
         return;
     }
     forward_linear(f, layer, W_UP, in, f->n_tokens, f->up, false);
-    activate(f, y, y->ffn);
-    forward_linear(f, layer, W_DOWN, f->act, f->n_tokens, out, accumulate);
+    feed_rows act = activate(f, layer, y, y->ffn);
+    forward_linear(f, layer, W_DOWN, act, f->n_tokens, out, accumulate);
 }

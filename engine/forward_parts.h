@@ -5,27 +5,43 @@
 #include "engine/adapter_step.h"
 #include "engine/forward.h"
 
+/* Rows that products read (forward_feed.h). */
+typedef struct feed_rows {
+    const void *p;
+    int64_t stride; /* elements */
+    dtype dt;
+    const float *scale; /* of codes */
+} feed_rows;
+static inline feed_rows f32_rows(const float *p, int64_t stride) {
+    return (feed_rows){p, stride, DT_F32, NULL};
+}
+
 /* out = a W^T (+ bias), or added to what out holds, for n rows; W is a stack of parts. */
-void forward_product(forward *f, const wmat *m, int32_t n_parts, const float *bias, const float *a,
-                     int64_t a_stride, int32_t n, float *out, int64_t out_stride, bool accumulate);
+void forward_product(forward *f, const wmat *m, int32_t n_parts, const float *bias, feed_rows a,
+                     int32_t n, float *out, int64_t out_stride, bool accumulate);
 /* Does this step have rows whose adapters do more than add low-rank parts? */
 static inline bool forward_adapts(const forward *f) {
     return f->ad && f->ad->n_runs > 0;
 }
 
-/* The product with item 0 of the slot, adapters included. Rows of a are a_stride
- * apart, of out out_stride. */
-void forward_linear(forward *f, int32_t layer, weight_slot slot, const float *a, int32_t n_rows,
+/* Where a layer's feed of the type dt is stored in this step: f32 where adapters read the rows
+ * otherwise than the base's products. Codes have their scales in list `i` of feed_scale. */
+enum { FEED_H, FEED_H2, FEED_ACT, FEED_SCALES };
+feed_rows forward_feed(const forward *f, dtype dt, const void *to, int32_t width, int i);
+
+/* The product with item 0 of the slot, adapters included; rows of a are dense where there are
+ * adapters. forward_linear_item: rows of out are out_stride apart. */
+void forward_linear(forward *f, int32_t layer, weight_slot slot, feed_rows a, int32_t n_rows,
                     float *out, bool accumulate);
-void forward_linear_item(forward *f, int32_t layer, weight_slot slot, int32_t item, const float *a,
-                         int64_t a_stride, float *out, int64_t out_stride);
-/* out = norm(x) of rows of `width` by the weights of the slot; out may be x. */
+void forward_linear_item(forward *f, int32_t layer, weight_slot slot, int32_t item, feed_rows a,
+                         float *out, int64_t out_stride);
+/* out = norm(x) of rows of `width` by the weights of the slot; f32 out may be x. */
 void forward_norm(forward *f, int32_t layer, weight_slot slot, const float *x, int32_t n_rows,
-                  int32_t width, float eps, float *out);
+                  int32_t width, float eps, feed_rows out);
 
 /* One branch: out (+)= f(in). */
-void forward_attn(forward *f, int32_t layer, const float *in, float *out, bool accumulate);
-void forward_mlp(forward *f, int32_t layer, const float *in, float *out, bool accumulate);
+void forward_attn(forward *f, int32_t layer, feed_rows in, float *out, bool accumulate);
+void forward_mlp(forward *f, int32_t layer, feed_rows in, float *out, bool accumulate);
 
 /* Cut in and dev for a step of so many tokens and sequences, and f->bucket; send what was laid out
  * there. */

@@ -62,7 +62,8 @@ dtype cuda_feed_dt(backend *b, const wmat *w) {
     if (g.kind == GEMM_S8)
         return g.q.act == ACT_ROUND_INT8_TOKEN && !gemm_shifts(&g) ? DT_I8 : DT_F32;
     if (g.kind == GEMM_F8) return g.q.act == ACT_ROUND_FP8_TOKEN ? DT_F8_E4M3 : DT_F32;
-    return g.q.act == ACT_ROUND_NONE ? gemm_feed_dt(g.kind) : DT_F32;
+    /* rows that cannot be read by 16 bytes are quicker read as f32 */
+    return g.q.act == ACT_ROUND_NONE && w->k % 8 == 0 ? gemm_feed_dt(g.kind) : DT_F32;
 }
 
 static __global__ void __launch_bounds__(256)
