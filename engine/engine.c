@@ -196,6 +196,15 @@ static dtype auto_kv(const weights *w) {
     return is_wide ? DT_F32 : DT_BF16;
 }
 
+static status choose_library(const engine *e, const char *name, error *err) {
+    if (!name || strcmp(name, "own") == 0) return OK;
+    if (strcmp(name, "cublaslt") != 0)
+        return error_set(err, ERR_INVALID, "gemm_library: \"%s\" is not own or cublaslt", name);
+    if (e->b->v->use_library) return e->b->v->use_library(e->b, err);
+    return error_set(err, ERR_INVALID, "gemm_library cublaslt is for GPUs, this runs on %s: %s",
+                     e->b->name, e->b->device);
+}
+
 static status plan_weights(engine *e, const engine_options *o, error *err) {
     device_options device = {.device = o->device,
                              .cpu = {.n_threads = o->n_threads, .isa = o->isa},
@@ -204,6 +213,7 @@ static status plan_weights(engine *e, const engine_options *o, error *err) {
     TRY(parse_dtype("dtype", weight_types, ARRAY_LEN(weight_types), o->dtype, &want, err));
     TRY(parse_dtype("kv_cache_dtype", kv_types, ARRAY_LEN(kv_types), o->kv_dtype, &kv, err));
     TRY(device_open(&device, &e->b, err));
+    TRY(choose_library(e, o->gemm_library, err));
     model_info *m = &e->info;
     TRY(choose_math(e, o->quant_math, &m->quant_math, err));
     TRY(weights_plan(e->a, &e->ckpt, e->b, want, m->quant_math, &e->w, err));

@@ -19,11 +19,13 @@ typedef struct engine_options {
     const char *quant_math; /* "exact": products with quantised weights in f32, activations as they
                              * are but for int8; "native": in the arithmetic that the checkpoint is
                              * made for; "auto", NULL: native on devices, exact on the CPU */
-    const char *device;     /* "auto", "cpu", "cuda", "cuda:N" (kernels/device.h); NULL: auto */
-    const char *isa;        /* of the CPU; NULL: best */
-    int n_threads;          /* 0: one per usable CPU */
-    int32_t max_model_len;  /* 0: the model's, reduced to what fits */
-    int32_t max_seqs;       /* most sequences in a step */
+    const char *gemm_library;   /* of large 16-bit products on a device: "own", NULL, or "cublaslt",
+                                 * with which a row's bits depend on the batch and the run */
+    const char *device;         /* "auto", "cpu", "cuda", "cuda:N" (kernels/device.h); NULL: auto */
+    const char *isa;            /* of the CPU; NULL: best */
+    int n_threads;              /* 0: one per usable CPU */
+    int32_t max_model_len;      /* 0: the model's, reduced to what fits */
+    int32_t max_seqs;           /* most sequences in a step */
     int32_t max_batched_tokens; /* most tokens in a step; at least max_model_len where the model
                                  * needs its prompt whole */
     size_t kv_bytes;            /* 0: chosen from free memory */

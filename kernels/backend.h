@@ -92,6 +92,9 @@ typedef struct backend_vtbl {
     /* Take them now: within the bounds no op allocates afterwards. Beyond them ops go on to take
      * what they need, at the cost of a wait. Both NULL where ops need nothing. */
     status (*reserve)(backend *b, const op_bounds *o, error *err);
+    /* Let large 16-bit products be the vendor's library's from now on; a row's bits then depend on
+     * the batch and the run. ERR_NOT_FOUND: the library is not there. NULL: there is none. */
+    status (*use_library)(backend *b, error *err);
     const struct loading *loading; /* loading.h; NULL: wmat_pack and upload are all there is */
     const char *kernels; /* what serves which op, as a table for people; NULL: rows of the CPU */
     const struct measure *measure; /* measure.h; NULL: the host's clock is good enough */

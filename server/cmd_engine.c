@@ -17,6 +17,7 @@ engine_options cmd_engine_options(const conf *c) {
         .dtype = c->dtype,
         .kv_dtype = c->kv_cache_dtype,
         .quant_math = c->quant_math,
+        .gemm_library = c->gemm_library,
         .device = c->device,
         .graphs = c->cuda_graphs,
         .isa = c->isa,

@@ -1,61 +1,11 @@
 /* The library is column-major: out[M,N] = a . w^T in rows is out^T[N,M] = w . a^T in columns, where
  * w's rows are columns to be transposed: the one form that FP8 has, and the fastest of bf16. */
-#include "kernels/cuda/cublaslt.h"
-
 #include <dlfcn.h>
 #include <stdlib.h>
 
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
-
-/* Numbers of the library's enumerations. */
-enum { TYPE_F32 = 0, TYPE_BF16 = 14, TYPE_E4M3 = 28 };
-enum { COMPUTE_F32 = 68, TRANSPOSED = 1 };
-enum { DESC_TRANSPOSE_A = 3, DESC_FAST_SUMS = 25, PREFER_WORKSPACE = 1 };
-
-typedef struct lt_algo {
-    uint64_t data[8];
-} lt_algo;
-typedef struct lt_proposal {
-    lt_algo algo;
-    size_t workspace;
-    int state;
-    float waves;
-    int reserved[4];
-} lt_proposal;
-
-typedef struct lt_calls {
-    int (*create)(void **handle);
-    int (*destroy)(void *handle);
-    int (*desc_create)(void **desc, int compute, int scale_type);
-    int (*desc_destroy)(void *desc);
-    int (*desc_set)(void *desc, int attribute, const void *value, size_t bytes);
-    int (*layout_create)(void **layout, int type, uint64_t rows, uint64_t cols, int64_t ld);
-    int (*layout_destroy)(void *layout);
-    int (*prefer_create)(void **preference);
-    int (*prefer_destroy)(void *preference);
-    int (*prefer_set)(void *preference, int attribute, const void *value, size_t bytes);
-    int (*propose)(void *handle, void *desc, void *a, void *b, void *c, void *d, void *preference,
-                   int wanted, lt_proposal *ret, int *ret_n);
-    int (*matmul)(void *handle, void *desc, const void *alpha, const void *a, void *a_layout,
-                  const void *b, void *b_layout, const void *beta, const void *c, void *c_layout,
-                  void *d, void *d_layout, const lt_algo *algo, void *workspace, size_t bytes,
-                  void *stream);
-} lt_calls;
-
-/* The product of one shape. */
-typedef struct lt_product {
-    int32_t m, n, k;
-    dtype dt;
-    void *desc, *w, *a, *out;
-    lt_algo algo;
-} lt_product;
-
-struct cublaslt {
-    void *library, *handle;
-    lt_calls call;
-    lt_product last; /* desc is NULL: none */
-};
+#include "kernels/cuda/cublaslt_calls.h"
 
 static const struct {
     const char *name;
@@ -121,6 +71,7 @@ static void product_free(cublaslt *lt) {
 void cublaslt_close(cublaslt *lt) {
     if (!lt) return;
     product_free(lt);
+    mem_free(lt->chosen);
     if (lt->handle) lt->call.destroy(lt->handle);
     dlclose(lt->library);
     mem_free(lt);

@@ -112,6 +112,7 @@ static void backend_free(backend *b) {
     cuda_columns_free(c);
     cuda_probes_free(c);
     cuda_stamps_free(c);
+    cuda_library_free(c);
     if (c->main) {
         cudaStreamSynchronize(c->main);
         cuda_attn_done(c);
@@ -295,6 +296,7 @@ static const backend_vtbl vtbl = {
     .feed_dt = cuda_feed_dt,
     .scratch_bytes = cuda_scratch_bytes,
     .reserve = cuda_reserve,
+    .use_library = cuda_use_library,
     .loading = &cuda_load_slots,
     .kernels = cuda_kernels,
     .measure = &cuda_measure,

@@ -41,6 +41,7 @@ typedef struct cuda_backend {
     struct cuda_columns *columns; /* orders of columns (cuda_quant_pack.cu) */
     struct cuda_tables *tables;   /* descriptions of experts (cuda_experts.cu) */
     struct cuda_probes *probes;   /* what measurements keep (cuda_probe.cu) */
+    struct cuda_library *library; /* of large products, NULL: not asked for (cuda_library.cu) */
     cudaEvent_t *stamps;          /* [MEASURE_STAMPS], NULL before the first (cuda_time.cu) */
     struct cuda_attn *attn;       /* plans of attention, NULL before the first; cuda_attention.cu */
     struct cuda_attn_fixed *attn_fixed; /* the same for graphs; cuda_attn_graph.cu */
@@ -131,6 +132,9 @@ size_t cuda_experts_tables_need(const op_bounds *o);
 status cuda_experts_reserve(cuda_backend *c, const op_bounds *o, error *err);
 
 extern const char cuda_kernels[]; /* cuda_table.cu */
+
+status cuda_use_library(backend *b, error *err);
+void cuda_library_free(cuda_backend *c); /* takes a backend that uses none */
 
 /* Measurements: measure.h. */
 status cuda_time(backend *b, const measure_plan *p, double *ret_us, bool *ret_graph, error *err);

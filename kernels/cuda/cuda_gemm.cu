@@ -220,7 +220,9 @@ static void run(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
     case GEMM_SPLITS: gemm_splits_run(c, g, p); break;
     case GEMM_INT4: gemm_int4(c, g, p); break;
     case GEMM_VALUES: gemm_values(c, g, p); break;
-    case GEMM_TILES: gemm_tiles_run(c, g, p); break;
+    case GEMM_TILES:
+        if (!cuda_library_gemm(c, g)) gemm_tiles_run(c, g, p);
+        break;
     case GEMM_BYTE_SPLITS: gemm_byte_splits(c, g, p); break;
     case GEMM_BYTE_TILES: gemm_byte_tiles(c, g, p); break;
     }

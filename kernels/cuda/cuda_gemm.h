@@ -93,6 +93,8 @@ void gemm_int4(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
 void gemm_values(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
 void gemm_byte_splits(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
 void gemm_byte_tiles(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
+/* The same by the vendor's library, a16 set; false where it is not asked for or cannot. */
+bool cuda_library_gemm(cuda_backend *c, const gemm_call *g);
 void gemm_tiles_run(cuda_backend *c, const gemm_call *g, const gemm_plan *p);
 
 /* Passes before a product. round16: n_rows rows of g->in to 16 bits, gemm_round_ld apart; with

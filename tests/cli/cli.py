@@ -1054,6 +1054,16 @@ def print_kernels_lists_every_op_of_a_device():
 
 
 @case
+def a_library_for_products_is_for_gpus():
+    args = ["logits", "--model", need(DEMO), "--gemm-library", "cublaslt"]
+    _, err = run(*args, "--device", "cpu", text="[1]\n", rc=1)
+    assert "gemm_library cublaslt is for GPUs, this runs on cpu" in err, err
+    env = emulated(PAGODA_CUBLASLT_LIBRARY="/nowhere/lib.so")
+    _, err = run(*args, "--device", "cuda", text="[1]\n", rc=1, env=env)
+    assert "gemm_library cublaslt: no cuBLASLt: /nowhere/lib.so" in err, err
+
+
+@case
 def bench_of_a_device_has_lines():
     out = run("bench", "kernels", "--device", "cuda", "--op", "gemm bf16 m=1 n=1152",
               env=emulated())[0]

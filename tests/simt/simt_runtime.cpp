@@ -270,6 +270,14 @@ template <class F> static void submit_call(cudaStream_t s, F f) {
     submit(s, new simt_call<F>(f));
 }
 
+/* For libraries that are made to work on this device (fake_cublaslt.c): f runs when its turn on the
+ * stream comes, and may touch memory of the device. */
+extern "C" __attribute__((visibility("default"))) void simt_submit(cudaStream_t s,
+                                                                   void (*f)(void *), void *ctx) {
+    locked l;
+    submit_call(s, [f, ctx] { f(ctx); });
+}
+
 cudaError_t cudaStreamCreateWithFlags(cudaStream_t *ret, unsigned flags) {
     locked l;
     simt_stream *s = new simt_stream;
