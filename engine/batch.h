@@ -100,8 +100,8 @@ typedef struct page_copy {
 typedef struct page_move {
     int32_t page, slot;
     bool out; /* page -> slot; else slot -> page */
-    /* An out that may be done beside the rest of the step, which touches neither page nor slot
-     * after it: before any later step begins. All such moves come last. */
+    /* May be done beside the rest of the step, which touches neither page nor slot after it:
+     * before any later step begins. All such moves come last. */
     bool aside;
 } page_move;
 

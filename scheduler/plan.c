@@ -247,6 +247,10 @@ static admission admit(core *c, seq *s) {
         s->retry_plan = c->n_plans + RETRY_PLANS;
         return NO_ROOM;
     }
+    if (!sh.donor && swap_fetch(c, s, sh.n_pages, sh.n_host)) {
+        if (defer(c, s, sh.n_pages - sh.n_host)) return PASSED;
+        c->swap.fetch = NULL;
+    }
     if (!s->is_returning) c->vclock = MAX(c->vclock, c->vtime[s->g->r->tenant]);
     count_share(c, s, &sh);
     take_shared(c, s, &sh);

@@ -169,7 +169,10 @@ void swap_done(core *c);
 void swap_plan(core *c);
 /* The plan's step is done and took us microseconds. */
 void swap_stepped(core *c, batch_plan *p, uint64_t us);
-/* A plan ends: what the next ones will evict may be moved out beside its step. */
+/* Moving n_host pages in would hold up those that run: s, whose first n pages are known, lets the
+ * step pass, and the pages come beside it. False: it need not wait, or another does already. */
+bool swap_fetch(core *c, seq *s, int32_t n, int32_t n_host);
+/* A plan ends: what was fetched, and what the next ones will evict, is moved beside its step. */
 void swap_ahead(core *c);
 /* pages_take, but what it evicts may be moved out. */
 int32_t swap_take(core *c);

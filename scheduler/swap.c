@@ -14,10 +14,12 @@
  * decided may be taken at once. A plan without sequences is no step: its moves wait for the next
  * one. Until then nobody writes to the pages.
  *
- * A move that the step has to wait for costs all sequences of it. So the pages that the next plans
- * will take, the first of the free list, are moved out ahead, beside the step: they stay cached,
- * and when they are taken the host has them. It is the end of planning: nobody takes them in this
- * step. How many: twice what plans took of late, in half the time that the last step took.
+ * A move that the step has to wait for costs all sequences of it. So a sequence that would bring
+ * many pages in while others run waits: they come beside the steps, as cached pages. And the pages
+ * that the next plans will take, the first of the free list, are moved out ahead: they stay cached,
+ * and when they are taken the host has them. Both are decided at the end of planning: nobody takes
+ * or shares these pages in this step. How many: what half of the last step's time allows; out,
+ * twice what plans took of late.
  *
  * Invariant: a slot that has a hash holds that text once all moves so far are done. */
 #include "scheduler/swap.h"
@@ -66,6 +68,8 @@ void swap_plan(core *c) {
     for (int32_t i = 0; i < c->plan->n_moves; i++) c->plan->moves[i].aside = false;
     c->swap.n_rate = MAX(c->swap.n_taken, c->swap.n_rate - CEIL_DIV(c->swap.n_rate, 8));
     c->swap.n_taken = 0;
+    c->swap.fetch = NULL;
+    c->swap.is_over = false;
     double page_us = (double)c->step.page_move_us, token_us = c->swap.cost.us;
     c->swap.out = swap_pays(page_us, token_us, c->step.page_tokens);
     c->swap.in = swap_pays(page_us / 2, token_us, c->step.page_tokens);
@@ -84,17 +88,17 @@ static void add_move(core *c, page_move m) {
     CHECK(c->plan->n_moves < 2 * c->pages.n);
     c->plan->moves[c->plan->n_moves++] = m;
     *(m.out ? &c->swap.n_out : &c->swap.n_in) += 1;
-    c->swap.n_aside += m.aside;
+    c->swap.n_aside += m.out && m.aside;
 }
 
 /* To a slot, if there is one. */
-static void move_out(core *c, int32_t id, bool aside) {
+static void move_out(core *c, int32_t id) {
     pages *slots = &c->swap.slots;
     int32_t slot = pages_take(slots);
     if (slot < 0) return;
     CHECK(pages_announce(slots, slot, c->pages.p[id].hash, PAGE_READY));
     pages_unref(slots, slot);
-    add_move(c, (page_move){.page = id, .slot = slot, .out = true, .aside = aside});
+    add_move(c, (page_move){.page = id, .slot = slot, .out = true, .aside = c->swap.is_over});
 }
 
 /* Used just now: dropped last. */
@@ -109,7 +113,7 @@ static void evict(core *c, int32_t id) {
     if (slot >= 0)
         touch(&c->swap.slots, slot);
     else if (c->swap.out)
-        move_out(c, id, false);
+        move_out(c, id);
 }
 
 int32_t swap_take(core *c) {
@@ -117,17 +121,6 @@ int32_t swap_take(core *c) {
     if (id >= 0 && c->swap.slots.n && c->pages.p[id].state == PAGE_READY) evict(c, id);
     c->swap.n_taken++;
     return pages_take(&c->pages);
-}
-
-void swap_ahead(core *c) {
-    const pages *ps = &c->pages;
-    if (!c->swap.slots.n || !c->swap.out || c->plan->n_seqs == 0) return;
-    double in_time = c->swap.cost.step_us / 2 / MAX((double)c->step.page_move_us, 1e-3);
-    int32_t n = (int32_t)MIN(2.0 * MAX(c->swap.n_rate, c->swap.n_taken), in_time);
-    n = MIN(n, c->swap.slots.n / 2); /* a small host is not filled with what may never come back */
-    for (int32_t id = pages_next(ps); n > 0 && id >= 0; n--, id = pages_after(ps, id))
-        if (ps->p[id].state == PAGE_READY && pages_find(&c->swap.slots, ps->p[id].hash) < 0)
-            move_out(c, id, true);
 }
 
 /* Slots that will be read are held until all pages are taken: taking one may move another page
@@ -148,10 +141,50 @@ void swap_share(core *c, seq *s, int32_t n) {
         if (s->pages[i] >= 0) continue;
         int32_t slot = -1 - s->pages[i], id = swap_take(c);
         CHECK(id >= 0 && pages_announce(&c->pages, id, s->hashes[i], PAGE_READY));
-        add_move(c, (page_move){.page = id, .slot = slot});
+        add_move(c, (page_move){.page = id, .slot = slot, .aside = c->swap.is_over});
         s->pages[i] = id;
         pages_unref(slots, slot);
     }
+}
+
+/* Pages that can be moved in a part of the time that the last step took. */
+static int32_t pages_within(const core *c, double part) {
+    double n = c->swap.cost.step_us * part / MAX((double)c->step.page_move_us, 1e-3);
+    return (int32_t)MIN(n, 1e6);
+}
+
+bool swap_fetch(core *c, seq *s, int32_t n, int32_t n_host) {
+    if (c->swap.fetch || c->plan->n_seqs == 0 || n_host <= pages_within(c, 0.125)) return false;
+    c->swap.fetch = s;
+    c->swap.n_fetch = n;
+    return true;
+}
+
+/* As many of the pages that a sequence waits for as there is time for; then nobody holds them. */
+static void fetch(core *c, seq *s) {
+    int32_t n = 0, left = MAX(1, pages_within(c, 0.5));
+    prefix_match m = prefix_find(&c->pages, &c->swap.slots, s->hashes, c->swap.n_fetch);
+    left = MIN(left, c->pages.n_free - m.n_free);
+    for (; n < m.n; n++)
+        if (pages_find(&c->pages, s->hashes[n]) < 0 && left-- <= 0) break;
+    swap_share(c, s, n);
+    while (s->n_pages > 0) pages_unref(&c->pages, s->pages[--s->n_pages]);
+}
+
+static void move_ahead(core *c) {
+    const pages *ps = &c->pages;
+    int32_t n = MIN(2 * MAX(c->swap.n_rate, c->swap.n_taken), pages_within(c, 0.5));
+    n = MIN(n, c->swap.slots.n / 2); /* a small host is not filled with what may never come back */
+    for (int32_t id = pages_next(ps); n > 0 && id >= 0; n--, id = pages_after(ps, id))
+        if (ps->p[id].state == PAGE_READY && pages_find(&c->swap.slots, ps->p[id].hash) < 0)
+            move_out(c, id);
+}
+
+void swap_ahead(core *c) {
+    if (!c->swap.slots.n || c->plan->n_seqs == 0) return;
+    c->swap.is_over = true;
+    if (c->swap.fetch) fetch(c, c->swap.fetch);
+    if (c->swap.out) move_ahead(c);
 }
 
 void swap_forget(core *c, const hash128 *hashes, int32_t n) {

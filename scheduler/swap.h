@@ -28,9 +28,12 @@ bool swap_pays(double page_us, double token_us, int32_t page_tokens);
 typedef struct swap {
     pages slots; /* of the host; no holders between plans. n == 0: there is no second tier */
     token_cost cost;
-    bool out, in;    /* do they pay? For the plan under way */
-    int32_t n_taken; /* pages that it took */
-    int32_t n_rate;  /* that plans of late took at most */
+    bool out, in;      /* do they pay? For the plan under way */
+    int32_t n_taken;   /* pages that it took */
+    int32_t n_rate;    /* that plans of late took at most */
+    struct seq *fetch; /* waits for its first n_fetch pages to be moved in; NULL: none does */
+    int32_t n_fetch;
+    bool is_over; /* planning is: moves are beside the step */
     uint64_t n_out, n_aside, n_in;
 } swap;
 

@@ -80,7 +80,7 @@ static void move_page(fake *f, page_move m) {
     uint64_t *page = f->slots + (size_t)m.page * S, *slot = f->host_slots + (size_t)m.slot * S;
     memcpy(m.out ? slot : page, m.out ? page : slot, S * sizeof *page);
     *(m.out ? &f->n_out : &f->n_in) += 1;
-    f->n_aside += m.aside;
+    *(m.out ? &f->n_aside : &f->n_fetched) += m.aside;
 }
 
 static uint64_t *slot(fake *f, const batch_seq *b, int32_t p) {

@@ -35,7 +35,7 @@ typedef struct fake {
     bool is_lost;             /* a fault was drawn: nothing works any more */
     bool (*eager)(void *ctx); /* asked at each launch: compute all that is in flight now, or not
                                * before it is collected; NULL: never */
-    uint64_t n_steps, n_tokens, n_copies, n_out, n_aside, n_in;
+    uint64_t n_steps, n_tokens, n_copies, n_out, n_aside, n_in, n_fetched;
     uint64_t trace;                                   /* hash of every plan so far */
     void (*spend)(void *ctx, const batch_plan *plan); /* what a step takes; NULL: nothing */
     /* Faults: asked at each launch, before each step, for each sequence; may be NULL. */

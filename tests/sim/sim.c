@@ -184,7 +184,7 @@ static void episode(sim *s, uint64_t seed, uint64_t n_steps) {
 
 typedef struct totals {
     uint64_t n_episodes, n_steps, n_requests, n_tokens, n_copies, n_device_faults, n_seq_faults;
-    uint64_t n_preemptions, n_cached, n_out, n_aside, n_in, n_finished[5], trace;
+    uint64_t n_preemptions, n_cached, n_out, n_aside, n_in, n_fetched, n_finished[5], trace;
 } totals;
 
 static void add_up(totals *t, const sim *s) {
@@ -196,6 +196,7 @@ static void add_up(totals *t, const sim *s) {
     t->n_out += s->fake.n_out;
     t->n_aside += s->fake.n_aside;
     t->n_in += s->fake.n_in;
+    t->n_fetched += s->fake.n_fetched;
     t->n_device_faults += s->device_failed;
     t->n_seq_faults += s->n_seq_faults;
     t->n_preemptions += s->st_end.n_preemptions;
@@ -210,8 +211,8 @@ static void print_totals(const totals *t, uint64_t us) {
            U(t->n_episodes), (double)us / (double)t->n_steps, U(t->trace));
     printf("%llu requests, %llu tokens read, %llu from the prefix cache, %llu page copies\n",
            U(t->n_requests), U(t->n_tokens), U(t->n_cached), U(t->n_copies));
-    printf("%llu pages moved to the host (%llu ahead), %llu back\n", U(t->n_out), U(t->n_aside),
-           U(t->n_in));
+    printf("%llu pages moved to the host (%llu beside steps), %llu back (%llu)\n", U(t->n_out),
+           U(t->n_aside), U(t->n_in), U(t->n_fetched));
     printf("%llu preemptions, %llu device faults, %llu sequence faults\n", U(t->n_preemptions),
            U(t->n_device_faults), U(t->n_seq_faults));
     printf("choices ended: %llu stop, %llu length, %llu cancel, %llu error\n",

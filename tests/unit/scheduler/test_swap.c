@@ -67,11 +67,13 @@ static uint64_t bed_now(void *ctx) {
 
 static void bed_spend(void *ctx, const batch_plan *plan) {
     bed *b = ctx;
+    int32_t n_waited = 0;
+    for (int32_t i = 0; i < plan->n_moves; i++) n_waited += !plan->moves[i].aside;
     b->now_us += 10 + (uint64_t)(b->token_us * (float)plan->n_tokens) +
-                 (uint64_t)(b->fake.page_move_us * (float)plan->n_moves);
+                 (uint64_t)(b->fake.page_move_us * (float)n_waited);
 }
 
-static void bed_init(bed *b, int32_t n_pages, int32_t n_slots, float move_us) {
+static void bed_open(bed *b, int32_t n_pages, int32_t n_slots, float move_us, bool prefix_cache) {
     *b = (bed){.token_us = 10};
     fake_init(&b->fake, S, n_pages, VOCAB);
     fake_host(&b->fake, n_slots, move_us);
@@ -79,10 +81,14 @@ static void bed_init(bed *b, int32_t n_pages, int32_t n_slots, float move_us) {
     b->fake.ctx = b;
     scheduler_options o = {.max_running = 8,
                            .token_budget = 64,
-                           .prefix_cache = true,
+                           .prefix_cache = prefix_cache,
                            .stall_us = 1000000,
                            .clock = {bed_now, b}};
     b->c = core_new(&o, fake_stepper(&b->fake, 1000, 64, 1000), (hash_key){{5, 6}});
+}
+
+static void bed_init(bed *b, int32_t n_pages, int32_t n_slots, float move_us) {
+    bed_open(b, n_pages, n_slots, move_us, true);
 }
 
 static void bed_done(bed *b) {
@@ -207,6 +213,29 @@ START_TEST(moved_ahead) {
 }
 END_TEST
 
+/* A text of many pages comes back page by page beside the steps of one that runs. */
+START_TEST(fetched_beside_others) {
+    bed b;
+    bed_init(&b, 40, 100, 10);
+    request *runs = add(&b, make(50, 4, 100));
+    for (uint64_t i = 1; i <= 7; i++) {
+        bool is_back = i == 7;
+        ck_assert(step(&b)); /* of one token: short, so there is time for one page */
+        request *r = add(&b, make(is_back ? 1 : i, 32, 1));
+        uint64_t n_steps = b.fake.n_steps, n_in = b.fake.n_in;
+        while (r->sched) ck_assert(step(&b));
+        ck_assert_int_eq(r->times.n_cached, is_back ? 28 : 0);
+        ck_assert_uint_eq(b.fake.n_in - n_in, is_back ? 7 : 0);
+        if (is_back) ck_assert_uint_ge(b.fake.n_steps - n_steps, 8);
+        request_unref(r);
+    }
+    ck_assert_uint_eq(b.fake.n_fetched, 7);
+    ck_assert(runs->sched);
+    request_unref(runs);
+    bed_done(&b);
+}
+END_TEST
+
 /* The slots not used for longest are given away. */
 START_TEST(full_host_drops_the_oldest) {
     bed b;
@@ -322,10 +351,7 @@ END_TEST
 
 START_TEST(no_second_tier_without_hashes) {
     bed b;
-    bed_init(&b, 8, 20, 1);
-    core_free(b.c);
-    scheduler_options o = {.max_running = 8, .token_budget = 64, .clock = {bed_now, &b}};
-    b.c = core_new(&o, fake_stepper(&b.fake, 1000, 64, 1000), (hash_key){{5, 6}});
+    bed_open(&b, 8, 20, 1, false);
     run(&b, make(1, 32, 1));
     run(&b, make(2, 32, 1));
     scheduler_stats st;
@@ -346,6 +372,7 @@ int main(void) {
     tcase_add_test(t, moved_out_once);
     tcase_add_test(t, preempted_sequences_come_back);
     tcase_add_test(t, moved_ahead);
+    tcase_add_test(t, fetched_beside_others);
     tcase_add_test(t, full_host_drops_the_oldest);
     tcase_add_test(t, a_slow_link_is_left_alone);
     tcase_add_test(t, moves_outlive_an_empty_plan);
