@@ -535,6 +535,100 @@ static void bench_experts(bench *b) {
     mem_free(g.up), mem_free(g.down);
 }
 
+/* ---- low-rank parts of four adapters, other ones in every repetition ---- */
+
+enum { LORA_ADAPTERS = 4, LORA_RANK = 16, LORA_WIDTH = 4096, LORA_ROWS = 512 };
+
+typedef struct lora_bench {
+    backend *b;
+    op_lora op;
+    int n_slots;
+    lora_slot *slots[LORA_ADAPTERS]; /* [n_slots] each, as parts */
+    lora_part *parts[LORA_ADAPTERS];
+} lora_bench;
+
+static void lora_rep(void *ctx, int rep) {
+    lora_bench *g = ctx;
+    g->op.slot = rep % g->n_slots;
+    g->b->v->lora(g->b, &g->op);
+}
+
+/* The slots of adapter i over a part of the pool; *io_at: its place in it. */
+static void lora_adapter(bench *b, lora_bench *g, int i, size_t each, const float *s,
+                         char **io_at) {
+    backend *be = b->be;
+    size_t n = (size_t)g->n_slots;
+    lora_slot *slots = mem_calloc(n, sizeof *slots);
+    lora_part *parts = mem_calloc(n, sizeof *parts);
+    for (size_t k = 0; k < n; k++, *io_at += 2 * each) {
+        be->v->wmat_init(be, &slots[k].a, LORA_RANK, LORA_WIDTH, DT_BF16, *io_at);
+        be->v->wmat_init(be, &parts[k].b, LORA_WIDTH, LORA_RANK, DT_BF16, *io_at + each);
+    }
+    g->parts[i] = sent(b, parts, n * sizeof *parts);
+    for (size_t k = 0; k < n; k++) {
+        slots[k].s = s;
+        slots[k].n_parts = 1;
+        slots[k].parts = g->parts[i] + k;
+    }
+    g->slots[i] = sent(b, slots, n * sizeof *slots);
+    mem_free(slots), mem_free(parts);
+}
+
+static void bench_lora_line(bench *b, lora_bench *g, int32_t n, double adapter_bytes) {
+    int32_t of_row[LORA_ROWS];
+    for (int32_t t = 0; t < n; t++) of_row[t] = 1 + t * LORA_ADAPTERS / n;
+    int32_t *ids = sent(b, of_row, (size_t)n * sizeof *of_row);
+    g->op.n_rows = n;
+    g->op.of_row = ids;
+    bench_line l = {.flops = 4.0 * n * LORA_RANK * LORA_WIDTH, .bf16 = true, .run = lora_rep};
+    l.ctx = g;
+    l.bytes = MIN(n, LORA_ADAPTERS) * adapter_bytes + 3.0 * n * LORA_WIDTH * 4;
+    snprintf(l.name, sizeof l.name, "lora bf16 %dx%d rank=%d adapters=%d rows=%d", LORA_WIDTH,
+             LORA_WIDTH, LORA_RANK, (int)MIN(n, LORA_ADAPTERS), n);
+    line_run(b, &l);
+    give(b, ids, (size_t)n * sizeof *of_row);
+}
+
+static void bench_lora(bench *b) {
+    static const int32_t rows[] = {1, 4, 16, 64, LORA_ROWS};
+    const size_t w = LORA_WIDTH, bytes = (size_t)LORA_ROWS * LORA_WIDTH * 4;
+    if (b->tiny || (b->op && !strstr(b->op, "lora"))) return;
+    backend *be = b->be;
+    const lora_slot *table[LORA_ADAPTERS + 1] = {0};
+    size_t each = ALIGN_UP(MAX(be->v->wmat_bytes(be, LORA_RANK, LORA_WIDTH, DT_BF16),
+                               be->v->wmat_bytes(be, LORA_WIDTH, LORA_RANK, DT_BF16)),
+                           256);
+    lora_bench g = {.b = be, .n_slots = (int)MIN(b->pool_bytes / (2 * LORA_ADAPTERS * each), 256)};
+    char *at = b->pool;
+    float ones[LORA_RANK];
+    for (int i = 0; i < LORA_RANK; i++) ones[i] = 1;
+    float *s = sent(b, ones, sizeof ones);
+    fill_weights(b, DT_BF16);
+    for (int i = 0; i < LORA_ADAPTERS; i++) {
+        lora_adapter(b, &g, i, each, s, &at);
+        table[i + 1] = g.slots[i];
+    }
+    const lora_slot **dev_table = sent(b, table, sizeof table);
+    float *x = activations(b, LORA_ROWS * w), *out = room(b, bytes);
+    g.op = (op_lora){.n = LORA_WIDTH,
+                     .k = LORA_WIDTH,
+                     .rank = LORA_RANK,
+                     .x = x,
+                     .x_stride = LORA_WIDTH,
+                     .out = out,
+                     .out_stride = LORA_WIDTH,
+                     .n_adapters = LORA_ADAPTERS + 1,
+                     .table = dev_table};
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        bench_lora_line(b, &g, rows[i], 4.0 * LORA_RANK * LORA_WIDTH);
+    for (int i = 0; i < LORA_ADAPTERS; i++) {
+        give(b, g.slots[i], (size_t)g.n_slots * sizeof **g.slots);
+        give(b, g.parts[i], (size_t)g.n_slots * sizeof **g.parts);
+    }
+    give(b, dev_table, sizeof table), give(b, s, sizeof ones);
+    give(b, x, bytes), give(b, out, bytes);
+}
+
 /* ---- the small ops, in caches, as a step finds them ---- */
 
 typedef struct ops_bench {
@@ -641,6 +735,7 @@ status bench_kernels(const bench_options *o, FILE *out, error *err) {
         bench_attention(b);
         bench_latent(b);
         bench_experts(b);
+        bench_lora(b);
         bench_ops(b);
     }
     close_bench(b);
