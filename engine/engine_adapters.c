@@ -24,6 +24,8 @@ static status load(void *self, const char *dir, adapter_info *ret, error *err) {
     return st;
 }
 
+/* No sequence has it any more, but a step that a device is still computing may: giving back memory
+ * of a device waits for its ops. */
 static void unload(void *self, int32_t id) {
     engine *e = self;
     CHECK(id >= 1 && id <= e->adapters_max);
