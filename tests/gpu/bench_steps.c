@@ -21,10 +21,11 @@
 
 static const char usage[] =
     "usage: bench_steps MODEL [--device cuda:N] [--seqs N] [--context N] [--steps N]\n"
+    "                   [--graphs auto|off]\n"
     "Prints one JSON object: medians over the steps, in us.\n";
 
 typedef struct args {
-    const char *model, *device;
+    const char *model, *device, *graphs;
     int n_seqs, context, steps;
 } args;
 
@@ -169,8 +170,9 @@ static void report(const args *a, const engine *e, const stepper *s, figures *f)
            b->device, a->n_seqs, a->context, n, s->depth);
     printf(", \"step_us\": %.1f, \"busy_us\": %.1f, \"idle_us\": %.1f", median(period, n),
            median(busy, n), median(idle, n));
-    printf(", \"launch_us\": %.1f, \"host_us\": %.1f}\n", median(f->launch + from, n),
+    printf(", \"launch_us\": %.1f, \"host_us\": %.1f", median(f->launch + from, n),
            median(f->host + from, n));
+    printf(", \"replayed\": %lld}\n", e->f.graphs ? (long long)e->f.graphs->n_replayed : 0ll);
 }
 
 static args parse(int argc, char **argv) {
@@ -179,6 +181,8 @@ static args parse(int argc, char **argv) {
         const char *value = i + 1 < argc ? argv[i + 1] : NULL;
         if (value && strcmp(argv[i], "--device") == 0)
             a.device = value, i++;
+        else if (value && strcmp(argv[i], "--graphs") == 0)
+            a.graphs = value, i++;
         else if (value && strcmp(argv[i], "--seqs") == 0)
             a.n_seqs = atoi(value), i++;
         else if (value && strcmp(argv[i], "--context") == 0)
@@ -219,6 +223,7 @@ int main(int argc, char **argv) {
                         .dtype = "auto",
                         .kv_dtype = "auto",
                         .device = a.device,
+                        .graphs = a.graphs,
                         .max_model_len = a.context + a.steps + 16,
                         .max_seqs = a.n_seqs,
                         .max_batched_tokens = MAX(2048, a.n_seqs)};

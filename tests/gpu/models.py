@@ -38,6 +38,9 @@ LOADS = [
 SHAPE_FILES = {"tiny": 1 << 20, "tiny-fp8": 1 << 20, "tiny-int4": 1 << 20, "1b": 3 << 30,
                "8b": 17 << 30, "8b-fp8": 10 << 30, "8b-int4": 7 << 30}
 IDLE_US, HOST_US = 15, 200  # G14
+# One stream at 512 tokens of context, with and without what G11 and G12 are about.
+WAYS = [("graphs, early launches", "auto", "1"), ("graphs", "auto", "0"),
+        ("early launches", "off", "1"), ("neither", "off", "0")]
 
 
 class Serving:
@@ -201,6 +204,32 @@ def models(place, args):
             yield server.ended()
         if shape.startswith(("8b", "tiny")):
             yield steps_row(place, maker.path(shape), shape)
+        if shape in ("1b", "8b", "tiny"):
+            for way in WAYS:
+                yield way_row(place, maker.path(shape), shape, *way)
+
+
+def way_row(place, path, shape, name, graphs, early):
+    """The device's time for a step of one stream, launched in different ways."""
+    context, steps = (9, 6) if place.emulated else (512, 128)
+    cmd = [place.program("bench_steps"), path, "--seqs", "1", "--context", str(context), "--steps",
+           str(steps), "--graphs", graphs]
+    env = dict(place.env, PAGODA_CUDA_PDL=early)
+    if place.emulated:
+        env["SIMT_CC"] = "90"  # where launches can be early
+    code, text = place.run(cmd, 40, env)
+    name = f"{shape} B=1 at {context}: {name}"
+    try:
+        found = json.loads(text.strip().splitlines()[-1])
+    except (ValueError, IndexError):
+        return {"name": name, "passed": 0, "failed": 1, "note": text.strip()[-400:]}
+    good = code == 0 and (found["replayed"] > 0) == (graphs == "auto")
+    return {"name": name, "passed": int(good), "failed": int(not good),
+            "note": f"a step {found['step_us']:.0f} us, host {found['host_us']:.0f} us, "
+                    f"{found['replayed']} replayed",
+            "line": "G11" if shape == "1b" else "G12" if shape == "8b" else "",
+            "value": found["step_us"], "unit": "us",
+            "figures": None if place.emulated else found}
 
 
 def steps_row(place, path, shape):

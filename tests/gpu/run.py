@@ -42,6 +42,7 @@ def kernels(place, args):
 
 def families(place, args):
     yield row("families against their goldens", *place.run([place.program("test_archs")], 80))
+    yield row("recorded steps", *place.run([place.program("test_graphs")], 40))
     yield row("quantised families", *place.run([place.program("test_quant_models")], 40))
 
 
