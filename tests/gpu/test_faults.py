@@ -146,7 +146,7 @@ def does_not_start(words, **faults):
 
 
 def test_no_memory_while_loading():
-    does_not_start("cuda:0 refused", SIMT_FAIL="malloc:3")
+    does_not_start("cuda:0 refused", SIMT_FAIL="malloc:2")
 
 
 def test_no_pinned_memory_while_loading():

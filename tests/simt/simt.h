@@ -489,6 +489,7 @@ struct simt_work {
     simt_work *next = nullptr;
     bool kept = false; /* by a graph: not deleted after it ran */
     virtual void run() = 0;
+    virtual bool is_launch() const { return false; }
     virtual ~simt_work() {}
 };
 struct simt_launch : simt_work {
@@ -499,6 +500,7 @@ struct simt_launch : simt_work {
     bool early = false;      /* may begin beside the kernel before: cu_pdl.h */
     virtual void call() = 0; /* the kernel, as the running thread */
     void run() override;     /* all blocks */
+    bool is_launch() const override { return true; }
 };
 template <class... P> struct simt_kernel : simt_launch {
     void (*f)(P...);

@@ -440,6 +440,15 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t *ret, cudaGraph_t g, unsigned l
 cudaError_t cudaGraphLaunch(cudaGraphExec_t g, cudaStream_t s) {
     locked l;
     if (sticky) return note(sticky);
+    for (simt_work *w = g->first; w; w = w->next) {
+        faults.n_launches += w->is_launch();
+        if (w->is_launch() && faults.n_launches == faults.launch_at)
+            return note(cudaErrorLaunchOutOfResources);
+        if (w->is_launch() && faults.n_launches == faults.lost_at) {
+            sticky = cudaErrorIllegalAddress; /* noticed by whatever comes next */
+            return cudaSuccess;
+        }
+    }
     g->users++;
     submit_call(s, [g] {
         for (simt_work *w = g->first; w; w = w->next) w->run();
@@ -514,6 +523,10 @@ void simt_submit(simt_launch *k, dim3 grid, dim3 block, size_t smem, cudaStream_
     watch_faults();
     k->grid = grid, k->block = block, k->smem = smem;
     cudaError_t e = check_launch(k);
+    if (stream_of(s)->capture && !e && !sticky) { /* counted when the graph is launched */
+        submit(s, k);
+        return;
+    }
     faults.n_launches++;
     if (!e && faults.n_launches == faults.launch_at) e = cudaErrorLaunchOutOfResources;
     if (e || sticky) {
