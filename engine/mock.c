@@ -8,14 +8,20 @@
 #include <time.h>
 
 #include "engine/base/check.h"
+#include "engine/base/clock.h"
 #include "engine/base/mem.h"
 
 struct mock {
     mock_options o;
     int32_t *text, *words;
-    uint64_t *slots;        /* [P,S] digests */
-    uint64_t *host;         /* [H,S] those of the second tier */
-    const batch_plan *plan; /* in flight */
+    uint64_t *slots; /* [P,S] digests */
+    uint64_t *host;  /* [H,S] those of the second tier */
+    struct {
+        const batch_plan *plan;
+        uint64_t done_us;   /* on the monotonic clock */
+    } ring[MOCK_DEPTH_MAX]; /* step k in ring[k % depth] */
+    uint64_t n_launched, n_collected;
+    uint64_t busy_until_us;
     int64_t n_steps;
 };
 
@@ -101,10 +107,14 @@ static void describe(const mock *m, const sample_params *q, int32_t token, sampl
             (token_logprob){(int32_t)(((int64_t)token + i) % m->o.vocab), -0.5f * (float)(i + 1)};
 }
 
-static void sleep_for(const mock *m, int32_t n_tokens) {
-    uint64_t ns = (uint64_t)m->o.step_us * 1000 + (uint64_t)m->o.token_ns * (uint64_t)n_tokens;
-    if (ns == 0) return;
-    struct timespec t = {(time_t)(ns / 1000000000), (long)(ns % 1000000000)};
+static uint64_t cost_us(const mock *m, int32_t n_tokens) {
+    return m->o.step_us + (uint64_t)m->o.token_ns * (uint64_t)n_tokens / 1000;
+}
+
+static void sleep_until(uint64_t us) {
+    uint64_t now = clock_us();
+    if (us <= now) return;
+    struct timespec t = {(time_t)((us - now) / 1000000), (long)((us - now) % 1000000 * 1000)};
     nanosleep(&t, NULL);
 }
 
@@ -125,24 +135,28 @@ static void move_pages(mock *m, const batch_plan *plan) {
 
 static status mock_launch(void *self, const batch_plan *plan, error *err) {
     mock *m = self;
-    CHECK(!m->plan);
-    m->plan = plan;
+    uint64_t depth = (uint64_t)m->o.depth, cost = cost_us(m, plan->n_tokens);
+    CHECK(m->n_launched - m->n_collected < depth);
+    CHECK(plan->n_seqs <= m->o.max_seqs);
+    CHECK(plan->n_tokens <= m->o.max_tokens);
+    m->ring[m->n_launched % depth].plan = plan;
+    if (cost > 0) m->busy_until_us = MAX(m->busy_until_us, clock_us()) + cost;
+    m->ring[m->n_launched++ % depth].done_us = m->busy_until_us;
     return OK;
 }
 
+/* The ids of chained sequences are known by now. */
 static status mock_collect(void *self, step_result *ret, error *err) {
     mock *m = self;
-    const batch_plan *plan = m->plan;
-    CHECK(plan);
-    m->plan = NULL;
-    CHECK(plan->n_seqs <= m->o.max_seqs);
-    CHECK(plan->n_tokens <= m->o.max_tokens);
+    CHECK(m->n_collected < m->n_launched);
+    uint64_t at = m->n_collected++ % (uint64_t)m->o.depth, done_us = m->ring[at].done_us;
+    const batch_plan *plan = m->ring[at].plan;
     m->n_steps++;
     if (m->o.fail_step && m->n_steps >= m->o.fail_step)
         return error_set(err, ERR_DEVICE, "the mock device failed at step %lld",
                          (long long)m->n_steps);
     move_pages(m, plan);
-    sleep_for(m, plan->n_tokens);
+    if (done_us > 0) sleep_until(done_us);
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *s = &plan->seqs[i];
         CHECK(s->n_tokens >= 1);
@@ -174,6 +188,8 @@ mock *mock_new(const mock_options *o) {
     mock *m = mem_calloc(1, sizeof *m);
     m->o = *o;
     if (m->o.page_tokens <= 0) m->o.page_tokens = 16;
+    if (m->o.depth <= 0) m->o.depth = 1;
+    CHECK(m->o.depth <= MOCK_DEPTH_MAX);
     m->text = copy_ids(o->text, o->n_text);
     m->words = copy_ids(o->words, o->n_words);
     m->slots = mem_calloc((size_t)m->o.n_pages * (size_t)m->o.page_tokens, sizeof *m->slots);
@@ -197,7 +213,7 @@ static uint64_t mock_kv_class(void *self, int32_t n_prompt, int32_t max_len, int
 
 stepper mock_stepper(mock *m) {
     return (stepper){.self = m,
-                     .depth = 1,
+                     .depth = m->o.depth,
                      .launch = mock_launch,
                      .collect = mock_collect,
                      .page_tokens = m->o.page_tokens,

@@ -7,6 +7,8 @@
 
 #include "engine/batch.h"
 
+#define MOCK_DEPTH_MAX 2
+
 typedef struct mock_options {
     int32_t vocab;         /* > 0 */
     int32_t page_tokens;   /* 0: 16 */
@@ -23,7 +25,9 @@ typedef struct mock_options {
     const int32_t *words; /* [n_words] or NULL */
     int32_t n_words;
     int32_t eos_id; /* -1: a text starts again at its end */
-    /* What a step costs: step_us + token_ns * tokens, slept. */
+    int32_t depth;  /* most steps in flight, at most MOCK_DEPTH_MAX; 0: 1 */
+    /* What a step costs: step_us + token_ns * tokens, from its launch or the end of the one before;
+     * collect sleeps for what is left. */
     uint32_t step_us, token_ns;
     int64_t fail_step; /* this step (from 1) and all after it fail with ERR_DEVICE; 0: none */
     bool verify; /* check the digest of every page of every sequence, not only the last token's */

@@ -101,6 +101,7 @@ static status mock_open(runtime *r, const conf *c, error *err) {
         .text = text.p,
         .n_text = (int32_t)text.n,
         .eos_id = -1,
+        .depth = MOCK_DEPTH_MAX,
         .step_us = (uint32_t)c->mock_step,
         .fail_step = c->mock_fail,
     };

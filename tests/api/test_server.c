@@ -100,6 +100,7 @@ static mock *open_mock(const setup *u) {
                        .words = words,
                        .n_words = ARRAY_LEN(words),
                        .eos_id = tokenizer_eos(toy_tokenizer()),
+                       .depth = MOCK_DEPTH_MAX,
                        .step_us = (uint32_t)u->step_us,
                        .verify = u->verify};
     mock *m = mock_new(&mo);

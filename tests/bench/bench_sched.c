@@ -2,9 +2,10 @@
  *
  *     bench_sched [running sequences, default 512] [steps, default 2000]
  *
- * Three loads: steady decoding; decoding with requests that come and go, prompts sharing a prefix;
- * and the same with a long prompt waiting that does not fit. Prints mean and worst CPU microseconds
- * of a whole core_step (plan, results, events, telling the front ends). */
+ * Loads: steady decoding, with one step in flight and with two; decoding with requests that come
+ * and go, prompts sharing a prefix; and the same with a long prompt waiting that does not fit.
+ * Prints mean and worst CPU microseconds of a whole core_step (plan, results, events, telling the
+ * front ends). */
 #include <stdio.h>
 #include <stdlib.h>
 #include <time.h>
@@ -23,20 +24,25 @@ static uint64_t cpu_ns(void) {
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
 }
 
+enum { DEPTH_MAX = 2 };
+
 typedef struct null {
-    const batch_plan *plan; /* in flight */
-    uint64_t n_tokens;
+    const batch_plan *ring[DEPTH_MAX];
+    uint64_t n_launched, n_collected, n_tokens;
+    uint64_t depth;
 } null;
 
 static status null_launch(void *self, const batch_plan *plan, error *err) {
-    ((null *)self)->plan = plan;
+    null *n = self;
+    n->ring[n->n_launched++ % n->depth] = plan;
     return OK;
 }
 
 static status null_collect(void *self, step_result *ret, error *err) {
     null *n = self;
-    for (int32_t i = 0; i < n->plan->n_seqs; i++)
-        if (n->plan->seqs[i].sample)
+    const batch_plan *plan = n->ring[n->n_collected++ % n->depth];
+    for (int32_t i = 0; i < plan->n_seqs; i++)
+        if (plan->seqs[i].sample)
             ret->out[i].token = (int32_t)(++n->n_tokens * 2654435761u % VOCAB);
     return OK;
 }
@@ -70,15 +76,16 @@ typedef struct load {
     const char *name;
     int32_t n_prompt, max_tokens;
     bool churns, blocks;
+    int32_t depth;
 } load;
 
 static void bench(const load *l, int32_t n_seqs, int32_t n_steps) {
-    null n = {0};
+    null n = {.depth = (uint64_t)l->depth};
     uint64_t id = 0, total_ns = 0, worst_ns = 0;
     int32_t n_ended = 0, n_live = 0;
     int32_t per_seq = (l->n_prompt + l->max_tokens) / S + 2 + (l->blocks ? LONG / S / n_seqs : 0);
     stepper st = {.self = &n,
-                  .depth = 1,
+                  .depth = l->depth,
                   .launch = null_launch,
                   .collect = null_collect,
                   .page_tokens = S,
@@ -133,9 +140,11 @@ int main(int argc, char **argv) {
         return 2;
     }
     const load loads[] = {
-        {"decoding", 100, n_steps + 200, false, false},
-        {"coming and going", 700, 128, true, false},
-        {"a long prompt does not fit", 700, n_steps + 2000, false, true},
+        {"decoding", 100, n_steps + 200, false, false, 1},
+        {"decoding, two in flight", 100, n_steps + 200, false, false, 2},
+        {"coming and going", 700, 128, true, false, 1},
+        {"the same, two in flight", 700, 128, true, false, 2},
+        {"a long prompt does not fit", 700, n_steps + 2000, false, true, 1},
     };
     for (size_t i = 0; i < ARRAY_LEN(loads); i++) bench(&loads[i], n_seqs, n_steps);
     return 0;

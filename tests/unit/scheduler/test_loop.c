@@ -35,9 +35,20 @@ static void on_ready(void *ctx, request **ready, int32_t n) {
     waker_signal(&t->news);
 }
 
+static int32_t depth; /* steps in flight: all tests are run with one and with two */
+
+static void one_at_a_time(void) {
+    depth = 1;
+}
+
+static void two_at_a_time(void) {
+    depth = 2;
+}
+
 static void setup_init(setup *t, int32_t n_pages, int32_t max_waiting) {
     *t = (setup){0};
     fake_init(&t->fake, 4, n_pages, VOCAB);
+    t->fake.depth = depth;
     t->fake.ctx = t;
     waker_init(&t->news);
     scheduler_options o = {.max_running = 16,
@@ -428,9 +439,9 @@ START_TEST(many_fronts_one_engine) {
 }
 END_TEST
 
-int main(void) {
-    Suite *s = suite_create("scheduler/loop");
-    TCase *tc = tcase_create("loop");
+static TCase *cases(const char *name, void (*setup_depth)(void)) {
+    TCase *tc = tcase_create(name);
+    tcase_add_checked_fixture(tc, setup_depth, NULL);
     tcase_set_timeout(tc, 60);
     tcase_add_test(tc, one_request_from_submit_to_finish);
     tcase_add_test(tc, what_cannot_run_is_refused);
@@ -447,6 +458,12 @@ int main(void) {
     tcase_add_test(tc, a_request_that_does_not_stream_is_told_once);
     tcase_add_test(tc, idle_costs_nothing);
     tcase_add_test(tc, many_fronts_one_engine);
-    suite_add_tcase(s, tc);
+    return tc;
+}
+
+int main(void) {
+    Suite *s = suite_create("scheduler/loop");
+    suite_add_tcase(s, cases("one step in flight", one_at_a_time));
+    suite_add_tcase(s, cases("two", two_at_a_time));
     return suite_run(s);
 }
