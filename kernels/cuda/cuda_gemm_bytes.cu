@@ -289,6 +289,7 @@ static __global__ void __launch_bounds__(ROUND_THREADS)
     int64_t r = blockIdx.x;
     int32_t ld = gemm_slabs(c.k) * GEMM_SLAB * 2;
     code_row x = {c.in, r, c.columns, false};
+    cu_next_begin();
     quant_spec q = c.w.q;
     if (c.row_expert) {
         x.r = gemm_a_row(c, (int32_t)r);
@@ -311,6 +312,6 @@ static __global__ void __launch_bounds__(ROUND_THREADS)
 }
 
 void gemm_codes8(cuda_backend *c, const gemm_call *g, int32_t n_rows, const gemm_codes *to) {
-    CU_LAUNCH(codes8_kernel, dim3((unsigned)n_rows), dim3(ROUND_THREADS), 0, c->stream, *g, *to);
+    CU_LAUNCH_NEXT(c, codes8_kernel, dim3((unsigned)n_rows), dim3(ROUND_THREADS), 0, *g, *to);
     cuda_launched(c, "gemm");
 }

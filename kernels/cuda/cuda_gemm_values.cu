@@ -61,7 +61,11 @@ static __global__ void __launch_bounds__(WARPS *CU_WARP) values_kernel(const gem
     __shared__ __align__(16) values_tile tiles[2];
     __shared__ uint32_t raws[WARPS][FEATURES * RAW_WORDS];
     gemm_place p;
-    if (!gemm_place_of(c, WARPS * FEATURES, 8 * TM, &p)) return;
+    if (c.experts) cu_next_begin(); /* tiles are of a kernel before */
+    if (!gemm_place_of(c, WARPS * FEATURES, 8 * TM, &p)) {
+        cu_next_begin();
+        return;
+    }
     int lane = threadIdx.x % CU_WARP, warp = threadIdx.x / CU_WARP, n_splits = gemm_splits(c.k);
     gemm_w w = c.w;
     if (c.experts) w = c.experts[p.expert];
@@ -75,6 +79,7 @@ static __global__ void __launch_bounds__(WARPS *CU_WARP) values_kernel(const gem
     find_acts<TM, rounded>(c, p, &acts);
     float part[1][TM][4] = {};
     fetch(w, c.k, 0, &s);
+    cu_next_begin(); /* rows are of the kernel before */
     for (int32_t k0 = 0; k0 < c.k; k0 += STRIP) {
         values_tile &tile = tiles[k0 / STRIP % 2];
         float v[CU_RUN];
@@ -108,7 +113,7 @@ static void launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
             cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)p->smem),
             "gemm"))
         return;
-    CU_LAUNCH((values_kernel<H, TM, rounded>), grid, block, p->smem, c->stream, *g);
+    CU_LAUNCH_NEXT(c, (values_kernel<H, TM, rounded>), grid, block, p->smem, *g);
 }
 
 template <class H>
