@@ -46,9 +46,10 @@ static request *submit(core *c, int32_t i) {
     return r;
 }
 
-static int count(int32_t n_pages, const char *what, bool want_preemptions) {
+static int count(int32_t n_pages, int32_t n_slots, const char *what, bool want_preemptions) {
     fake f;
     fake_init(&f, 16, n_pages, 10000);
+    fake_host(&f, n_slots, 0);
     scheduler_options o = {.max_running = 2 * SEQS,
                            .token_budget = 256,
                            .prefix_cache = true,
@@ -70,10 +71,12 @@ static int count(int32_t n_pages, const char *what, bool want_preemptions) {
     core_free(c);
     for (int32_t i = 0; i < SEQS; i++) request_unref(r[i]);
     fake_done(&f);
+    if ((st.pages_out > 0) != (n_slots > 0)) return 1;
     return calls != 0 || (st.n_preemptions > 0) != want_preemptions || before == 0;
 }
 
 int main(void) {
-    int bad = count(2000, "roomy", false);
-    return bad | count(120, "tight", true);
+    int bad = count(2000, 0, "roomy", false);
+    bad |= count(120, 0, "tight", true);
+    return bad | count(120, 400, "tight, with a second tier", true);
 }
