@@ -21,6 +21,12 @@
  * or shares these pages in this step. How many: what half of the last step's time allows; out,
  * twice what plans took of late.
  *
+ * What it brings, on the modelled machine of tests/bench/bench_admit, where no two texts begin
+ * alike: of all tokens 0.4 % are computed twice instead of 9.1 % (800 pages), 0.1 % instead of 3.9
+ * % (1600), which makes 0.3 and 0.5 % of the time; where nothing is preempted (6400) the moves cost
+ * 0.2 %, for pages that nobody wants again. What comes from texts that do return is beside that.
+ * Not measured on a GPU yet.
+ *
  * Invariant: a slot that has a hash holds that text once all moves so far are done. */
 #include "scheduler/swap.h"
 

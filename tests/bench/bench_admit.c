@@ -1,7 +1,9 @@
 /* What an admission rule costs, on a modelled machine: 1500 requests wait (prompts of 50-449
- * tokens, outputs of 20-619, nothing shared), a step takes 3 ms for the weights and 10 us a token.
- * Prints steps, sequences running on average, what was computed twice, and the modelled time, for
- * both admission modes and four sizes of the cache. Real core, no engine; about a second.
+ * tokens, outputs of 20-619, nothing shared), a step takes 3 ms for the weights and 10 us a token,
+ * a page moved to or from the host 20 us, beside the step where it may be. Prints steps, sequences
+ * running on average, what was computed twice, and the modelled time, for both admission modes,
+ * four sizes of the cache, and with a second tier of 4000 pages. Real core, no engine; about a
+ * second.
  *
  *     bench_admit */
 #include <stdio.h>
@@ -12,7 +14,15 @@
 #include "engine/base/rng.h"
 #include "scheduler/core.h"
 
-enum { S = 16, VOCAB = 32000, REQUESTS = 1500, SEQS = 256, STEP_US = 3000, TOKEN_US = 10 };
+enum {
+    S = 16,
+    VOCAB = 32000,
+    REQUESTS = 1500,
+    SEQS = 256,
+    STEP_US = 3000,
+    TOKEN_US = 10,
+    MOVE_US = 20
+};
 
 typedef struct model {
     uint64_t n_drawn, us;
@@ -28,10 +38,17 @@ static status model_launch(void *self, const batch_plan *plan, error *err) {
 static status model_collect(void *self, step_result *ret, error *err) {
     model *m = self;
     const batch_plan *plan = m->plan;
-    m->us += STEP_US + (uint64_t)TOKEN_US * (uint64_t)plan->n_tokens;
+    int32_t n_aside = 0;
+    for (int32_t i = 0; i < plan->n_moves; i++) n_aside += plan->moves[i].aside;
+    int32_t step_us = STEP_US + TOKEN_US * plan->n_tokens;
+    m->us += (uint64_t)(MAX(step_us, MOVE_US * n_aside) + MOVE_US * (plan->n_moves - n_aside));
     for (int32_t i = 0; i < plan->n_seqs; i++)
         if (plan->seqs[i].sample) ret->out[i].token = (int32_t)(++m->n_drawn * 2654435761u % VOCAB);
     return OK;
+}
+
+static uint64_t model_now(void *self) {
+    return ((model *)self)->us;
 }
 
 static void read_all(void *ctx, request **ready, int32_t n) {
@@ -59,7 +76,7 @@ static void submit(core *c, uint64_t id) {
     core_add(c, r);
 }
 
-static void bench(admit_mode admit, int32_t n_pages) {
+static void bench(admit_mode admit, int32_t n_pages, int32_t n_slots) {
     model m = {0};
     stepper st = {.self = &m,
                   .depth = 1,
@@ -67,6 +84,8 @@ static void bench(admit_mode admit, int32_t n_pages) {
                   .collect = model_collect,
                   .page_tokens = S,
                   .n_pages = n_pages,
+                  .n_host_pages = n_slots,
+                  .page_move_us = MOVE_US,
                   .max_tokens = 2048,
                   .max_seqs = SEQS,
                   .max_model_len = 4096,
@@ -76,7 +95,7 @@ static void bench(admit_mode admit, int32_t n_pages) {
                            .admit = admit,
                            .prefix_cache = true,
                            .stall_us = 1000000,
-                           .clock = clock_monotonic(),
+                           .clock = {model_now, &m},
                            .on_ready = read_all,
                            .ctx = &m};
     core *c = core_new(&o, st, (hash_key){{1, 2}});
@@ -88,18 +107,22 @@ static void bench(admit_mode admit, int32_t n_pages) {
         core_stats(c, &s);
         n_running += (uint64_t)s.n_running;
     }
-    printf(
-        "%-10s %5d pages: %6.2f s, %5llu steps, %5.1f running, %4llu preempted, %4.1f %% twice\n",
-        admit == ADMIT_RESERVE ? "reserve" : "optimistic", n_pages, (double)m.us / 1e6,
-        (unsigned long long)s.n_steps, (double)n_running / (double)s.n_steps,
-        (unsigned long long)s.n_preemptions,
-        100.0 * (double)s.prompt_tokens_recomputed / (double)s.step_tokens_total);
+    printf("%-10s %5d pages: %6.2f s, %5llu steps, %5.1f running, %4llu preempted, %4.1f %% twice, "
+           "moved %llu out (%llu beside), %llu back\n",
+           admit == ADMIT_RESERVE ? "reserve" : "optimistic", n_pages, (double)m.us / 1e6,
+           (unsigned long long)s.n_steps, (double)n_running / (double)s.n_steps,
+           (unsigned long long)s.n_preemptions,
+           100.0 * (double)s.prompt_tokens_recomputed / (double)s.step_tokens_total,
+           (unsigned long long)s.pages_out, (unsigned long long)s.pages_out_aside,
+           (unsigned long long)s.pages_in);
     core_free(c);
 }
 
 int main(void) {
     static const admit_mode modes[] = {ADMIT_OPTIMISTIC, ADMIT_RESERVE};
     for (size_t k = 0; k < ARRAY_LEN(modes); k++)
-        for (int32_t n_pages = 800; n_pages <= 6400; n_pages *= 2) bench(modes[k], n_pages);
+        for (int32_t n_pages = 800; n_pages <= 6400; n_pages *= 2) bench(modes[k], n_pages, 0);
+    for (int32_t n_pages = 800; n_pages <= 6400; n_pages *= 2)
+        bench(ADMIT_OPTIMISTIC, n_pages, 4000);
     return 0;
 }
