@@ -390,6 +390,10 @@ def generate_text_and_json():
 def inspect_text_and_json():
     text = run("inspect", need(ARCH))[0]
     info = json.loads(run("inspect", "--json", ARCH)[0])
+    for given, math in (("auto", "f32"), ("exact", "f32"), ("native", "f16")):
+        quant = ("--device", "cpu", "--quant-math", given, "tests/quant/gptq-b4-g32")
+        assert json.loads(run("inspect", "--json", *quant)[0])["quant_math"] == math
+        assert "quant math" in run("inspect", *quant)[0] and "quant_math" not in info
     assert info["family"] in text and info["n_params"] > 0
     with tempfile.TemporaryDirectory() as d:  # config.json alone
         shutil.copy("tests/archs/configs/llama-7b.json", os.path.join(d, "config.json"))
