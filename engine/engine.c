@@ -221,9 +221,6 @@ static status plan_weights(engine *e, const engine_options *o, error *err) {
     m->n_params = e->w.n_params;
     m->weight_dt = e->w.dt;
     m->kv_dt = kv != DT_COUNT ? kv : auto_kv(&e->w);
-    if (kv_is_8bit(m->kv_dt) && !e->b->host_memory)
-        return error_set(err, ERR_UNSUPPORTED, "kv_cache_dtype: %s has no %s pages yet", e->b->name,
-                         o->kv_dtype);
     snprintf(m->backend, sizeof m->backend, "%s: %.80s", e->b->name, e->b->device);
     return OK;
 }

@@ -12,12 +12,14 @@
 
 #include <string.h>
 
+#include "kernels/kv8.h"
+
 extern "C" {
 #include "engine/base/check.h"
 }
 
 #define PLANS      4
-#define KERNELS    16
+#define KERNELS    32
 #define TILE_LEAST 8                    /* rows of the smallest kind of tile, or fewer */
 #define STATES_MAX ((int64_t)256 << 20) /* bytes of states in one call */
 
@@ -170,7 +172,8 @@ status cuda_attention_reserve(cuda_backend *c, const op_bounds *o, error *err) {
 }
 
 static attn_args args_of(const op_attention *op, int32_t value_width) {
-    bool bf16 = op->kv_dt == DT_BF16;
+    bool bf16 = op->kv_dt != DT_F32, codes = kv_is_8bit(op->kv_dt),
+         latent = op->k_pages == op->v_pages;
     attn_args a = {};
     a.seqs = op->seqs.dev;
     a.page_table = op->seqs.page_table;
@@ -193,7 +196,11 @@ static attn_args args_of(const op_attention *op, int32_t value_width) {
     a.sinks = op->sinks;
     a.k = op->k_pages;
     a.v = op->v_pages;
-    a.aligned = bf16 && op->head_dim % 8 == 0 && (uintptr_t)op->k_pages % 16 == 0 &&
+    a.f8 = op->kv_dt == DT_F8_E4M3;
+    a.split = value_width;
+    a.head_bytes = (int64_t)kv_page_bytes(op->kv_dt, op->page_tokens, op->head_dim,
+                                          latent ? KV8_LATENT_SCALES : 1);
+    a.aligned = bf16 && op->head_dim % (codes ? 16 : 8) == 0 && (uintptr_t)op->k_pages % 16 == 0 &&
                 (uintptr_t)op->v_pages % 16 == 0;
     a.state_floats = attn_state_floats(value_width);
     return a;
@@ -251,7 +258,7 @@ static void run_items(cuda_backend *c, const kept_plan *k, attn_args *a, attn_wi
 void attn_run(cuda_backend *c, const op_attention *op, int32_t value_width,
               const attn_launch launch[ATTN_WIDTHS], const char *name) {
     CHECK(dtype_is_float(op->out_dt));
-    CHECK(op->kv_dt == DT_F32 || op->kv_dt == DT_BF16);
+    CHECK(kv_dtype_ok(op->kv_dt));
     CHECK(op->page_tokens > 0 && op->page_tokens % 16 == 0);
     CHECK(op->n_kv_heads > 0 && op->n_heads % op->n_kv_heads == 0);
     if (!cuda_ready(c) || op->seqs.n <= 0) return;
@@ -282,10 +289,11 @@ void cuda_attention(backend *b, const op_attention *op) {
     if (op->kv_dt == DT_F32)
         launch[ATTN_NARROW] = launch[ATTN_WIDE] = attn_pick_f32(op->head_dim);
     else {
-        launch[ATTN_NARROW] = attn_pick_group(op->head_dim, ATTN_NARROW, c->smem_max);
+        bool codes = kv_is_8bit(op->kv_dt);
+        launch[ATTN_NARROW] = attn_pick_group(op->head_dim, ATTN_NARROW, codes, c->smem_max);
         launch[ATTN_WIDE] = op->head_dim <= 128
-                                ? attn_pick_prefill(op->head_dim)
-                                : attn_pick_group(op->head_dim, ATTN_WIDE, c->smem_max);
+                                ? attn_pick_prefill(op->head_dim, codes)
+                                : attn_pick_group(op->head_dim, ATTN_WIDE, codes, c->smem_max);
     }
     attn_run(c, op, op->head_dim, launch, "attention");
 }

@@ -44,7 +44,10 @@ typedef struct attn_args {
     float unit, slope_unit; /* of scores; what slopes and sinks are multiplied by */
     const float *slopes, *sinks;
     const void *k, *v;
-    bool aligned; /* rows of pages are whole 16-byte pieces */
+    bool aligned;       /* rows of pages are whole 16-byte pieces */
+    bool f8;            /* of codes: E4M3, not integers */
+    int32_t split;      /* of a latent row of codes: where the second scale begins */
+    int64_t head_bytes; /* of codes: of a page's part of a kv head */
     float *states;
     int32_t state_floats; /* of one state */
     int32_t stages;       /* buffers of keys and values in shared memory */
@@ -91,12 +94,22 @@ static __device__ __forceinline__ int64_t attn_row_at(const attn_args &a, int ro
     return (row0 + f / a.group) * stride + (int64_t)(kv_head * a.group + f % a.group) * width;
 }
 
-/* Element 0 of (page of key, kv head, key). The key is one that some row sees. */
+/* Number of (page of key, kv head), and the key's place in it. The key is one that some row sees.
+ */
+static __device__ __forceinline__ int64_t attn_head_at(const attn_args &a, const attn_seq &s,
+                                                       int kv_head, int key, int *ret_at) {
+    unsigned in = (unsigned)key / (unsigned)a.page_tokens;
+    int64_t page = a.page_table[s.page0 + in];
+    *ret_at = key - (int)in * a.page_tokens;
+    return page * a.n_kv_heads + kv_head;
+}
+
+/* Element 0 of (page of key, kv head, key). */
 static __device__ __forceinline__ int64_t attn_key_at(const attn_args &a, const attn_seq &s,
                                                       int kv_head, int key) {
-    unsigned in = (unsigned)key / (unsigned)a.page_tokens;
-    int64_t page = a.page_table[s.page0 + in], at = key - (int)in * a.page_tokens;
-    return ((page * a.n_kv_heads + kv_head) * a.page_tokens + at) * a.width;
+    int at;
+    int64_t head = attn_head_at(a, s, kv_head, key, &at);
+    return (head * a.page_tokens + at) * a.width;
 }
 
 /* True when a product is not yet the score of every row and key of a block. */
@@ -184,9 +197,10 @@ typedef struct attn_launch {
 
 /* The kernels for a call: value width and storage decide, then what fits into smem_max. */
 attn_launch attn_pick_f32(int32_t width);
-attn_launch attn_pick_group(int32_t width, attn_width kind, size_t smem_max);
-attn_launch attn_pick_prefill(int32_t width);
-attn_launch attn_pick_latent(int32_t width, int32_t value_width, attn_width kind, size_t smem_max);
+attn_launch attn_pick_group(int32_t width, attn_width kind, bool codes, size_t smem_max);
+attn_launch attn_pick_prefill(int32_t width, bool codes);
+attn_launch attn_pick_latent(int32_t width, int32_t value_width, attn_width kind, bool codes,
+                             size_t smem_max);
 
 /* The part of attn_run that launches what a division on the device says (cuda_attn_graph.cu). False
  * where there is no room for one more kind of call: the host has to divide. */

@@ -8,33 +8,43 @@
 
 #define GROUP_WARPS 4
 
-template <int tiles, int pairs, int block_keys>
+template <int tiles, int pairs, int block_keys, bool codes>
 static void run(cuda_backend *c, const attn_args *a, unsigned blocks, size_t smem) {
-    CU_LAUNCH_NEXT(c, (attn_group_kernel<tiles, pairs, block_keys, GROUP_WARPS, false>), blocks,
-                   GROUP_WARPS * CU_WARP, smem, *a);
+    CU_LAUNCH_NEXT(c, (attn_group_kernel<tiles, pairs, block_keys, GROUP_WARPS, false, codes>),
+                   blocks, GROUP_WARPS * CU_WARP, smem, *a);
 }
 
-template <int tiles, int pairs, int block_keys>
+template <bool codes, int tiles, int pairs, int block_keys>
 static attn_launch launch_of(int32_t width, size_t smem_max) {
     attn_launch l = {};
     l.kernel = reinterpret_cast<const void *>(
-        attn_group_kernel<tiles, pairs, block_keys, GROUP_WARPS, false>);
-    l.run = run<tiles, pairs, block_keys>;
+        attn_group_kernel<tiles, pairs, block_keys, GROUP_WARPS, false, codes>);
+    l.run = run<tiles, pairs, block_keys, codes>;
     l.tile_rows = tiles * 16;
-    l.stages = attn_group_smem(tiles, block_keys, false, width, 2) <= smem_max ? 2 : 1;
+    bool two = attn_group_smem(tiles, block_keys, false, codes, width, 2) <= smem_max;
+    l.stages = two && !codes ? 2 : 1;
     l.per_sm = tiles == 1 ? 4 : 2;
-    l.smem = attn_group_smem(tiles, block_keys, false, width, l.stages);
+    l.smem = attn_group_smem(tiles, block_keys, false, codes, width, l.stages);
     return l;
 }
 
-/* pairs: columns of a warp in sixteens. One width has one size of blocks, whatever the tile. */
-attn_launch attn_pick_group(int32_t width, attn_width kind, size_t smem_max) {
+/* pairs: columns of a warp in sixteens. One width has one size of blocks, whatever the tile; those
+ * of wide heads are smaller, and with codes, which lie beside their tile, smaller again. */
+template <bool codes> static attn_launch pick(int32_t width, attn_width kind, size_t smem_max) {
+    const int half = codes ? 2 : 1;
     int pairs = (attn_steps(width) + GROUP_WARPS - 1) / GROUP_WARPS,
-        block_keys = pairs <= 4 ? 64 : 32;
-    bool two = kind == ATTN_WIDE && attn_group_smem(2, block_keys, false, width, 1) <= smem_max;
-    if (pairs <= 1) return launch_of<1, 1, 64>(width, smem_max);
-    if (pairs <= 2) return launch_of<1, 2, 64>(width, smem_max);
+        block_keys = (pairs <= 4 ? 64 : 32) / half;
+    bool two =
+        kind == ATTN_WIDE && attn_group_smem(2, block_keys, false, codes, width, 1) <= smem_max;
+    if (pairs <= 1) return launch_of<codes, 1, 1, 64>(width, smem_max);
+    if (pairs <= 2) return launch_of<codes, 1, 2, 64>(width, smem_max);
     if (pairs <= 4)
-        return two ? launch_of<2, 4, 64>(width, smem_max) : launch_of<1, 4, 64>(width, smem_max);
-    return two ? launch_of<2, 8, 32>(width, smem_max) : launch_of<1, 8, 32>(width, smem_max);
+        return two ? launch_of<codes, 2, 4, 64 / half>(width, smem_max)
+                   : launch_of<codes, 1, 4, 64 / half>(width, smem_max);
+    return two ? launch_of<codes, 2, 8, 32 / half>(width, smem_max)
+               : launch_of<codes, 1, 8, 32 / half>(width, smem_max);
+}
+
+attn_launch attn_pick_group(int32_t width, attn_width kind, bool codes, size_t smem_max) {
+    return codes ? pick<true>(width, kind, smem_max) : pick<false>(width, kind, smem_max);
 }

@@ -8,30 +8,35 @@
  * The next block is copied while one is computed, where two stages fit into shared memory. With
  * `latent` the values are the first columns of the keys: the same rows in shared memory.
  *
+ * With `codes` (cuda_attention_codes.h) there is one tile, and the codes of the next block are
+ * under way while one is computed: one barrier more, and less shared memory.
+ *
  * The state across chunks lies in out itself (attn_row_end), so registers hold one accumulator
  * only. */
 #ifndef KERNELS_CUDA_CUDA_ATTENTION_GROUP_H
 #define KERNELS_CUDA_CUDA_ATTENTION_GROUP_H
 
 #include "kernels/cuda/cu_mma.h"
+#include "kernels/cuda/cuda_attention_codes.h"
 #include "kernels/cuda/cuda_attention_mma.h"
 
 /* The pieces of shared memory. */
 typedef struct group_memory {
     uint16_t *q, *kv, *p; /* [rows][ld]; stages of keys [block][ld], then values; [rows][ld_p] */
+    unsigned char *raw;   /* codes of a block */
     float *max;           /* [rows][16-key groups] */
     attn_row *rows;
 } group_memory;
 
-static inline size_t attn_group_smem(int tiles, int block_keys, bool latent, int width,
+static inline size_t attn_group_smem(int tiles, int block_keys, bool latent, bool codes, int width,
                                      int stages) {
     size_t rows = (size_t)tiles * 16, ld = (size_t)attn_ld(width);
     return rows * ld * 2 + (size_t)(stages * block_keys * (latent ? 1 : 2)) * ld * 2 +
            rows * (size_t)(block_keys + 8) * 2 + rows * (size_t)(block_keys / 16) * 4 +
-           rows * sizeof(attn_row);
+           rows * sizeof(attn_row) + (codes ? attn_codes_smem(block_keys, latent, width) : 0);
 }
 
-template <int tiles, int block_keys, bool latent>
+template <int tiles, int block_keys, bool latent, bool codes>
 static __device__ __forceinline__ group_memory group_memory_of(unsigned char *at, int ld,
                                                                int stages) {
     const int rows = tiles * 16;
@@ -39,6 +44,8 @@ static __device__ __forceinline__ group_memory group_memory_of(unsigned char *at
     m.q = reinterpret_cast<uint16_t *>(at);
     m.kv = m.q + rows * ld;
     m.p = m.kv + stages * block_keys * (latent ? 1 : 2) * ld;
+    m.raw = reinterpret_cast<unsigned char *>(m.p);
+    if (codes) m.p += block_keys * (latent ? 1 : 2) * (ld - 8) / 2; /* a byte a column */
     m.max = reinterpret_cast<float *>(m.p + rows * (block_keys + 8));
     m.rows = reinterpret_cast<attn_row *>(m.max + rows * (block_keys / 16));
     return m;
@@ -186,7 +193,7 @@ group_block(const attn_args &a, const attn_place &p, const group_memory &mem, co
                                                   ld, attn_steps(a.value_width), l);
 }
 
-template <int tiles, int pairs, int block_keys, int warps, bool latent>
+template <int tiles, int pairs, int block_keys, int warps, bool latent, bool codes>
 static __global__ void __launch_bounds__(warps *CU_WARP) attn_group_kernel(attn_args a) {
     cu_next_begin();
     const int threads = warps * CU_WARP, step = warps / (block_keys / 16);
@@ -196,8 +203,12 @@ static __global__ void __launch_bounds__(warps *CU_WARP) attn_group_kernel(attn_
     attn_place p = attn_place_of(a, block_keys);
     int steps = attn_steps(a.width), ld = steps * 16 + 8;
     int stage_size = block_keys * (latent ? 1 : 2) * ld;
-    group_memory mem = group_memory_of<tiles, block_keys, latent>(shared, ld, a.stages);
-    attn_load_keys<block_keys, threads, !latent>(a, p, a.k, a.v, p.from, mem.kv, steps);
+    group_memory mem = group_memory_of<tiles, block_keys, latent, codes>(shared, ld, a.stages);
+    attn_codes<block_keys, threads, latent> coming;
+    if (codes)
+        attn_fetch_codes(a, p, p.from, mem.raw, steps, coming);
+    else
+        attn_load_keys<block_keys, threads, !latent>(a, p, a.k, a.v, p.from, mem.kv, steps);
     cu_copy_commit();
     attn_load_queries<tiles * 16, threads>(a, p, mem.q, steps);
     for (int i = (int)threadIdx.x; i < tiles * 16; i += threads)
@@ -215,14 +226,20 @@ static __global__ void __launch_bounds__(warps *CU_WARP) attn_group_kernel(attn_
         cu_copy_wait<0>();
         __syncthreads(); /* the block is there, and the one before is done with */
         int next = key + block_keys, other = a.stages == 2 ? stage ^ 1 : 0;
-        if (a.stages == 2 && next < p.to) {
+        if (codes) {
+            attn_convert_codes(a, mem.raw, mem.kv, steps, coming);
+            __syncthreads();
+            if (next < p.to) attn_fetch_codes(a, p, next, mem.raw, steps, coming);
+            cu_copy_commit();
+        }
+        if (!codes && a.stages == 2 && next < p.to) {
             attn_load_keys<block_keys, threads, !latent>(a, p, a.k, a.v, next,
                                                          mem.kv + other * stage_size, steps);
             cu_copy_commit();
         }
         group_block<tiles, pairs, block_keys, warps, latent, mine>(
             a, p, mem, mem.kv + stage * stage_size, ld, key, seen_max, l);
-        if (a.stages == 1 && next < p.to) {
+        if (!codes && a.stages == 1 && next < p.to) {
             __syncthreads();
             attn_load_keys<block_keys, threads, !latent>(a, p, a.k, a.v, next, mem.kv, steps);
             cu_copy_commit();

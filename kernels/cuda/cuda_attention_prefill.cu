@@ -9,10 +9,14 @@
  * of shared memory at width 128, two blocks per multiprocessor. A warp leaves out blocks of keys
  * that none of its rows sees; out holds the state between chunks (once per 512 keys).
  *
+ * With `codes` (cuda_attention_codes.h) keys and values of the next block are under way as codes
+ * while one is computed: 86 KB at width 128.
+ *
  * Multiply-adds are counted at mma.sync's rate, which on Hopper is about two thirds of what wgmma
  * reaches: that is the limit of this kernel there. Not yet timed on a GPU.
  *
  * The bits of a row are those of cuda_attention_group.h: the same steps of 16 in the same order. */
+#include "kernels/cuda/cuda_attention_codes.h"
 #include "kernels/cuda/cuda_attention_mma.h"
 
 #define PRE_WARPS 4
@@ -137,16 +141,21 @@ static __device__ __forceinline__ pre_span pre_span_of(const attn_args &a, const
     return w;
 }
 
-template <int steps>
+template <int steps, bool codes>
 static __global__ void __launch_bounds__(PRE_WARPS *CU_WARP, 2) attn_prefill_kernel(attn_args a) {
     const int threads = PRE_WARPS * CU_WARP, ld = steps * 16 + 8;
     CU_DYN_SHARED(uint16_t, q);
     if (attn_idle(a)) return;
     uint16_t *k = q + PRE_ROWS * ld, *v = k + PRE_KEYS * ld;
     attn_row *rows = reinterpret_cast<attn_row *>(v + PRE_KEYS * ld);
+    unsigned char *raw = reinterpret_cast<unsigned char *>(rows + PRE_ROWS);
+    attn_codes<PRE_KEYS, threads, false> coming;
     attn_place p = attn_place_of(a, PRE_KEYS);
     int row0 = (int)threadIdx.x / CU_WARP * PRE_TILES * 16;
-    attn_load_keys<PRE_KEYS, threads, false>(a, p, a.k, NULL, p.from, k, steps);
+    if (codes)
+        attn_fetch_codes(a, p, p.from, raw, steps, coming);
+    else
+        attn_load_keys<PRE_KEYS, threads, false>(a, p, a.k, NULL, p.from, k, steps);
     cu_copy_commit();
     attn_load_queries<PRE_ROWS, threads>(a, p, q, steps);
     for (int i = (int)threadIdx.x; i < PRE_ROWS; i += threads)
@@ -160,7 +169,12 @@ static __global__ void __launch_bounds__(PRE_WARPS *CU_WARP, 2) attn_prefill_ker
         bool seen = key <= w.key1 && next > w.key0;
         cu_copy_wait<0>();
         __syncthreads(); /* keys are there; the values before are done with */
-        attn_load_keys<PRE_KEYS, threads, false>(a, p, a.v, NULL, key, v, steps);
+        if (codes) {
+            attn_convert_codes(a, raw, k, steps, coming); /* v lies behind k */
+            __syncthreads();
+            if (next < p.to) attn_fetch_codes(a, p, next, raw, steps, coming);
+        } else
+            attn_load_keys<PRE_KEYS, threads, false>(a, p, a.v, NULL, key, v, steps);
         cu_copy_commit();
         uint32_t x[PRE_TILES][PRE_KEYS / 16][4];
         if (seen) {
@@ -170,11 +184,13 @@ static __global__ void __launch_bounds__(PRE_WARPS *CU_WARP, 2) attn_prefill_ker
                 pre_adjust(a, rows + row0, key, s);
             pre_softmax<steps>(s, x, l);
         }
-        cu_copy_wait<0>();
-        __syncthreads(); /* values are there; the keys are done with */
-        if (next < p.to) {
-            attn_load_keys<PRE_KEYS, threads, false>(a, p, a.k, NULL, next, k, steps);
-            cu_copy_commit();
+        if (!codes) {
+            cu_copy_wait<0>();
+            __syncthreads(); /* values are there; the keys are done with */
+            if (next < p.to) {
+                attn_load_keys<PRE_KEYS, threads, false>(a, p, a.k, NULL, next, k, steps);
+                cu_copy_commit();
+            }
         }
         if (seen) pre_values<steps>(v, x, l);
         if (next % ATTN_CHUNK == 0 || next >= p.to)
@@ -182,27 +198,33 @@ static __global__ void __launch_bounds__(PRE_WARPS *CU_WARP, 2) attn_prefill_ker
     }
 }
 
-template <int steps>
+template <int steps, bool codes>
 static void run(cuda_backend *c, const attn_args *a, unsigned blocks, size_t smem) {
-    CU_LAUNCH((attn_prefill_kernel<steps>), blocks, PRE_WARPS * CU_WARP, smem, c->stream, *a);
+    CU_LAUNCH((attn_prefill_kernel<steps, codes>), blocks, PRE_WARPS * CU_WARP, smem, c->stream,
+              *a);
 }
 
-template <int steps> static attn_launch launch_of(void) {
+template <int steps, bool codes> static attn_launch launch_of(void) {
     attn_launch l = {};
-    l.kernel = reinterpret_cast<const void *>(attn_prefill_kernel<steps>);
-    l.run = run<steps>;
+    l.kernel = reinterpret_cast<const void *>(attn_prefill_kernel<steps, codes>);
+    l.run = run<steps, codes>;
     l.tile_rows = PRE_ROWS;
     l.stages = 1;
     l.per_sm = 2;
     l.smem = (size_t)(PRE_ROWS + 2 * PRE_KEYS) * (steps * 16 + 8) * 2 + PRE_ROWS * sizeof(attn_row);
+    if (codes) l.smem += attn_codes_smem(PRE_KEYS, false, steps * 16);
     return l;
 }
 
-attn_launch attn_pick_prefill(int32_t width) {
+template <bool codes> static attn_launch pick(int32_t width) {
     int steps = attn_steps(width);
-    if (steps <= 2) return launch_of<2>();
-    if (steps <= 4) return launch_of<4>();
-    if (steps == 5) return launch_of<5>();
-    if (steps == 6) return launch_of<6>();
-    return launch_of<8>();
+    if (steps <= 2) return launch_of<2, codes>();
+    if (steps <= 4) return launch_of<4, codes>();
+    if (steps == 5) return launch_of<5, codes>();
+    if (steps == 6) return launch_of<6, codes>();
+    return launch_of<8, codes>();
+}
+
+attn_launch attn_pick_prefill(int32_t width, bool codes) {
+    return codes ? pick<true>(width) : pick<false>(width);
 }

@@ -6,11 +6,15 @@
  * vec is 4 (16-byte accesses) where the shapes, strides and pointers of the call allow it, else 1.
  * Both compute an element by the same two operations, so the choice changes no bit.
  *
+ * In eight bits (kv8.h) a head's numbers share a scale, so a warp has a head: it rotates in place,
+ * finds the largest, and reads the row again, from the L1 cache, to write its codes.
+ *
  * Limit: memory bandwidth at many tokens, the launch at few. Not yet timed on a GPU. */
 #include "kernels/cuda/cu.h"
 #include "kernels/cuda/cu_num.h"
 #include "kernels/cuda/cuda_attention.h"
 #include "kernels/cuda/cuda_backend.h"
+#include "kernels/kv8.h"
 
 #define ROPE_THREADS 128
 
@@ -178,6 +182,86 @@ template <int vec> static __global__ void latent_kv_kernel(op_latent_kv a) {
         copy_piece<vec>(kv + (i - pairs) * vec, a.pages, bf16, at + (i - pairs) * vec);
 }
 
+/* The codes of n numbers and their scale, by a warp whose lanes may have written the numbers. */
+static __device__ void store_codes(dtype dt, const float *from, int n, uint8_t *codes,
+                                   uint16_t *scale) {
+    int lane = (int)threadIdx.x % CU_WARP;
+    uint32_t largest = 0;
+    float inverse;
+    for (int i = lane; i < n; i += CU_WARP) largest = kv8_largest(largest, from[i]);
+    for (int d = CU_WARP / 2; d; d /= 2)
+        largest = max(largest, __shfl_xor_sync(CU_FULL, largest, d));
+    uint16_t s = kv8_scale(dt, largest, &inverse);
+    if (lane == 0) *scale = s;
+    if ((uintptr_t)codes % 4 == 0 && n % 4 == 0) {
+        for (int i = 4 * lane; i < n; i += 4 * CU_WARP) {
+            uint32_t four = 0;
+#pragma unroll
+            for (int j = 0; j < 4; j++)
+                four |= (uint32_t)kv8_code(dt, from[i + j], inverse) << 8 * j;
+            *reinterpret_cast<uint32_t *>(codes + i) = four;
+        }
+    } else
+        for (int i = lane; i < n; i += CU_WARP) codes[i] = kv8_code(dt, from[i], inverse);
+}
+
+/* A warp's share of a rotation in place. */
+static __device__ void rotate_head(rope_style style, float *x, int half, const float *cosines,
+                                   const float *sines) {
+    for (int j = (int)threadIdx.x % CU_WARP; j < half; j += CU_WARP)
+        rotate_pairs<1>(style, x, half, j, cosines, sines, NULL, false, 0);
+    __syncwarp(CU_FULL);
+}
+
+/* Block (t, part): warps are heads of token t: q, k, v. */
+static __global__ void rope_kv8_kernel(op_rope_kv a) {
+    cu_next_begin();
+    int t = (int)blockIdx.x, d = a.head_dim, s = a.page_tokens;
+    int h = (int)(blockIdx.y * ROPE_THREADS + threadIdx.x) / CU_WARP;
+    int half = a.style == ROPE_NONE ? 0 : a.rope_dim / 2;
+    if (h >= a.n_heads + 2 * a.n_kv_heads) return;
+    float *x = a.qkv + t * a.qkv_stride + (int64_t)h * d;
+    int64_t angles = half ? (int64_t)a.pos[t] * half : 0;
+    if (h < a.n_heads + a.n_kv_heads) rotate_head(a.style, x, half, a.cos + angles, a.sin + angles);
+    h -= a.n_heads;
+    if (h < 0) return;
+    uint8_t *pages = static_cast<uint8_t *>(h < a.n_kv_heads ? a.k_pages : a.v_pages);
+    int64_t slot = a.kv_slot[t], head = slot / s * a.n_kv_heads + h % a.n_kv_heads;
+    uint8_t *block = pages + head * ((int64_t)s * (d + KV8_SCALE_BYTES));
+    int at = (int)(slot % s);
+    store_codes(a.kv_dt, x, d, block + (int64_t)at * d,
+                reinterpret_cast<uint16_t *>(block + (int64_t)s * d) + at);
+}
+
+/* The same for latent rows: q heads, then the kv row. */
+static __global__ void latent_kv8_kernel(op_latent_kv a) {
+    cu_next_begin();
+    int t = (int)blockIdx.x, s = a.page_tokens, width = a.latent + a.rope_dim;
+    int h = (int)(blockIdx.y * ROPE_THREADS + threadIdx.x) / CU_WARP;
+    int half = a.style == ROPE_NONE ? 0 : a.rope_dim / 2;
+    if (h > a.n_heads) return;
+    int64_t angles = half ? (int64_t)a.pos[t] * half : 0;
+    float *kv = a.kv + t * a.kv_stride;
+    float *x = h < a.n_heads ? a.q + t * a.q_stride + h * a.q_head_stride + a.q_off : kv + a.latent;
+    rotate_head(a.style, x, half, a.cos + angles, a.sin + angles);
+    if (h < a.n_heads) return;
+    int64_t slot = a.kv_slot[t];
+    uint8_t *page = static_cast<uint8_t *>(a.pages) +
+                    slot / s * ((int64_t)s * (width + KV8_LATENT_SCALES * KV8_SCALE_BYTES));
+    int at = (int)(slot % s);
+    uint8_t *codes = page + (int64_t)at * width;
+    uint16_t *scales =
+        reinterpret_cast<uint16_t *>(page + (int64_t)s * width) + at * KV8_LATENT_SCALES;
+    store_codes(a.kv_dt, kv, a.latent, codes, scales);
+    store_codes(a.kv_dt, kv + a.latent, a.rope_dim, codes + a.latent, scales + 1);
+}
+
+/* Blocks of warps for the heads of every token. */
+static dim3 head_grid(int32_t n_tokens, int32_t n_heads) {
+    const int warps = ROPE_THREADS / CU_WARP;
+    return dim3((unsigned)n_tokens, (unsigned)((n_heads + warps - 1) / warps));
+}
+
 /* Every start of a piece is a multiple of 16 bytes: what the addresses are sums of. */
 static bool in_fours(const void *p, int64_t stride, int64_t part) {
     return (uintptr_t)p % 16 == 0 && stride % 4 == 0 && part % 4 == 0;
@@ -186,6 +270,12 @@ static bool in_fours(const void *p, int64_t stride, int64_t part) {
 void cuda_rope_kv(backend *b, const op_rope_kv *a) {
     cuda_backend *c = cuda_of(b);
     if (!cuda_ready(c) || a->n_tokens <= 0) return;
+    if (kv_is_8bit(a->kv_dt)) {
+        CU_LAUNCH_NEXT(c, (rope_kv8_kernel), head_grid(a->n_tokens, a->n_heads + 2 * a->n_kv_heads),
+                       ROPE_THREADS, 0, *a);
+        cuda_launched(c, "rope_kv");
+        return;
+    }
     int half = a->style == ROPE_NONE ? 0 : a->rope_dim / 2;
     int unit = a->style == ROPE_HALVES ? half / 2 : half; /* runs of pairs that lie together */
     bool fours = in_fours(a->qkv, a->qkv_stride, a->head_dim) && in_fours(a->k_pages, 0, 0) &&
@@ -205,6 +295,12 @@ void cuda_rope_kv(backend *b, const op_rope_kv *a) {
 void cuda_latent_kv(backend *b, const op_latent_kv *a) {
     cuda_backend *c = cuda_of(b);
     if (!cuda_ready(c) || a->n_tokens <= 0) return;
+    if (kv_is_8bit(a->kv_dt)) {
+        CU_LAUNCH_NEXT(c, (latent_kv8_kernel), head_grid(a->n_tokens, a->n_heads + 1), ROPE_THREADS,
+                       0, *a);
+        cuda_launched(c, "latent_kv");
+        return;
+    }
     int half = a->style == ROPE_NONE ? 0 : a->rope_dim / 2, width = a->latent + a->rope_dim;
     bool fours = in_fours(a->q + a->q_off, a->q_stride, a->q_head_stride) &&
                  in_fours(a->kv, a->kv_stride, a->latent) && in_fours(a->pages, width, 0) &&

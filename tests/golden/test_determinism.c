@@ -264,7 +264,6 @@ START_TEST(choices) {
     check_choices("tests/archs/llama-gqa", "auto");
     check_choices("tests/archs/mistral-window", "auto");
     check_choices("conf/demo-model", "auto");
-    if (strcmp(test_device(), "cpu") != 0) return;
     check_choices("conf/demo-model", "int8"); /* copied pages bring their scales */
     check_choices("tests/archs/deepseek-v2", "fp8");
 }
@@ -288,7 +287,6 @@ START_TEST(bf16_demo_model) {
 END_TEST
 
 START_TEST(eight_bit_pages) {
-    if (strcmp(test_device(), "cpu") != 0) return;
     check_model("tests/archs/mistral-window", "int8");
     check_model("tests/archs/deepseek-v2", "int8");
     check_model("conf/demo-model", "fp8");

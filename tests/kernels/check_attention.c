@@ -262,7 +262,7 @@ void check_attention(check_ctx *c) {
     static const dtype types[] = {DT_F32, DT_BF16, DT_INT8, DT_F8_E4M3};
     static const int32_t lens[] = {70, 33, 17, 1, 200, 16};
     static const int32_t widths[] = {2, 4, 8, 16, 24, 64, 80, 96, 128, 256, 320, 512};
-    for (size_t t = 0; t < (c->device ? 2 : ARRAY_LEN(types)); t++) {
+    for (size_t t = 0; t < ARRAY_LEN(types); t++) {
         for (size_t i = 0; i < ARRAY_LEN(widths); i++) {
             int32_t d = widths[i];
             setting s = {d, 1 + (int32_t)i % 2, 1 + (int32_t)i, 16, types[t], ROPE_HALF, d};

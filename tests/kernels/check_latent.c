@@ -196,7 +196,7 @@ void check_latent(check_ctx *c) {
         int32_t h, latent, rope;
     } shapes[] = {{1, 1, 0},   {2, 1, 2},   {3, 8, 4},    {5, 15, 2},  {7, 17, 6},
                   {4, 31, 10}, {25, 32, 8}, {16, 64, 16}, {13, 100, 6}};
-    for (size_t t = 0; t < (c->device ? 2 : ARRAY_LEN(types)); t++) {
+    for (size_t t = 0; t < ARRAY_LEN(types); t++) {
         for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
             setting s = {shapes[i].h,       shapes[i].latent, shapes[i].rope,
                          16 + 16 * (i % 3), types[t],         ROPE_HALF + i % 2};
