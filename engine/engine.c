@@ -282,6 +282,7 @@ static status plan_memory(engine *e, const engine_options *o, error *err) {
         .other = OTHER_BYTES,
         .page_bytes = kvcache_page_bytes(&shape),
         .page_tokens = KV_PAGE_TOKENS,
+        .kv_type = dtype_name(shape.dt),
         .ctx_max = e->a->ctx_max,
         .max_model_len = o->max_model_len,
         .max_seqs = e->max_seqs,

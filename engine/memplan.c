@@ -159,8 +159,9 @@ void memplan_print(const memplan *m, strbuf *out) {
     char note[160], s[32];
     strbuf_addz(out, "memory plan\n");
     line(out, "weights", m->weights, "");
-    snprintf(note, sizeof note, "%d pages of %d tokens, %lld tokens in all", m->n_pages,
-             m->page_tokens, (long long)m->n_pages * m->page_tokens);
+    snprintf(note, sizeof note, "%d pages of %d tokens, %lld tokens in all%s%s", m->n_pages,
+             m->page_tokens, (long long)m->n_pages * m->page_tokens, m->kv_type ? ", " : "",
+             m->kv_type ? m->kv_type : "");
     line(out, "KV cache", m->kv, note);
     snprintf(note, sizeof note, "sequences up to %d tokens, %d at a time", m->len, m->max_seqs);
     line(out, "activations", m->activations, note);

@@ -16,6 +16,7 @@ typedef struct memplan {
     size_t other;                                  /* set aside: program, tokenizer, requests */
     size_t page_bytes;
     int32_t page_tokens;
+    const char *kv_type;   /* of what the pages hold, for the table; static */
     int32_t ctx_max;       /* what the model can do */
     int32_t max_model_len; /* wanted; 0: ctx_max, reduced to what fits */
     int32_t max_seqs;

@@ -163,6 +163,7 @@ static status attach(runtime *r, const conf *c, error *err) {
     m.eos_ids = info ? info->eos_ids : &eos;
     m.n_eos = info ? info->n_eos : eos >= 0;
     if (info) {
+        m.kv_dtype = dtype_name(info->kv_dt);
         m.embeds_only = !info->has_head;
         m.hidden = info->hidden;
         m.pool = info->pool;

@@ -74,8 +74,8 @@ static void add_gauges(page *p, const model *m, const scheduler_stats *t) {
     single(p, "vllm:kv_cache_usage_perc", "gauge", "Pages in use, 0 to 1.",
            t->pages_total ? (double)t->pages_used / t->pages_total : 0);
     family(p, "vllm:cache_config_info", "gauge", "Shape of the KV cache.");
-    snprintf(more, sizeof more, "block_size=\"%d\",num_gpu_blocks=\"%d\"", m->m.page_tokens,
-             m->m.n_pages);
+    snprintf(more, sizeof more, "block_size=\"%d\",num_gpu_blocks=\"%d\",cache_dtype=\"%s\"",
+             m->m.page_tokens, m->m.n_pages, m->m.kv_dtype ? m->m.kv_dtype : "none");
     value(p, "vllm:cache_config_info", more, 1);
     family(p, "vllm:lora_requests_info", "gauge", "Adapters in use.");
     add_lora(p, m, t);

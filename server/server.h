@@ -96,6 +96,7 @@ typedef struct server_model {
     char pool_unsupported[64];    /* what they would need but is not computed, or "" */
     int64_t created;              /* unix seconds */
     int32_t page_tokens, n_pages; /* for vllm:cache_config_info */
+    const char *kv_dtype;         /* static; NULL: no model */
     struct adapters *adapters;    /* server/adapters.h; NULL: none can be loaded */
     const char *default_adapter;  /* NULL, or the adapter that the base's names stand for */
     const char *info_json; /* members of /server_info ("\"family\":\"llama\",..."), or NULL */

@@ -66,6 +66,29 @@ def demo_in_a_crowd():
         assert s.wait_metric("vllm:num_requests_running", 0) == 0
 
 
+def pages_in_eight_bits():
+    """Half the bytes: twice the tokens in the same memory. Answers stay the same from run to run and
+    for two at once; the first words are those of bf16 pages."""
+    tokens, answers = {}, {}
+    for kv in ("bf16", "int8", "fp8"):
+        with Pagoda(DEMO, "--kv-cache-dtype", kv, "--kv-cache-bytes", "64MiB") as s:
+            name = "f8_e4m3" if kv == "fp8" else kv
+            text = s.request("GET", "/metrics")[2].decode()
+            assert 'cache_dtype="%s"' % name in text, text
+            tokens[kv] = s.metric("pagoda:kv_pages_total")
+            body = dict(ASK, n=2)
+            status, r = s.post("/v1/chat/completions", body)
+            assert status == 200, r
+            first, second = (c["message"]["content"] for c in r["choices"])
+            assert first == second and len(first) > 20, r
+            _, again = s.post("/v1/chat/completions", ASK)  # from the prefix cache
+            assert again["choices"][0]["message"]["content"] == first, again
+            answers[kv] = first
+    assert answers["int8"][:20] == answers["bf16"][:20] == answers["fp8"][:20], answers
+    assert 1.8 < tokens["int8"] / tokens["bf16"] < 2, tokens
+    assert tokens["int8"] == tokens["fp8"], tokens
+
+
 def keys_are_read_again():
     """SIGHUP: a new key works, an old one no longer; a broken file changes nothing."""
     path = "/tmp/pagoda-model-keys-%d" % os.getpid()
@@ -139,4 +162,4 @@ def stories260k():
 
 
 if __name__ == "__main__":
-    sys.exit(run([demo_chat, demo_in_a_crowd, keys_are_read_again, tinystories, stories260k]))
+    sys.exit(run([demo_chat, demo_in_a_crowd, pages_in_eight_bits, keys_are_read_again, tinystories, stories260k]))

@@ -417,6 +417,18 @@ def perplexity_equals_the_reference():
 
 
 @case
+def pages_in_eight_bits_keep_perplexity():
+    base = ["eval", "ppl", "--model", need(DATA + "models/tinystories-656k-hf"), "--file",
+            need(DATA + "corpora/text/tinyshakespeare.txt"), "--dtype", "f32", "--limit", "4000",
+            "--context", "512", "--stride", "256", "--json"]
+    exact, int8, fp8 = (json.loads(run(*base, "--kv-cache-dtype", kv)[0])["perplexity"]
+                        for kv in ("f32", "int8", "fp8"))
+    assert 0 < abs(int8 / exact - 1) < 5e-3 and 0 < abs(fp8 / exact - 1) < 5e-3, (exact, int8, fp8)
+    err = run("eval", "ppl", "--model", DEMO, "--kv-cache-dtype", "int4", rc=2)[1]
+    assert '--kv-cache-dtype: "int4" is not auto|f32|bf16|int8|fp8' in err, err
+
+
+@case
 def eval_refuses_what_it_cannot_measure():
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as f:
         args = ["eval", "ppl", "--model", need(DEMO), "--file", f.name]
