@@ -27,15 +27,17 @@
 #include "engine/forward_parts.h"
 #include "engine/kvswap.h"
 
-static void norm(forward *f, int32_t layer, weight_slot slot, const float *x, float *out) {
-    forward_norm(f, layer, slot, x, f->n_tokens, f->a->hidden, f->a->eps,
+static void norm(forward *f, int32_t layer, weight_slot slot, float *x, float *out) {
+    forward_norm(f, layer, slot, x, NULL, f->n_tokens, f->a->hidden, f->a->eps,
                  f32_rows(out, f->a->hidden));
 }
 
-/* norm(f->x), stored as its products round it. */
+/* norm(f->x), stored as its products round it; y joins x on the way, where it waits. */
 static feed_rows norm_feed(forward *f, int32_t layer, weight_slot slot, dtype dt, void *to, int i) {
     feed_rows out = forward_feed(f, dt, to, f->a->hidden, i);
-    forward_norm(f, layer, slot, f->x, f->n_tokens, f->a->hidden, f->a->eps, out);
+    forward_norm(f, layer, slot, f->x, f->y_waits ? f->y : NULL, f->n_tokens, f->a->hidden,
+                 f->a->eps, out);
+    f->y_waits = false;
     return out;
 }
 
@@ -57,7 +59,14 @@ static void add(forward *f, float *x, float x_scale, const float *y, int64_t y_s
 
 typedef void branch_fn(forward *f, int32_t layer, feed_rows in, float *out, bool accumulate);
 
-/* The branch into y, then x = alpha * base + scale * y. */
+/* Before x is read by anything but a norm. */
+static void settle(forward *f) {
+    if (f->y_waits) add(f, f->x, 1, f->y, f->a->hidden, 1);
+    f->y_waits = false;
+}
+
+/* The branch into y, then x = alpha * base + scale * y. A plain sum is left to the norm that reads
+ * x next, which has it in its hands anyway. */
 static void join(forward *f, const arch_branch *r, int32_t l, weight_slot out_norm) {
     if (r->out_norm) norm(f, l, out_norm, f->y, f->y);
     if (r->from_norm) {
@@ -65,6 +74,8 @@ static void join(forward *f, const arch_branch *r, int32_t l, weight_slot out_no
         add(f, normed, r->alpha, f->y, f->a->hidden, r->scale);
         f->h = f->x;
         f->x = normed;
+    } else if (r->alpha == 1 && r->scale == 1) {
+        f->y_waits = true;
     } else
         add(f, f->x, r->alpha, f->y, f->a->hidden, r->scale);
 }
@@ -72,7 +83,10 @@ static void join(forward *f, const arch_branch *r, int32_t l, weight_slot out_no
 static void run_branch(forward *f, int32_t l, const arch_branch *r, branch_fn *fn,
                        weight_slot in_norm, weight_slot out_norm, dtype in_dt, bool may_alias) {
     feed_rows in = f32_rows(f->x, f->a->hidden);
-    if (r->in_norm) in = norm_feed(f, l, in_norm, in_dt, f->h, FEED_H);
+    if (r->in_norm)
+        in = norm_feed(f, l, in_norm, in_dt, f->h, FEED_H);
+    else
+        settle(f);
     bool direct = !r->out_norm && !r->from_norm && r->alpha == 1 && r->scale == 1 &&
                   (r->in_norm || may_alias);
     if (direct) {
@@ -81,7 +95,10 @@ static void run_branch(forward *f, int32_t l, const arch_branch *r, branch_fn *f
         fn(f, l, in, f->y, false);
         join(f, r, l, out_norm);
     }
-    if (r->post_norm) norm(f, l, in_norm, f->x, f->x);
+    if (r->post_norm) {
+        settle(f);
+        norm(f, l, in_norm, f->x, f->x);
+    }
 }
 
 /* Both branches read the same x; with scales they are collected in y. */
@@ -150,6 +167,7 @@ static void embed(forward *f) {
 static void run_layers(forward *f) {
     embed(f);
     for (int32_t l = 0; l < f->a->n_layers; l++) run_layer(f, l);
+    settle(f);
 }
 
 static void scale_rows(forward *f, float *x, int32_t n, int32_t width, float by) {
@@ -171,7 +189,7 @@ static void final_rows(forward *f, const int32_t *pick, int32_t n) {
     if (f->ad) f->ad->pick = pick;
     f->b->v->embed(f->b, &gather);
     if (f->a->final_norm)
-        forward_norm(f, -1, W_FINAL_NORM, f->rows, n, f->a->hidden, f->a->eps,
+        forward_norm(f, -1, W_FINAL_NORM, f->rows, NULL, n, f->a->hidden, f->a->eps,
                      f32_rows(f->rows, f->a->hidden));
 }
 

@@ -102,6 +102,7 @@ typedef struct forward {
     void *h;                  /* [T,C] normed */
     void *h2;                 /* [T,C] normed for the second of two parallel branches */
     float *y;                 /* [T,C] a branch that is not simply added */
+    bool y_waits;             /* x is to become x + y */
     float *narrow;            /* [T,E] embeddings before proj_in */
     float *qkv;               /* [T,(H+2G)*D]; MLA: [T,H*(nope+rope)] */
     void *att;                /* [T,H*D]; MLA: [T,H*v width] */

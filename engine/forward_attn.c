@@ -124,8 +124,8 @@ static void latent_q(forward *f, int32_t layer, feed_rows in) {
     if (a->q_rank) {
         forward_linear(f, layer, W_Q_A, in, f->n_tokens, f->q_low, false);
         if (weights_at(f->w, layer, W_Q_A_NORM))
-            forward_norm(f, layer, W_Q_A_NORM, f->q_low, f->n_tokens, a->q_rank, a->latent_eps,
-                         f32_rows(f->q_low, a->q_rank));
+            forward_norm(f, layer, W_Q_A_NORM, f->q_low, NULL, f->n_tokens, a->q_rank,
+                         a->latent_eps, f32_rows(f->q_low, a->q_rank));
         in = f32_rows(f->q_low, a->q_rank);
     }
     forward_linear(f, layer, W_Q_B, in, f->n_tokens, f->qkv, false);

@@ -38,14 +38,16 @@ void forward_linear(forward *f, int32_t layer, weight_slot slot, feed_rows a, in
     adapter_low(f, layer, slot, a.p, a.dt, n_rows, out);
 }
 
-static void norm_rows(forward *f, const float *gain, const float *bias, const float *x,
+static void norm_rows(forward *f, const float *gain, const float *bias, float *x, const float *add,
                       int32_t n_rows, int32_t width, float eps, feed_rows out) {
     op_norm op = {.kind = f->a->norm,
                   .n_rows = n_rows,
                   .n_groups = 1,
                   .width = width,
-                  .x = (float *)x,
+                  .x = x,
                   .x_stride = width,
+                  .add = add,
+                  .add_stride = width,
                   .weight = gain,
                   .bias = bias,
                   .eps = eps,
@@ -56,11 +58,11 @@ static void norm_rows(forward *f, const float *gain, const float *bias, const fl
     f->b->v->norm(f->b, &op);
 }
 
-void forward_norm(forward *f, int32_t layer, weight_slot slot, const float *x, int32_t n_rows,
-                  int32_t width, float eps, feed_rows out) {
+void forward_norm(forward *f, int32_t layer, weight_slot slot, float *x, const float *add,
+                  int32_t n_rows, int32_t width, float eps, feed_rows out) {
     weight_slot bias = (weight_slot)(slot + 1);
     if (!forward_adapts(f)) {
-        norm_rows(f, weights_vec(f->w, layer, slot), weights_vec(f->w, layer, bias), x, n_rows,
+        norm_rows(f, weights_vec(f->w, layer, slot), weights_vec(f->w, layer, bias), x, add, n_rows,
                   width, eps, out);
         return;
     }
@@ -69,6 +71,7 @@ void forward_norm(forward *f, int32_t layer, weight_slot slot, const float *x, i
         const adapter_run *r = &f->ad->runs[k];
         size_t at = (size_t)r->row0 * (size_t)width;
         norm_rows(f, adapter_vec(f, r->ad, layer, slot), adapter_vec(f, r->ad, layer, bias), x + at,
-                  r->n, width, eps, f32_rows((const float *)out.p + at, width));
+                  add ? add + at : NULL, r->n, width, eps,
+                  f32_rows((const float *)out.p + at, width));
     }
 }

@@ -35,9 +35,10 @@ void forward_linear(forward *f, int32_t layer, weight_slot slot, feed_rows a, in
                     float *out, bool accumulate);
 void forward_linear_item(forward *f, int32_t layer, weight_slot slot, int32_t item, feed_rows a,
                          float *out, int64_t out_stride);
-/* out = norm(x) of rows of `width` by the weights of the slot; f32 out may be x. */
-void forward_norm(forward *f, int32_t layer, weight_slot slot, const float *x, int32_t n_rows,
-                  int32_t width, float eps, feed_rows out);
+/* out = norm(x) of rows of `width` by the weights of the slot; f32 out may be x. add: NULL, or rows
+ * that x becomes the sum with first. */
+void forward_norm(forward *f, int32_t layer, weight_slot slot, float *x, const float *add,
+                  int32_t n_rows, int32_t width, float eps, feed_rows out);
 
 /* One branch: out (+)= f(in). */
 void forward_attn(forward *f, int32_t layer, feed_rows in, float *out, bool accumulate);
