@@ -11,6 +11,7 @@
 #ifndef KERNELS_CUDA_CUDA_ATTENTION_CODES_H
 #define KERNELS_CUDA_CUDA_ATTENTION_CODES_H
 
+#include "kernels/cuda/cu_half.h"
 #include "kernels/cuda/cuda_attention_mma.h"
 
 /* Pairs of codes 0,1 and 2,3 of a word as bf16. E4M3 moved into a bf16 is 2^-120 times its value;
