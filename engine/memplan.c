@@ -106,6 +106,13 @@ static status decide_swap(memplan *m, error *err) {
         return error_set(err, ERR_NOMEM,
                          "kv_swap: %s of pinned memory are wanted, the host has %s free", a, b);
     }
+    if (want < m->page_bytes && m->swap_wanted != SIZE_MAX) {
+        char a[32], b[32];
+        memplan_size(want, a, sizeof a);
+        memplan_size(m->page_bytes, b, sizeof b);
+        return error_set(err, ERR_INVALID,
+                         "kv_swap: %s do not hold a page of the KV cache, which takes %s", a, b);
+    }
     m->n_host_pages = (int32_t)MIN(want / m->page_bytes, (size_t)INT32_MAX);
     m->swap = (size_t)m->n_host_pages * m->page_bytes;
     return OK;
@@ -130,7 +137,7 @@ status memplan_decide(memplan *m, error *err) {
     size_t pages = m->kv_wanted ? m->kv_wanted / m->page_bytes : choose_pages(m, m->len, left);
     if (m->max_model_len <= 0 && pages < pages_for(m, m->len) && pages > 0)
         m->len = (int32_t)(pages * (size_t)m->page_tokens);
-    m->n_pages = (int32_t)MIN(pages, (size_t)INT32_MAX);
+    m->n_pages = (int32_t)MIN(pages, (size_t)INT32_MAX - 1); /* the engine may add one */
     m->kv = pages * m->page_bytes;
     m->total = MAX(other + m->kv, m->weights + m->staging);
     if (pages < pages_for(m, m->len) || pages == 0) {

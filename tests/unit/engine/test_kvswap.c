@@ -54,6 +54,10 @@ START_TEST(refused_with_numbers) {
     error err;
     ck_assert_int_eq(memplan_decide(&m, &err), ERR_NOMEM);
     ck_assert_msg(strstr(err.text, "32.0 GiB") && strstr(err.text, "8.0 GiB"), "%s", err.text);
+    m = device(4, 8 * GIB); /* "4", where 4GiB was meant */
+    ck_assert_int_eq(memplan_decide(&m, &err), ERR_INVALID);
+    ck_assert_str_eq(err.text,
+                     "kv_swap: 4 bytes do not hold a page of the KV cache, which takes 2.0 MiB");
 }
 END_TEST
 
