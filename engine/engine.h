@@ -39,7 +39,7 @@ typedef struct engine_options {
     double kv_fraction;     /* with kv_bytes 0: this part of what is left; 0: chosen */
     const char *graphs;     /* "off": ops are launched one by one; NULL or "auto": steps of
                              * decoding are recorded on backends that can (kernels/graphs.h) */
-    int32_t depth;          /* most steps in flight; 0: 1 where memory is the host's, else 2 */
+    int32_t depth;          /* most steps in flight; 0: 2 where the device samples, else 1 */
     bool plan_only;         /* read headers and plan memory, load nothing (inspect) */
     /* Called while loading, from the loading thread; may be NULL. */
     void (*progress)(void *ctx, size_t bytes_done, size_t bytes_total);

@@ -164,10 +164,17 @@ static void embed(forward *f) {
     if (a->embed_norm) norm(f, -1, W_EMBED_NORM, f->x, f->x);
 }
 
+/* Joins from the norm exchange x and h. An odd number of them must not leave the stream elsewhere
+ * than where it began: a recorded step finds it there, whatever ran since. */
 static void run_layers(forward *f) {
+    float *x = f->x;
     embed(f);
     for (int32_t l = 0; l < f->a->n_layers; l++) run_layer(f, l);
     settle(f);
+    if (f->x == x) return;
+    f->h = f->x;
+    f->x = x;
+    add(f, x, 0, f->h, f->a->hidden, 1);
 }
 
 static void scale_rows(forward *f, float *x, int32_t n, int32_t width, float by) {
