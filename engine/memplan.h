@@ -39,8 +39,7 @@ typedef struct memplan {
 /* Memory that this process may still take: MemAvailable, less where a control group allows less. */
 void memplan_available(size_t *ret_bytes, const char **ret_limited_by);
 /* Fill the out fields. ERR_NOMEM with the numbers when it does not fit, ERR_INVALID for a second
- * tier of less than a page; the out fields are then
- * what would be needed. */
+ * tier of less than a page; the out fields are then what would be needed. */
 NODISCARD status memplan_decide(memplan *m, error *err);
 /* A table for people. */
 void memplan_print(const memplan *m, strbuf *out);
