@@ -30,7 +30,10 @@ status quant_bind_acts(module_binder *b, quant_module *m) {
     TRY(module_take_scalar(b, ".input_global_scale", TYPES_FLOAT, true, &(module_tensor){0}));
     if (!is_static) return OK;
     m->spec.act_scale = scalar(&scale);
-    m->spec.act_zero = zero.st ? (int16_t)scalar(&zero) : 0;
+    float zero_at = zero.st ? scalar(&zero) : 0;
+    if (!(zero_at >= -128 && zero_at <= 127))
+        return module_error(b, ".input_zero_point", "%g is no number of 8 bits", zero_at);
+    m->spec.act_zero = (int16_t)zero_at;
     if (!(m->spec.act_scale > 0) || isinf(m->spec.act_scale))
         return module_error(b, ".input_scale", "%g is no scale", m->spec.act_scale);
     return OK;

@@ -478,6 +478,34 @@ static status bind_with(maker *m, const char *config, error *err) {
     return st;
 }
 
+START_TEST(fixed_zero_points_are_of_8_bits) {
+    static const char config[] =
+        "{\"format\":\"int-quantized\",\"config_groups\":{\"g\":{\"targets\":[\"Linear\"],"
+        "\"weights\":{\"num_bits\":8,\"type\":\"int\"},\"input_activations\":{\"num_bits\":8,"
+        "\"type\":\"int\",\"symmetric\":false,\"dynamic\":false}}}}";
+    static const uint8_t weight[256];
+    static const float ones[8] = {1, 1, 1, 1, 1, 1, 1, 1};
+    static const struct {
+        int32_t zero;
+        const char *text; /* NULL: fine */
+    } cases[] = {{-128, NULL},
+                 {127, NULL},
+                 {128, "x.input_zero_point\": 128 is no number of 8 bits"},
+                 {INT32_MIN, "is no number of 8 bits"}};
+    for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
+        maker m = {0};
+        error err = {0};
+        add(&m, "x.weight", "I8", "8,32", weight, sizeof weight);
+        add(&m, "x.weight_scale", "F32", "8,1", ones, sizeof ones);
+        add(&m, "x.input_scale", "F32", "1", ones, sizeof *ones);
+        add(&m, "x.input_zero_point", "I32", "1", &cases[i].zero, sizeof cases[i].zero);
+        status st = bind_with(&m, config, &err);
+        ck_assert_msg(st == (cases[i].text ? ERR_FORMAT : OK), "%d: %s", cases[i].zero, err.text);
+        ck_assert_msg(!cases[i].text || strstr(err.text, cases[i].text), "%s", err.text);
+    }
+}
+END_TEST
+
 START_TEST(views_pick_rows_of_the_module) {
     static uint8_t bytes[1024];
     float all[32 * 64], some[10 * 64], turned[64 * 10];
@@ -547,6 +575,7 @@ int main(void) {
     tcase_add_test(tc, activations_of_8_bit_floats);
     tcase_add_test(tc, configs_are_refused_by_key);
     tcase_add_test(tc, damaged_modules_are_refused_by_tensor);
+    tcase_add_test(tc, fixed_zero_points_are_of_8_bits);
     tcase_add_test(tc, views_pick_rows_of_the_module);
     tcase_add_test(tc, orders_and_lists_are_held_against_tensors);
     suite_add_tcase(s, tc);
