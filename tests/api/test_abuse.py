@@ -290,7 +290,8 @@ def swapped_answers():
                "temperature": 0} for i in range(10)]
     with Server("--pages", 30, "--len", 400) as s:
         want = [s.post("/v1/completions", b)[1]["choices"][0]["text"] for b in bodies]
-    with Server("--pages", 30, "--len", 400, "--host-pages", 300) as s:
+    # steps that take long enough for the requests to meet
+    with Server("--pages", 30, "--len", 400, "--host-pages", 300, "--step-us", 1000) as s:
         with concurrent.futures.ThreadPoolExecutor(len(bodies)) as pool:
             got = list(pool.map(lambda b: s.post("/v1/completions", b), bodies))
         assert all(status == 200 for status, _ in got), got
