@@ -72,7 +72,8 @@ static __device__ __forceinline__ void cu_copy_commit(void) {
     asm volatile("cp.async.commit_group;");
 }
 template <int n> static __device__ __forceinline__ void cu_copy_wait(void) {
-    asm volatile("cp.async.wait_group %0;" ::"n"(n));
+    asm volatile("cp.async.wait_group %0;" ::"n"(n)
+                 : "memory"); /* what was copied is read behind */
 }
 
 #endif

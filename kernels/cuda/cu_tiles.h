@@ -162,12 +162,7 @@ static __global__ void __launch_bounds__(S::THREADS) tiles_kernel(const gemm_cal
 template <class H, class S>
 static void tiles_launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
     dim3 grid((unsigned)gemm_blocks(g, p)), block(S::THREADS);
-    if (p->smem > 48 * 1024 &&
-        !cuda_note(c,
-                   cudaFuncSetAttribute((const void *)tiles_kernel<H, S>,
-                                        cudaFuncAttributeMaxDynamicSharedMemorySize, (int)p->smem),
-                   "gemm"))
-        return;
+    if (!cuda_allow_shared(c, (const void *)tiles_kernel<H, S>, p->smem, 0)) return;
     CU_LAUNCH((tiles_kernel<H, S>), grid, block, p->smem, c->stream, *g);
 }
 

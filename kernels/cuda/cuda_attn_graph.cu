@@ -118,6 +118,7 @@ static void divide_now(cuda_backend *c, fixed_shape *f, const op_attention *op, 
     void *host = mem_calloc(1, bytes);
     divide(f, op->seqs.room, op->seqs.host, host);
     c->base.v->upload(&c->base, dev, host, bytes);
+    f->ready = cuda_ready(c); /* a recording takes no upload: the step is launched again */
     mem_free(host);
 }
 

@@ -23,8 +23,9 @@ extern "C" {
 }
 
 #define CC_LEAST     80
-#define EARLY_LEAST  90 /* cu_pdl.h */
-#define LOADERS_MOST 8  /* threads that read and pack weights */
+#define EARLY_LEAST  90                 /* cu_pdl.h */
+#define LOADERS_MOST 8                  /* threads that read and pack weights */
+#define SHARED_FREE  ((size_t)48 << 10) /* shared memory that need not be asked for */
 #define GIB(x)       ((double)(x) / 1073741824.0)
 
 static pthread_mutex_t note_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -103,6 +104,14 @@ status cuda_scratch_reserve(cuda_backend *c, size_t bytes, error *err) {
     c->ws = p;
     c->ws_bytes = bytes;
     return OK;
+}
+
+bool cuda_allow_shared(cuda_backend *c, const void *kernel, size_t bytes, size_t fixed) {
+    if (bytes + fixed <= SHARED_FREE) return true;
+    size_t most = c->smem_max - MIN(c->smem_max, ALIGN_UP(fixed, (size_t)1024));
+    return cuda_note(
+        c, cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)most),
+        "shared memory");
 }
 
 static void backend_free(backend *b) {

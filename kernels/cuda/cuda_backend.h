@@ -63,6 +63,10 @@ static inline int64_t cuda_ld(dtype dt, int32_t k) {
 void *cuda_scratch(cuda_backend *c, size_t bytes);
 /* Let scratch have at least so many bytes from now on. */
 status cuda_scratch_reserve(cuda_backend *c, size_t bytes, error *err);
+/* Before a launch with `bytes` of dynamic shared memory of a kernel that has `fixed` of its own:
+ * let it have all that there is, not just these, since calls with fewer would take it back from
+ * graphs and backends that were promised more. False after a failure. */
+bool cuda_allow_shared(cuda_backend *c, const void *kernel, size_t bytes, size_t fixed);
 /* True when nothing failed so far. Every op begins with it and ends with cuda_launched. */
 bool cuda_ready(const cuda_backend *c);
 /* Take note of a launch error (and wait, with sync_ops). */

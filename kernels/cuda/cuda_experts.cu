@@ -142,8 +142,9 @@ static const table *matrices(cuda_backend *c, const wmat *w, int32_t n) {
         t->sorted |= gemm_is_bytes(g[i].kind) || t->ordered;
     }
     c->base.v->upload(&c->base, t->dev, g, t->dev_bytes);
-    memcpy(t->copy, w, (size_t)n * sizeof *w);
     mem_free(g);
+    if (!cuda_ready(c)) return NULL; /* a recording takes no upload */
+    memcpy(t->copy, w, (size_t)n * sizeof *w);
     return t;
 }
 
@@ -153,6 +154,7 @@ static const float *const *biases(cuda_backend *c, const float *const *host, int
     if (!t) return NULL;
     if (memcmp(t->copy, host, t->dev_bytes) != 0) {
         c->base.v->upload(&c->base, t->dev, host, t->dev_bytes);
+        if (!cuda_ready(c)) return NULL;
         memcpy(t->copy, host, t->dev_bytes);
     }
     return (const float *const *)t->dev;
@@ -432,6 +434,7 @@ size_t cuda_experts_need(const cuda_backend *c, const op_bounds *o) {
     op_experts a = {};
     a.n_experts = o->n_experts, a.top_k = o->top_k;
     a.width = o->width, a.ffn = o->ffn, a.gated = o->gated;
+    a.x_dt = DT_BF16; /* which may be made wider, and so takes the most */
     bool rounds = false, sorted = false;
     for (int32_t i = 0; i < o->n_mats; i++) {
         const wmat *w = &o->mats[i];

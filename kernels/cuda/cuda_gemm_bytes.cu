@@ -116,12 +116,7 @@ template <class H, int TN, int TM>
 static void launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
     dim3 grid((unsigned)gemm_blocks(g, p)), block((unsigned)p->warps * CU_WARP);
     const void *kernel = (const void *)byte_splits_kernel<H, TN, TM>;
-    if (p->smem > 48 * 1024 &&
-        !cuda_note(
-            c,
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)p->smem),
-            "gemm"))
-        return;
+    if (!cuda_allow_shared(c, kernel, p->smem, 0)) return;
     CU_LAUNCH_NEXT(c, (byte_splits_kernel<H, TN, TM>), grid, block, p->smem, *g);
 }
 

@@ -98,12 +98,7 @@ template <class H, int TN, int TM, bool rounded, int GROUPS>
 static void launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
     dim3 grid((unsigned)gemm_blocks(g, p)), block((unsigned)p->warps * CU_WARP);
     const void *kernel = (const void *)int4_kernel<H, TN, TM, rounded, GROUPS>;
-    if (p->smem > 48 * 1024 &&
-        !cuda_note(
-            c,
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)p->smem),
-            "gemm"))
-        return;
+    if (!cuda_allow_shared(c, kernel, p->smem, 0)) return;
     CU_LAUNCH_NEXT(c, (int4_kernel<H, TN, TM, rounded, GROUPS>), grid, block, p->smem, *g);
 }
 

@@ -22,12 +22,7 @@ static __global__ void __launch_bounds__(MAX_THREADS(TN)) splits_kernel(const ge
 template <class H, int TN, int TM, bool rounded>
 static void launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
     dim3 grid((unsigned)gemm_blocks(g, p)), block((unsigned)p->warps * CU_WARP);
-    if (p->smem > 48 * 1024 &&
-        !cuda_note(c,
-                   cudaFuncSetAttribute((const void *)splits_kernel<H, TN, TM, rounded>,
-                                        cudaFuncAttributeMaxDynamicSharedMemorySize, (int)p->smem),
-                   "gemm"))
-        return;
+    if (!cuda_allow_shared(c, (const void *)splits_kernel<H, TN, TM, rounded>, p->smem, 0)) return;
     if (g->made_w)
         CU_LAUNCH((splits_kernel<H, TN, TM, rounded>), grid, block, p->smem, c->stream, *g);
     else

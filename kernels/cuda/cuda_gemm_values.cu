@@ -107,12 +107,7 @@ static void launch(cuda_backend *c, const gemm_call *g, const gemm_plan *p) {
     dim3 grid((unsigned)gemm_blocks(g, p)), block(WARPS * CU_WARP);
     const void *kernel = (const void *)values_kernel<H, TM, rounded>;
     size_t fixed = 2 * sizeof(values_tile) + WARPS * FEATURES * RAW_WORDS * sizeof(uint32_t);
-    if (p->smem + fixed > 48 * 1024 &&
-        !cuda_note(
-            c,
-            cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, (int)p->smem),
-            "gemm"))
-        return;
+    if (!cuda_allow_shared(c, kernel, p->smem, fixed)) return;
     CU_LAUNCH_NEXT(c, (values_kernel<H, TM, rounded>), grid, block, p->smem, *g);
 }
 

@@ -33,7 +33,7 @@ struct cuda_graphs {
 };
 
 bool cuda_recording(const cuda_backend *c) {
-    const struct cuda_graphs *g = c->graphs;
+    const struct cuda_graphs *g = __atomic_load_n(&c->graphs, __ATOMIC_ACQUIRE);
     return g && __atomic_load_n(&g->recording, __ATOMIC_ACQUIRE) &&
            pthread_equal(g->recorder, pthread_self());
 }
@@ -74,7 +74,8 @@ static struct cuda_graphs *graphs_of(cuda_backend *c) {
     struct cuda_graphs *g = (struct cuda_graphs *)mem_calloc(1, sizeof *g);
     if (cudaStreamCreateWithFlags(&g->stream, cudaStreamNonBlocking) != cudaSuccess)
         g->stream = NULL;
-    return c->graphs = g;
+    __atomic_store_n(&c->graphs, g, __ATOMIC_RELEASE); /* other threads look: cuda_recording */
+    return g;
 }
 
 static bool graph_begin(backend *b) {

@@ -104,6 +104,55 @@ static void check_bounds(backend *b) {
     }
 }
 
+/* Experts whose input is far wider than their networks, fed with 16-bit rows. */
+static void check_experts(backend *b) {
+    enum { T = 256, E = 2, WIDTH = 512, FFN = 64 };
+    wmat mats[2 * E], up[E], down[E];
+    char *block = NULL, *rows = NULL;
+    error err;
+    size_t each = b->v->wmat_bytes(b, FFN, WIDTH, DT_BF16);
+    size_t back = b->v->wmat_bytes(b, WIDTH, FFN, DT_BF16), all = E * (each + back);
+    size_t x = (size_t)T * WIDTH * 2, out = 2 * x, ids = T * sizeof(int32_t);
+    EXPECT(b->v->mem_alloc(b, all, (void **)&block, &err) == OK, "%s", err.text);
+    EXPECT(b->v->mem_alloc(b, x + out + 2 * ids, (void **)&rows, &err) == OK, "%s", err.text);
+    for (size_t i = 0; i < E; i++) {
+        b->v->wmat_init(b, &up[i], FFN, WIDTH, DT_BF16, block + i * each);
+        b->v->wmat_init(b, &down[i], WIDTH, FFN, DT_BF16, block + E * each + i * back);
+        mats[2 * i] = up[i], mats[2 * i + 1] = down[i];
+    }
+    op_bounds o = {.n_tokens = T,
+                   .mats = mats,
+                   .n_mats = 2 * E,
+                   .n_expert_layers = 1,
+                   .n_experts = E,
+                   .top_k = 1,
+                   .width = WIDTH,
+                   .ffn = FFN};
+    EXPECT(b->v->reserve(b, &o, &err) == OK, "%s", err.text);
+    size_t before = free_bytes(b);
+    op_experts a = {.n_tokens = T,
+                    .n_experts = E,
+                    .top_k = 1,
+                    .width = WIDTH,
+                    .ffn = FFN,
+                    .x = rows,
+                    .x_stride = WIDTH,
+                    .x_dt = DT_BF16,
+                    .out = (float *)(rows + x),
+                    .out_stride = WIDTH,
+                    .ids = (const int32_t *)(rows + x + out),
+                    .weights = (const float *)(rows + x + out + ids),
+                    .act = ACT_RELU,
+                    .up = up,
+                    .down = down};
+    b->v->experts(b, &a);
+    EXPECT(b->v->sync(b, &err) == OK, "%s", err.text);
+    EXPECT(free_bytes(b) == before, "experts took %zd bytes beside what was reserved",
+           (ssize_t)(before - free_bytes(b)));
+    b->v->mem_free(b, rows, x + out + 2 * ids);
+    b->v->mem_free(b, block, all);
+}
+
 /* Rows of logits at a time. */
 static void check_rows(void) {
     EXPECT(forward_rows_at_once(true, 128256, 1000) == 64, "a cache's worth on the host");
@@ -123,6 +172,14 @@ int main(void) {
     EXPECT(st == OK, "%s", err.text);
     if (st == OK) {
         check_bounds(b);
+        backend_close(b);
+    }
+    if (st == OK) {
+        st = device_open(&o, &b, &err);
+        EXPECT(st == OK, "%s", err.text);
+    }
+    if (st == OK) {
+        check_experts(b);
         backend_close(b);
     }
     check_model("conf/demo-model", "auto");
