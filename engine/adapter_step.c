@@ -41,8 +41,7 @@ int32_t adapter_step_rank(const weights *w, int32_t rank_max) {
     return row_max_of(w, rank_max);
 }
 
-size_t adapter_step_bytes(const weights *w, int32_t max_tokens, int32_t max_seqs,
-                          int32_t rank_max) {
+size_t adapter_step_bytes(const weights *w, int32_t max_tokens, int32_t rank_max) {
     adapter_step s = {.row_max = row_max_of(w, rank_max)};
     return cut_all(&s, NULL, w, max_tokens);
 }

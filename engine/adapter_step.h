@@ -54,7 +54,7 @@ typedef struct adapter_step {
 } adapter_step;
 
 /* Bytes of scratch in the backend's memory for steps of these maxima. */
-size_t adapter_step_bytes(const weights *w, int32_t max_tokens, int32_t max_seqs, int32_t rank_max);
+size_t adapter_step_bytes(const weights *w, int32_t max_tokens, int32_t rank_max);
 NODISCARD status adapter_step_new(const weights *w, const adapter_table *table, int32_t max_tokens,
                                   int32_t max_seqs, int32_t rank_max, int32_t n_adapters,
                                   adapter_step **ret, error *err);

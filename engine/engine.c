@@ -304,8 +304,7 @@ static status plan_memory(engine *e, const engine_options *o, error *err) {
         p->activations_fixed += e->b->v->scratch_bytes(e->b, &most);
     }
     if (e->adapters_max > 0)
-        p->activations_fixed +=
-            adapter_step_bytes(&e->w, e->max_tokens, e->max_seqs, e->lora_rank_max);
+        p->activations_fixed += adapter_step_bytes(&e->w, e->max_tokens, e->lora_rank_max);
     TRY(find_memory(e, p, err));
     find_swap(e, o, p);
     e->plan_status = memplan_decide(p, &e->plan_error);

@@ -25,14 +25,14 @@ int32_t forward_bucket(int32_t n, int32_t max_seqs) {
     return MIN(b, max_seqs);
 }
 
-int32_t forward_bucket_index(int32_t bucket, int32_t max_seqs) {
+int32_t forward_bucket_index(int32_t bucket) {
     int32_t i = 0;
     for (int32_t b = 1; b < bucket; b = next_bucket(b)) i++;
     return i;
 }
 
 int32_t forward_n_buckets(int32_t max_seqs) {
-    return forward_bucket_index(max_seqs, max_seqs) + 1;
+    return forward_bucket_index(max_seqs) + 1;
 }
 
 int32_t forward_bucket_of(const batch_plan *plan, int32_t max_seqs) {
@@ -100,7 +100,7 @@ void forward_graphs_free(forward_graphs *g) {
 static int32_t kind_of(const forward *f) {
     bool own = false, low = f->ad && f->ad->has_low;
     for (int32_t k = 0; k < f->a->n_ropes; k++) own |= f->ropes[k].own;
-    int32_t bucket = forward_bucket_index(f->bucket, f->max_seqs);
+    int32_t bucket = forward_bucket_index(f->bucket);
     return (bucket * GRAPH_FORMS + f->graphs->form) * 4 + 2 * low + own;
 }
 

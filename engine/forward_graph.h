@@ -24,7 +24,7 @@ typedef struct forward forward;
  * padding at most, and the number of buckets grows with the logarithm of max_seqs. */
 int32_t forward_bucket(int32_t n, int32_t max_seqs);
 /* Which of them it is, from 0. */
-int32_t forward_bucket_index(int32_t bucket, int32_t max_seqs);
+int32_t forward_bucket_index(int32_t bucket);
 int32_t forward_n_buckets(int32_t max_seqs);
 /* What a plan's step can be: its bucket, or 0 where its launches are its own: prompt tokens beside
  * or behind one another, results that only the host computes. Adapters must be plain. */

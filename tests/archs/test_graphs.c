@@ -172,7 +172,7 @@ static void check_cuts(const char *name, const char *type) {
         const forward_graphs *g = with->f.graphs;
         EXPECT(g->n_recorded >= 2 && g->n_replayed >= 8, "%s: %d recorded, %d replayed", name,
                (int)g->n_recorded, (int)g->n_replayed);
-        int32_t cut = forward_bucket_index(2, 16) * GRAPH_FORMS + 1;
+        int32_t cut = forward_bucket_index(2) * GRAPH_FORMS + 1;
         EXPECT(g->kinds[cut * 4].warm, "%s: no step had its attention cut", name);
     }
     engine_free(with);
