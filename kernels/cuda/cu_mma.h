@@ -31,8 +31,10 @@ static __device__ __forceinline__ void cu_mma_s8(int32_t d[4], const uint32_t a[
                  : "+r"(d[0]), "+r"(d[1]), "+r"(d[2]), "+r"(d[3])
                  : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-/* d[16,8] += a[16,32] . b[32,8] of E4M3 bytes, laid out as signed bytes are; f32 accumulators,
- * which Hopper keeps in fewer bits while a sum is under way. sm_89 and later. */
+/* d[16,8] += a[16,32] . b[32,8] of E4M3 bytes, laid out as signed bytes are; f32 accumulators.
+ * sm_89 and later. On sm_89 it is one instruction (QMMA), whose sum may have fewer bits than f32
+ * while it is under way; for sm_90 nvcc 13 unpacks the bytes to f16, exactly, and takes two HMMA:
+ * its tensor cores have bytes of floats under wgmma alone. */
 static __device__ __forceinline__ void cu_mma_e4m3(float d[4], const uint32_t a[4],
                                                    const uint32_t b[2]) {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890

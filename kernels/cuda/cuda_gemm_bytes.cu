@@ -8,12 +8,16 @@
  * scale of a row, z its zero, w = (c + shift) * scale a weight:
  *     sum (x - z) s (c + shift) scale = s scale (sum x c + shift sum x - z (sum c + K shift))
  *
- * E4M3: Hopper adds in its tensor cores with fewer bits than f32 has, so a sum leaves them every
- * 128 columns (two slabs), which is also where groups of weights and of activations may end; it is
+ * E4M3: tensor cores of bytes may add with fewer bits than f32 has, so a sum leaves them every 128
+ * columns (two slabs), which is also where groups of weights and of activations may end; it is
  * multiplied by their scales where those change along a row, else in the end.
  *
  * Activations become codes by a pass of their own. Expected limits, not timed on a GPU: memory
- * bandwidth for few rows; for many the rate of mma.sync, below wgmma's on sm_90. */
+ * bandwidth for few rows; for many the rate of mma.sync, below wgmma's on sm_90. E4M3 gains no rate
+ * there at all: mma.sync of it is unpacking and two f16 steps in the code for sm_90 (cu_mma.h),
+ * with 80 conversions to 32 steps in the loop of the large tile, so that many rows may well be
+ * slower than the same weights in 16 bits. What it saves on sm_90 is bytes; on sm_89 time as well.
+ */
 #include "kernels/cuda/cu_f8.h"
 #include "kernels/cuda/cu_rows.h"
 #include "kernels/cuda/cu_splits.h"
