@@ -247,18 +247,22 @@ static status find_memory(const engine *e, memplan *p, error *err) {
     return e->b->v->mem_info(e->b, &p->available, &total, err);
 }
 
-/* The second tier of the KV cache. */
+/* Why a second tier of the KV cache would be of no use; NULL: it is. */
+static const char *no_swap(const engine *e, const engine_options *o) {
+    if (e->b->host_memory && !o->kv_swap_forced)
+        return "none: the CPU's KV cache is in the host's memory already";
+    if (arch_whole_prompt(e->a))
+        return "none: this model takes prompts whole, so its pages are not found again";
+    return NULL;
+}
+
 static void find_swap(const engine *e, const engine_options *o, memplan *p) {
-    const char *limited_by;
-    p->swap_wanted = o->kv_swap_bytes;
+    const char *limited_by, *why = no_swap(e, o);
+    p->swap_wanted = why && o->kv_swap_bytes == SIZE_MAX ? 0 : o->kv_swap_bytes;
     if (!p->swap_wanted) return;
+    p->swap_why = why;
     memplan_available(&p->host_available, &limited_by);
     if (p->host_available != SIZE_MAX) p->host_available -= MIN(p->host_available, OTHER_BYTES);
-    if (!e->b->host_memory || o->kv_swap_forced) return;
-    if (p->swap_wanted == SIZE_MAX)
-        p->swap_wanted = 0;
-    else
-        p->swap_why = "none: the CPU's KV cache is in the host's memory already";
 }
 
 static status plan_memory(engine *e, const engine_options *o, error *err) {

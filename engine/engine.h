@@ -30,7 +30,8 @@ typedef struct engine_options {
                                  * needs its prompt whole */
     size_t kv_bytes;            /* 0: chosen from free memory */
     /* Pinned memory of the host for pages that the device has no room for: 0: none; SIZE_MAX:
-     * chosen. None where the device's memory is the host's, unless kv_swap_forced (for tests). */
+     * chosen. None where the device's memory is the host's, unless kv_swap_forced (for tests), and
+     * for models that take prompts whole: the scheduler finds no page of theirs again. */
     size_t kv_swap_bytes;
     bool kv_swap_forced;
     int32_t adapters_max;   /* most adapters loaded at once; 0: none can be */

@@ -327,6 +327,28 @@ START_TEST(bad_indexes) {
 }
 END_TEST
 
+/* The scheduler finds no page of these again: memory for it would be pinned for nothing. */
+START_TEST(models_of_whole_prompts_have_no_second_tier) {
+    static const char *const dirs[] = {"tests/archs/bert", "tests/archs/chatglm-6b"};
+    for (size_t i = 0; i < 2 * ARRAY_LEN(dirs); i++) {
+        bool asked = i % 2;
+        strbuf plan = {0};
+        engine *e = NULL;
+        error err;
+        engine_options o = options(dirs[i / 2]);
+        o.plan_only = o.kv_swap_forced = true;
+        o.kv_swap_bytes = asked ? 1 << 20 : SIZE_MAX;
+        o.on_plan = save_plan;
+        o.ctx = &plan;
+        ck_assert_msg(engine_open(&o, &e, &err) == OK, "%s", err.text);
+        ck_assert_int_eq(e->plan.n_host_pages, 0);
+        ck_assert_msg(!!strstr(plan.p, "takes prompts whole") == asked, "%s", plan.p);
+        engine_free(e);
+        strbuf_done(&plan);
+    }
+}
+END_TEST
+
 START_TEST(memory_is_planned_and_refused_with_numbers) {
     tiny_model m;
     tiny_init(&m);
@@ -459,6 +481,7 @@ int main(void) {
     tcase_add_test(t, bad_headers);
     tcase_add_test(t, pointers_and_absent_files);
     tcase_add_test(t, bad_indexes);
+    tcase_add_test(t, models_of_whole_prompts_have_no_second_tier);
     tcase_add_test(t, memory_is_planned_and_refused_with_numbers);
     tcase_add_test(t, registered_family);
     tcase_add_test(t, not_finite_fails_alone);
