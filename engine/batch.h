@@ -164,7 +164,8 @@ typedef struct adapter_info {
     char kind[24];     /* "lora", "prompt_tuning", ... */
 } adapter_info;
 
-/* Adapters beside a running stepper. Any thread but one at a time; steps go on meanwhile. */
+/* Adapters beside a running stepper. Any thread: the last request of an adapter unloads it from the
+ * engine thread while another thread loads; steps go on meanwhile. */
 typedef struct adapter_host {
     void *self;
     int32_t max; /* most adapters at once; 0: the stepper takes none */
