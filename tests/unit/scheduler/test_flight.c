@@ -1,87 +1,13 @@
 /* Steps in flight, on a core without threads with a fake engine that takes two: what a step names
  * of the one before, and what becomes of those that end, leave, are thrown back or fail meanwhile.
  * tests/sim checks what holds in any mixture. */
-#include <check.h>
-#include <stdlib.h>
-
-#include "engine/base/mem.h"
-#include "engine/base/rng.h"
-#include "scheduler/core.h"
-#include "scheduler/state.h"
+#include "tests/unit/scheduler/bed.h"
 #include "tests/unit/suite.h"
-#include "tests/sim/fake.h"
-
-enum { VOCAB = 50000, S = 4 };
-
-typedef struct bed {
-    fake fake;
-    uint64_t now_us;
-    core *c;
-    scheduler_options o;
-} bed;
-
-static uint64_t bed_now(void *ctx) {
-    return ((bed *)ctx)->now_us;
-}
-
-static scheduler_options neutral(bed *b) {
-    return (scheduler_options){.max_running = 8,
-                               .token_budget = 32,
-                               .prefix_cache = true,
-                               .stall_us = 1000000,
-                               .clock = {bed_now, b}};
-}
 
 static void bed_ahead(bed *b, int32_t n_pages, scheduler_options o) {
-    *b = (bed){.o = o};
-    fake_init(&b->fake, S, n_pages, VOCAB);
+    bed_fake(b, n_pages, o);
     b->fake.depth = 2;
-    b->o.clock.ctx = b;
-    b->c = core_new(&b->o, fake_stepper(&b->fake, 1000, 64, 1000), (hash_key){{5, 6}});
-}
-
-static void bed_done(bed *b) {
-    core_abort(b->c);
-    ck_assert_int_eq(b->c->pages.n_free, b->c->pages.n);
-    ck_assert_str_eq(b->fake.problem, "");
-    core_free(b->c);
-    fake_done(&b->fake);
-}
-
-/* Prompt: n_shared tokens of text `text`, then tokens of its own. */
-static request *make(uint64_t id, uint64_t text, int32_t n_shared, int32_t n_prompt,
-                     int32_t max_tokens) {
-    request *r = request_new(1 << 20);
-    int32_t *p = arena_array(r->mem, (size_t)n_prompt, sizeof *p);
-    for (int32_t i = 0; i < n_prompt; i++)
-        p[i] = (int32_t)(rng_philox(i < n_shared ? text : 1000 + id, 0, (uint64_t)i).x[0] % VOCAB);
-    r->id = id;
-    r->prompt = p;
-    r->n_prompt = n_prompt;
-    r->max_tokens = max_tokens;
-    r->stream = true;
-    return r;
-}
-
-static request *add(bed *b, request *r) {
-    error e;
-    request_arm(r);
-    ck_assert_msg(core_prepare(b->c, r, &e) == OK, "%s", e.text);
-    core_add(b->c, request_ref(r));
-    return r;
-}
-
-/* The entry of r's choice in the last plan; NULL: not planned. */
-static const batch_seq *planned(const bed *b, const request *r, int32_t choice) {
-    for (int32_t i = 0; i < b->c->plan->n_seqs; i++)
-        if (b->c->plan->seqs[i].params == &r->params && b->c->plan->seqs[i].choice == choice)
-            return &b->c->plan->seqs[i];
-    return NULL;
-}
-
-static int32_t n_planned(const bed *b, const request *r) {
-    const batch_seq *s = planned(b, r, 0);
-    return s ? s->n_tokens : 0;
+    bed_open(b);
 }
 
 static int32_t n_tokens_read(request *r, finish_reason *ret_why) {

@@ -1,15 +1,6 @@
 /* The second tier: what a token costs, when moving pays, and what the core moves when. */
-#include <check.h>
-#include <stdlib.h>
-
-#include "engine/base/mem.h"
-#include "engine/base/rng.h"
-#include "scheduler/core.h"
-#include "scheduler/state.h"
-#include "tests/sim/fake.h"
+#include "tests/unit/scheduler/bed.h"
 #include "tests/unit/suite.h"
-
-enum { VOCAB = 50000, S = 4 };
 
 /* --- the decision --- */
 
@@ -54,17 +45,6 @@ END_TEST
 
 /* --- the core --- */
 
-typedef struct bed {
-    fake fake;
-    uint64_t now_us;
-    core *c;
-    float token_us; /* a step takes this, each token */
-} bed;
-
-static uint64_t bed_now(void *ctx) {
-    return ((bed *)ctx)->now_us;
-}
-
 static void bed_spend(void *ctx, const batch_plan *plan) {
     bed *b = ctx;
     int32_t n_waited = 0;
@@ -73,61 +53,26 @@ static void bed_spend(void *ctx, const batch_plan *plan) {
                  (uint64_t)(b->fake.page_move_us * (float)n_waited);
 }
 
-static void bed_open(bed *b, int32_t n_pages, int32_t n_slots, float move_us, bool prefix_cache) {
-    *b = (bed){.token_us = 10};
-    fake_init(&b->fake, S, n_pages, VOCAB);
+static void bed_swap(bed *b, int32_t n_pages, int32_t n_slots, float move_us, bool prefix_cache) {
+    scheduler_options o = neutral(b);
+    o.token_budget = 64;
+    o.prefix_cache = prefix_cache;
+    bed_fake(b, n_pages, o);
     fake_host(&b->fake, n_slots, move_us);
+    b->token_us = 10;
     b->fake.spend = bed_spend;
     b->fake.ctx = b;
-    scheduler_options o = {.max_running = 8,
-                           .token_budget = 64,
-                           .prefix_cache = prefix_cache,
-                           .stall_us = 1000000,
-                           .clock = {bed_now, b}};
-    b->c = core_new(&o, fake_stepper(&b->fake, 1000, 64, 1000), (hash_key){{5, 6}});
+    bed_open(b);
 }
 
 static void bed_init(bed *b, int32_t n_pages, int32_t n_slots, float move_us) {
-    bed_open(b, n_pages, n_slots, move_us, true);
+    bed_swap(b, n_pages, n_slots, move_us, true);
 }
 
-static void bed_done(bed *b) {
-    core_abort(b->c);
-    ck_assert_int_eq(b->c->pages.n_free, b->c->pages.n);
-    ck_assert_int_eq(b->c->swap.slots.n_free, b->c->swap.slots.n);
-    ck_assert(b->c->swap.slots.n == 0 || pages_consistent(&b->c->swap.slots));
-    ck_assert_str_eq(b->fake.problem, "");
-    core_free(b->c);
-    fake_done(&b->fake);
-}
-
-static request *make(uint64_t text, int32_t n_prompt, int32_t max_tokens) {
+/* A prompt of so many tokens of text `text`. */
+static request *of(uint64_t text, int32_t n_prompt, int32_t max_tokens) {
     static uint64_t id;
-    request *r = request_new(1 << 20);
-    int32_t *p = arena_array(r->mem, (size_t)n_prompt, sizeof *p);
-    for (int32_t i = 0; i < n_prompt; i++)
-        p[i] = (int32_t)(rng_philox(text, 0, (uint64_t)i).x[0] % VOCAB);
-    r->id = ++id;
-    r->prompt = p;
-    r->n_prompt = n_prompt;
-    r->max_tokens = max_tokens;
-    r->stream = true;
-    return r;
-}
-
-static request *add(bed *b, request *r) {
-    error e;
-    request_arm(r);
-    ck_assert_msg(core_prepare(b->c, r, &e) == OK, "%s", e.text);
-    core_add(b->c, request_ref(r));
-    return r;
-}
-
-static bool step(bed *b) {
-    b->now_us += 100;
-    bool worked = core_step(b->c, true);
-    ck_assert_str_eq(b->fake.problem, "");
-    return worked;
+    return make(++id, text, n_prompt, n_prompt, max_tokens);
 }
 
 static void drain(bed *b) {
@@ -149,12 +94,12 @@ static int32_t run(bed *b, request *r) {
 START_TEST(evicted_pages_come_back) {
     bed b;
     bed_init(&b, 10, 20, 1);
-    ck_assert_int_eq(run(&b, make(1, 32, 1)), 0);
+    ck_assert_int_eq(run(&b, of(1, 32, 1)), 0);
     ck_assert_int_eq(b.fake.n_out, 0);
-    ck_assert_int_eq(run(&b, make(2, 32, 1)), 0);
+    ck_assert_int_eq(run(&b, of(2, 32, 1)), 0);
     ck_assert_int_eq(b.fake.n_out, 8); /* 6, since 2 were blank, and the others ahead */
     ck_assert_int_eq(b.fake.n_aside, 2);
-    ck_assert_int_eq(run(&b, make(1, 32, 1)), 28);
+    ck_assert_int_eq(run(&b, of(1, 32, 1)), 28);
     ck_assert_int_eq(b.fake.n_in, 5); /* 2 were still there, the last is computed */
     ck_assert_uint_eq(b.c->stats.prefix_hits, 28);
     bed_done(&b);
@@ -165,7 +110,7 @@ END_TEST
 START_TEST(moved_out_once) {
     bed b;
     bed_init(&b, 8, 20, 1);
-    for (int i = 0; i < 10; i++) run(&b, make((uint64_t)i % 2, 32, 1));
+    for (int i = 0; i < 10; i++) run(&b, of((uint64_t)i % 2, 32, 1));
     ck_assert_int_eq(b.fake.n_out, 16);
     ck_assert_int_eq(b.c->swap.slots.n_cached, 16);
     ck_assert_int_eq(b.fake.n_in, 8 * 7);
@@ -181,7 +126,7 @@ START_TEST(preempted_sequences_come_back) {
     bed *beds[] = {&with, &without};
     for (int k = 0; k < 2; k++) {
         request *r[3];
-        for (uint64_t i = 0; i < 3; i++) r[i] = add(beds[k], make(10 + i, 8, 30));
+        for (uint64_t i = 0; i < 3; i++) r[i] = add(beds[k], of(10 + i, 8, 30));
         drain(beds[k]);
         for (int i = 0; i < 3; i++) {
             ck_assert_int_eq(r[i]->err.code, OK);
@@ -203,8 +148,8 @@ END_TEST
 START_TEST(moved_ahead) {
     bed b;
     bed_init(&b, 24, 100, 1);
-    for (int i = 0; i < 3; i++) run(&b, make((uint64_t)i, 32, 1));
-    request *r = add(&b, make(9, 32, 40)); /* 18 pages */
+    for (int i = 0; i < 3; i++) run(&b, of((uint64_t)i, 32, 1));
+    request *r = add(&b, of(9, 32, 40)); /* 18 pages */
     drain(&b);
     request_unref(r);
     ck_assert_uint_eq(b.fake.n_out, 24);
@@ -217,11 +162,11 @@ END_TEST
 START_TEST(fetched_beside_others) {
     bed b;
     bed_init(&b, 40, 100, 10);
-    request *runs = add(&b, make(50, 4, 100));
+    request *runs = add(&b, of(50, 4, 100));
     for (uint64_t i = 1; i <= 7; i++) {
         bool is_back = i == 7;
         ck_assert(step(&b)); /* of one token: short, so there is time for one page */
-        request *r = add(&b, make(is_back ? 1 : i, 32, 1));
+        request *r = add(&b, of(is_back ? 1 : i, 32, 1));
         uint64_t n_steps = b.fake.n_steps, n_in = b.fake.n_in;
         while (r->sched) ck_assert(step(&b));
         ck_assert_int_eq(r->times.n_cached, is_back ? 28 : 0);
@@ -240,14 +185,14 @@ END_TEST
 START_TEST(full_host_drops_the_oldest) {
     bed b;
     bed_init(&b, 8, 16, 1);
-    run(&b, make(1, 32, 1));
-    run(&b, make(2, 32, 1)); /* 1 goes out */
-    run(&b, make(3, 32, 1)); /* 2 goes out: full */
-    run(&b, make(1, 32, 1)); /* 3 goes out in place of 2, since 1 is wanted just now */
+    run(&b, of(1, 32, 1));
+    run(&b, of(2, 32, 1)); /* 1 goes out */
+    run(&b, of(3, 32, 1)); /* 2 goes out: full */
+    run(&b, of(1, 32, 1)); /* 3 goes out in place of 2, since 1 is wanted just now */
     ck_assert_int_eq(b.c->swap.slots.n_cached, 16);
-    ck_assert_int_eq(run(&b, make(3, 32, 1)), 28);
-    ck_assert_int_eq(run(&b, make(1, 32, 1)), 28);
-    ck_assert_int_eq(run(&b, make(2, 32, 1)), 0);
+    ck_assert_int_eq(run(&b, of(3, 32, 1)), 28);
+    ck_assert_int_eq(run(&b, of(1, 32, 1)), 28);
+    ck_assert_int_eq(run(&b, of(2, 32, 1)), 0);
     bed_done(&b);
 }
 END_TEST
@@ -256,12 +201,12 @@ START_TEST(a_slow_link_is_left_alone) {
     bed b;
     bed_init(&b, 10, 50, 20);
     b.token_us = 1;
-    for (int i = 0; i < 30; i++) run(&b, make(100 + (uint64_t)i, 5 + i % 26, 2));
+    for (int i = 0; i < 30; i++) run(&b, of(100 + (uint64_t)i, 5 + i % 26, 2));
     uint64_t n_out = b.fake.n_out; /* while nothing was known */
     ck_assert_double_eq_tol(b.c->swap.cost.us, 1, 0.2);
-    for (int i = 0; i < 5; i++) run(&b, make(7 + (uint64_t)i, 32, 1));
+    for (int i = 0; i < 5; i++) run(&b, of(7 + (uint64_t)i, 32, 1));
     ck_assert_uint_eq(b.fake.n_out, n_out);
-    ck_assert_int_eq(run(&b, make(7, 32, 1)), 0);
+    ck_assert_int_eq(run(&b, of(7, 32, 1)), 0);
     ck_assert_uint_eq(b.fake.n_in, 0);
     bed_done(&b);
 }
@@ -272,8 +217,8 @@ END_TEST
 START_TEST(moves_outlive_an_empty_plan) {
     bed b;
     bed_init(&b, 8, 20, 1);
-    run(&b, make(1, 32, 1));
-    request *r = add(&b, make(2, 4, 1));
+    run(&b, of(1, 32, 1));
+    request *r = add(&b, of(2, 4, 1));
     plan_build(b.c); /* launched by nobody */
     apply_nothing(b.c, b.c->last);
     ck_assert_int_eq(b.c->plan->n_seqs, 1);
@@ -282,7 +227,7 @@ START_TEST(moves_outlive_an_empty_plan) {
     ck_assert(b.c->plan->moves[1].aside);
     int32_t id = b.c->plan->moves[1].page;
     seq_preempt(b.c, b.c->running[0]);
-    request *longer = make(3, 30, 1); /* takes what was to be moved aside */
+    request *longer = of(3, 30, 1); /* takes what was to be moved aside */
     longer->priority = -1;
     add(&b, longer);
     plan_build(b.c);
@@ -292,7 +237,7 @@ START_TEST(moves_outlive_an_empty_plan) {
     drain(&b);
     request_unref(r);
     request_unref(longer);
-    ck_assert_int_eq(run(&b, make(1, 32, 1)), 28);
+    ck_assert_int_eq(run(&b, of(1, 32, 1)), 28);
     bed_done(&b);
 }
 END_TEST
@@ -300,14 +245,14 @@ END_TEST
 START_TEST(other_tenants_and_adapters_find_nothing) {
     bed b;
     bed_init(&b, 8, 50, 1);
-    run(&b, make(1, 32, 1));
-    run(&b, make(2, 32, 1));
-    request *other = make(1, 32, 1), *adapted = make(1, 32, 1);
+    run(&b, of(1, 32, 1));
+    run(&b, of(2, 32, 1));
+    request *other = of(1, 32, 1), *adapted = of(1, 32, 1);
     other->cache_salt[1] = 1;
     adapted->adapter = 1;
     ck_assert_int_eq(run(&b, other), 0);
     ck_assert_int_eq(run(&b, adapted), 0);
-    ck_assert_int_eq(run(&b, make(1, 32, 1)), 28);
+    ck_assert_int_eq(run(&b, of(1, 32, 1)), 28);
     bed_done(&b);
 }
 END_TEST
@@ -320,16 +265,16 @@ static bool fail_now(void *ctx) {
 START_TEST(failed_sequences_leave_no_slots) {
     bed b;
     bed_init(&b, 8, 50, 1);
-    run(&b, make(1, 32, 1));
-    run(&b, make(2, 32, 1));
+    run(&b, of(1, 32, 1));
+    run(&b, of(2, 32, 1));
     b.fake.fail_seq = fail_now;
-    request *r = add(&b, make(1, 32, 1));
+    request *r = add(&b, of(1, 32, 1));
     drain(&b);
     ck_assert_int_eq(r->err.code, ERR_INTERNAL);
     ck_assert_int_eq(r->times.n_cached, 28);
     request_unref(r);
     b.fake.fail_seq = NULL;
-    ck_assert_int_eq(run(&b, make(1, 32, 1)), 0);
+    ck_assert_int_eq(run(&b, of(1, 32, 1)), 0);
     bed_done(&b);
 }
 END_TEST
@@ -339,7 +284,7 @@ START_TEST(cancelled_while_away) {
     bed b;
     bed_init(&b, 16, 64, 1);
     request *r[3];
-    for (uint64_t i = 0; i < 3; i++) r[i] = add(&b, make(10 + i, 8, 30));
+    for (uint64_t i = 0; i < 3; i++) r[i] = add(&b, of(10 + i, 8, 30));
     while (b.c->stats.n_preemptions == 0) ck_assert(step(&b));
     atomic_store(&r[2]->cancel, true);
     ck_assert(step(&b));
@@ -351,9 +296,9 @@ END_TEST
 
 START_TEST(no_second_tier_without_hashes) {
     bed b;
-    bed_open(&b, 8, 20, 1, false);
-    run(&b, make(1, 32, 1));
-    run(&b, make(2, 32, 1));
+    bed_swap(&b, 8, 20, 1, false);
+    run(&b, of(1, 32, 1));
+    run(&b, of(2, 32, 1));
     scheduler_stats st;
     core_stats(b.c, &st);
     ck_assert_int_eq(st.host_pages_total, 0);
