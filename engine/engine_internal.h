@@ -1,4 +1,4 @@
-/* What engine.c, step.c and describe.c share. */
+/* What the files of the engine (engine*.c, step.c, describe.c) share. */
 #ifndef ENGINE_ENGINE_INTERNAL_H
 #define ENGINE_ENGINE_INTERNAL_H
 
@@ -62,6 +62,15 @@ struct engine {
     pthread_mutex_t adapter_lock; /* of loading */
     adapter_info logits_adapter;  /* of engine_logits; id 0: none */
 };
+
+/* The steps of opening, in this order; each takes what the one before left in e.
+ * resolve: the config, the family, the checkpoint's names (or config_only), the layers, info. */
+NODISCARD status engine_resolve(engine *e, const engine_options *o, error *err);
+/* Types, the backend, the weights' places. */
+NODISCARD status engine_plan_weights(engine *e, const engine_options *o, error *err);
+/* The plan, and in plan_status whether it fits. */
+NODISCARD status engine_plan_memory(engine *e, const engine_options *o, error *err);
+kv_shape engine_cache_shape(const engine *e);
 
 /* For people: "bf16", or "f32 (exact)". */
 const char *engine_quant_math(const model_info *m);

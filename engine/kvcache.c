@@ -3,7 +3,6 @@
 
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
-#include "engine/kvswap.h"
 #include "kernels/kv8.h"
 
 static int32_t count(const kvcache *c) {
@@ -33,7 +32,6 @@ status kvcache_alloc(kvcache *c, int32_t copies_max, error *err) {
 }
 
 void kvcache_done(kvcache *c) {
-    kvswap_done(c);
     if (c->block) c->b->v->mem_free(c->b, c->block, c->bytes);
     mem_free(c->buffers);
     mem_free(c->src);

@@ -8,7 +8,7 @@
 
 /* Allocate n slots beside an allocated cache. */
 NODISCARD status kvswap_alloc(kvcache *c, int32_t n, error *err);
-void kvswap_done(kvcache *c);
+void kvswap_done(kvcache *c); /* before kvcache_done */
 /* What moving a page takes: c->move_us. Contents stay as they are; waits. */
 NODISCARD status kvswap_measure(kvcache *c, error *err);
 /* The plan's moves, in order, ordered with the ops. */

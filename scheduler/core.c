@@ -168,17 +168,6 @@ static void end_all(core *c, finish_reason why, const error *e) {
 
 /* --- telling the front ends --- */
 
-void group_retire(core *c, group *g) {
-    if (!g->is_ended || g->is_ready || g->n_flight > 0) return;
-    request *r = g->r;
-    *(g->prev ? &g->prev->next : &c->groups) = g->next;
-    if (g->next) g->next->prev = g->prev;
-    c->n_groups--;
-    c->n_ended++;
-    group_free(g);
-    request_unref(r);
-}
-
 /* At most READY_MAX per call of on_ready: the array is fixed. */
 static void deliver(core *c) {
     while (c->ready_head) {

@@ -156,3 +156,14 @@ void group_error(group *g, status code, const char *fmt, ...) {
     (void)error_setv(&g->r->err, code, fmt, ap);
     va_end(ap);
 }
+
+void group_retire(core *c, group *g) {
+    if (!g->is_ended || g->is_ready || g->n_flight > 0) return;
+    request *r = g->r;
+    *(g->prev ? &g->prev->next : &c->groups) = g->next;
+    if (g->next) g->next->prev = g->prev;
+    c->n_groups--;
+    c->n_ended++;
+    group_free(g);
+    request_unref(r);
+}

@@ -129,6 +129,8 @@ enum { READY_MAX = 1024 };
 /* --- group.c: one request's records --- */
 status group_new(const core *c, request *r, group **ret, error *err);
 void group_free(group *g);
+/* An ended group that has been told of and that nothing in flight names: its end. */
+void group_retire(core *c, group *g);
 /* Slots of its ring that may be promised: a lower bound, exact (asked from the ring) when it is
  * <= at_most. */
 int32_t group_room(group *g, int32_t at_most);
@@ -186,7 +188,5 @@ void swap_forget(core *c, const hash128 *hashes, int32_t n);
 void plan_build(core *c);               /* state -> c->last; takes pages, may preempt */
 void apply_results(core *c, flight *f); /* f, c->result -> tokens, events, ends */
 void apply_nothing(core *c, flight *f); /* f has no results: take back what it promised */
-/* An ended group that has been told of and that nothing in flight names: its end. */
-void group_retire(core *c, group *g);
 
 #endif

@@ -118,6 +118,7 @@ START_TEST(pages_move_whole_and_in_order) {
               holds(&c, 4, 3));
     kvswap_run(&c, &(page_move){1, 0, false}, 1);
     ck_assert(holds(&c, 1, 2) && holds(&c, 0, 4));
+    kvswap_done(&c);
     kvcache_done(&c);
     backend_close(b);
 }
