@@ -49,12 +49,13 @@ static status choose_math(const engine *e, const char *s, dtype *ret, error *err
 }
 
 /* f32 where the weights are, else bf16. What goes with quantised matrices says what they are
- * computed in: f16, the usual of GPTQ and AWQ, has bits that bf16 pages would drop. */
-static dtype auto_kv(const weights *w) {
+ * computed in: f16, the usual of GPTQ and AWQ, has bits that bf16 pages would drop, unless the
+ * products round to 16 bits anyway. */
+static dtype auto_kv(const weights *w, dtype quant_math) {
     const weight *embed = weights_at(w, -1, W_EMBED);
-    bool is_wide = dtype_is_quant(w->dt) ? embed && (embed->dt == DT_F16 || embed->dt == DT_F32)
-                                         : w->dt == DT_F32;
-    return is_wide ? DT_F32 : DT_BF16;
+    if (!dtype_is_quant(w->dt)) return w->dt == DT_F32 ? DT_F32 : DT_BF16;
+    bool is_wide = embed && (embed->dt == DT_F16 || embed->dt == DT_F32);
+    return is_wide && quant_math == DT_F32 ? DT_F32 : DT_BF16;
 }
 
 static status choose_library(const engine *e, const char *name, error *err) {
@@ -81,7 +82,7 @@ status engine_plan_weights(engine *e, const engine_options *o, error *err) {
     for (int32_t i = 0; i < e->w.n_mats; i++) m->is_quant |= dtype_is_quant(e->w.mats[i].dt);
     m->n_params = e->w.n_params;
     m->weight_dt = e->w.dt;
-    m->kv_dt = kv != DT_COUNT ? kv : auto_kv(&e->w);
+    m->kv_dt = kv != DT_COUNT ? kv : auto_kv(&e->w, m->quant_math);
     snprintf(m->backend, sizeof m->backend, "%s: %.80s", e->b->name, e->b->device);
     return OK;
 }
