@@ -133,6 +133,15 @@ static void head(engine *e, engine_step *k, int32_t at, int32_t n) {
     forward_head(&e->f, k->rows + at, n);
 }
 
+/* Everything but the choices: hidden states, what is pooled of them, and the list of the rest. */
+static void begin(engine *e, engine_step *k) {
+    forward_run(&e->f, k->plan);
+    for (int32_t i = 0; i < k->plan->n_seqs; i++) k->seq_status[i] = OK;
+    engine_pool(e, k->plan, k->seq_status);
+    list_tasks(e, k);
+    if (e->device_sampler) sample_device_begin(e->device_sampler);
+}
+
 /* --- ahead: on a device --- */
 
 static void note_results(engine_step *k) {
@@ -163,12 +172,8 @@ static void queue(engine *e, engine_step *k, engine_step *before) {
     e->f.chain_of = before ? before->result_of : NULL;
     e->f.chain_results = sample_device_results(e->device_sampler);
     k->is_queued = false;
-    forward_run(&e->f, k->plan);
-    for (int32_t i = 0; i < k->plan->n_seqs; i++) k->seq_status[i] = OK;
-    engine_pool(e, k->plan, k->seq_status);
-    list_tasks(e, k);
+    begin(e, k);
     sort_tasks(e, k);
-    sample_device_begin(e->device_sampler);
     int32_t n_early = k->n_tasks <= e->f.n_rows ? k->n_tasks : k->n_tasks - k->n_late;
     for (int32_t at = 0, n; at < n_early; at += n) {
         n = MIN(n_early - at, e->f.n_rows);
@@ -178,9 +183,13 @@ static void queue(engine *e, engine_step *k, engine_step *before) {
     if (k->n_late == 0) queue_rest(e, k);
 }
 
+static void take_statuses(const engine_step *k, step_result *ret) {
+    for (int32_t i = 0; i < k->plan->n_seqs; i++) ret->seq_status[i] = k->seq_status[i];
+}
+
 static status take_results(engine *e, engine_step *k, step_result *ret, error *err) {
     TRY(e->b->v->wait(e->b, (int)(k - e->steps), err));
-    for (int32_t i = 0; i < k->plan->n_seqs; i++) ret->seq_status[i] = k->seq_status[i];
+    take_statuses(k, ret);
     for (int32_t i = 0; i < k->n_tasks; i++) {
         const row_task *t = &k->tasks[i];
         status *st = &ret->seq_status[t->seq];
@@ -192,27 +201,30 @@ static status take_results(engine *e, engine_step *k, step_result *ret, error *e
 
 /* --- at once: in the host's memory --- */
 
-static void compute_block(engine *e, engine_step *k, int32_t at, int32_t n, step_result *ret) {
-    head(e, k, at, n);
-    if (!e->device_sampler) forward_fetch_logits(&e->f, n);
-    for (int32_t i = 0; i < n && !e->device_sampler; i++) {
+static void choose_on_host(engine *e, engine_step *k, int32_t at, int32_t n, step_result *ret) {
+    forward_fetch_logits(&e->f, n);
+    for (int32_t i = 0; i < n; i++) {
         const row_task *t = &k->tasks[at + i];
-        status *st = &ret->seq_status[t->seq];
+        status *st = &k->seq_status[t->seq];
         if (*st == OK) *st = run_on_host(e, k->plan, t, i, out_of(k->plan, t, ret));
     }
-    if (e->device_sampler) choose_block(e, k, k->tasks + at, n, false);
 }
 
 static status compute(engine *e, engine_step *k, step_result *ret, error *err) {
     e->f.chain_of = NULL;
-    forward_run(&e->f, k->plan);
-    for (int32_t i = 0; i < k->plan->n_seqs; i++) k->seq_status[i] = ret->seq_status[i] = OK;
-    engine_pool(e, k->plan, ret->seq_status);
-    list_tasks(e, k);
-    if (e->device_sampler) sample_device_begin(e->device_sampler);
-    for (int32_t at = 0; at < k->n_tasks; at += e->f.n_rows)
-        compute_block(e, k, at, MIN(k->n_tasks - at, e->f.n_rows), ret);
-    if (!e->device_sampler) return e->b->v->sync(e->b, err);
+    begin(e, k);
+    for (int32_t at = 0, n; at < k->n_tasks; at += n) {
+        n = MIN(k->n_tasks - at, e->f.n_rows);
+        head(e, k, at, n);
+        if (e->device_sampler)
+            choose_block(e, k, k->tasks + at, n, false);
+        else
+            choose_on_host(e, k, at, n, ret);
+    }
+    if (!e->device_sampler) {
+        take_statuses(k, ret);
+        return e->b->v->sync(e->b, err);
+    }
     sample_device_fetch(e->device_sampler);
     e->b->v->mark(e->b, (int)(k - e->steps));
     return take_results(e, k, ret, err);
