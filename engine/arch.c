@@ -315,6 +315,17 @@ static status resolve_ignore(arch_builder *b, error *err) {
     return OK;
 }
 
+static int32_t count_windows(const arch *a) {
+    int32_t n = 0;
+    for (int32_t l = 0; l < a->n_layers; l++) {
+        bool is_new = true;
+        for (int32_t k = 0; k < l && is_new; k++)
+            is_new = a->layers[k].attn.window != a->layers[l].attn.window;
+        n += is_new;
+    }
+    return n;
+}
+
 static status resolve_all(arch_builder *b, error *err) {
     TRY(resolve_dims(b, err));
     TRY(choose_prefix(b, err));
@@ -323,6 +334,7 @@ static status resolve_all(arch_builder *b, error *err) {
     TRY(resolve_embed(b, err));
     b->a->layers = mem_calloc((size_t)b->a->n_layers, sizeof *b->a->layers);
     for (int32_t i = 0; i < b->a->n_layers; i++) TRY(resolve_layer(b, i, err));
+    b->a->n_windows = count_windows(b->a);
     TRY(resolve_final(b, err));
     bool stretch;
     TRY(arch_bool(&b->e, "rope.stretch", true, &stretch, err));

@@ -139,6 +139,7 @@ typedef struct arch {
     float pre_head_scale, logit_scale, logit_softcap; /* 1, 1, 0: off */
 
     arch_layer *layers; /* [n_layers] */
+    int32_t n_windows;  /* different ones among them, none counting as one */
     rope_spec *ropes;   /* [n_ropes], distinct */
     int32_t n_ropes;
     arch_tensor *tensors; /* [n_tensors] */

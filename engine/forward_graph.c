@@ -59,23 +59,11 @@ size_t forward_graph_bytes(const arch *a, int32_t max_seqs, bool adapters) {
     return (size_t)forward_n_buckets(max_seqs) * GRAPH_FORMS * each * LAUNCH_BYTES;
 }
 
-/* Windows that differ. */
-static int32_t count_shapes(const arch *a) {
-    int32_t n = 0;
-    for (int32_t l = 0; l < a->n_layers; l++) {
-        bool is_new = true;
-        for (int32_t k = 0; k < l && is_new; k++)
-            is_new = a->layers[k].attn.window != a->layers[l].attn.window;
-        n += is_new;
-    }
-    return n;
-}
-
 graph_room forward_graph_room(const arch *a, int32_t n_seqs, int32_t max_len) {
     return (graph_room){.n_seqs = n_seqs,
                         .n_heads = a->n_heads,
                         .n_kv_heads = a->attn == ATTN_MLA ? 1 : a->n_kv_heads,
-                        .n_shapes = count_shapes(a),
+                        .n_shapes = a->n_windows,
                         .max_len = max_len};
 }
 
