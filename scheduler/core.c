@@ -29,7 +29,6 @@ static void core_alloc(core *c) {
         c->ring[i].plan.copies = mem_calloc(n, sizeof(page_copy));
     }
     c->last = c->ring;
-    c->plan = &c->last->plan;
     c->result.out = mem_calloc(n, sizeof *c->result.out);
     c->result.seq_status = mem_calloc(n, sizeof *c->result.seq_status);
     c->ready = mem_calloc(READY_MAX, sizeof *c->ready);
@@ -243,7 +242,7 @@ static void fail_device(core *c, const error *e) {
 static void launch(core *c) {
     error e = {0};
     c->last->launch_us = c->now_us;
-    if (c->step.launch(c->step.self, c->plan, &e) == OK) {
+    if (c->step.launch(c->step.self, &c->last->plan, &e) == OK) {
         c->n_launch++;
         c->n_flight++;
         return;
@@ -275,7 +274,7 @@ static bool turn(core *c, bool look) {
     plan_build(c);
     c->now_us = clock_now_us(c->o.clock);
     c->stats.plan_us_total += c->now_us - MIN(start, c->now_us);
-    bool has_plan = c->plan->n_seqs > 0;
+    bool has_plan = c->last->plan.n_seqs > 0;
     if (has_plan) launch(c);
     if (c->n_flight == 0) return has_plan || fail_first(c);
     error e = {0};

@@ -38,7 +38,7 @@ enum {
 
 static void plan_add(core *c, seq *s, int32_t n_tokens) {
     group *g = s->g;
-    batch_plan *p = c->plan;
+    batch_plan *p = &c->last->plan;
     int32_t known = s->n_known + s->n_unseen, to = s->n_launched + n_tokens;
     bool sample = to == known && g->r->max_tokens > 0;
     p->seqs[p->n_seqs] = (batch_seq){
@@ -194,7 +194,7 @@ static void take_shared(core *c, seq *s, const share *sh) {
     }
     while (s->n_pages < pages_for(c, s->n_known)) CHECK(seq_grow(c, s));
     if (sh->n_tokens % c->step.page_tokens)
-        c->plan->copies[c->plan->n_copies++] =
+        c->last->plan.copies[c->last->plan.n_copies++] =
             (page_copy){sh->donor->pages[sh->n_pages], s->pages[sh->n_pages]};
     for (int32_t i = sh->n_pages; i < MIN(s->n_hashed, s->n_known / c->step.page_tokens); i++)
         (void)pages_announce(&c->pages, s->pages[i], s->hashes[i], PAGE_PENDING);
@@ -241,7 +241,7 @@ static admission admit(core *c, seq *s) {
     if (still_pending(c, s)) return PASSED;
     share sh = find_share(c, s);
     if (sh.is_pending && defer(c, s, sh.n_pages)) return PASSED;
-    if (n_at_once(c, s, sh.n_tokens) > c->o.token_budget - c->plan->n_tokens) return NO_ROOM;
+    if (n_at_once(c, s, sh.n_tokens) > c->o.token_budget - c->last->plan.n_tokens) return NO_ROOM;
     if (!fits(c, s, &sh)) {
         s->blocked_free = c->pages.n_free;
         s->retry_plan = c->n_plans + RETRY_PLANS;
@@ -262,7 +262,7 @@ static admission admit(core *c, seq *s) {
 static void plan_waiting(core *c) {
     int32_t n_passed = 0;
     waitq_rewind(&c->wait);
-    while (c->plan->n_tokens < c->o.token_budget && c->n_running < c->o.max_running &&
+    while (c->last->plan.n_tokens < c->o.token_budget && c->n_running < c->o.max_running &&
            n_passed < PASS_MAX) {
         seq *s = waitq_next(&c->wait, c->vtime);
         if (!s) return;
@@ -273,7 +273,7 @@ static void plan_waiting(core *c) {
             n_passed++;
             break;
         case ADMITTED: {
-            int32_t left = c->o.token_budget - c->plan->n_tokens;
+            int32_t left = c->o.token_budget - c->last->plan.n_tokens;
             int32_t n = MIN(s->n_known - s->n_computed, MIN(c->o.prefill_chunk, left));
             plan_add(c, s, MAX(n, n_at_once(c, s, s->n_computed)));
             break;
@@ -285,9 +285,8 @@ static void plan_waiting(core *c) {
 void plan_build(core *c) {
     c->n_plans++;
     c->last = &c->ring[c->n_launch % (uint64_t)c->step.depth];
-    c->plan = &c->last->plan;
-    c->plan->step = c->n_launch;
-    c->plan->n_seqs = c->plan->n_tokens = c->plan->n_copies = 0;
+    c->last->plan.step = c->n_launch;
+    c->last->plan.n_seqs = c->last->plan.n_tokens = c->last->plan.n_copies = 0;
     c->plan_stalled = c->plan_deferred = false;
     swap_plan(c);
     uint64_t n_preemptions = c->stats.n_preemptions;

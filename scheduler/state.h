@@ -102,8 +102,7 @@ typedef struct core {
     flight *ring;        /* [depth]: step k is in ring[k % depth] until it is collected */
     uint64_t n_launch;   /* steps launched: the number of the next */
     int32_t n_flight;    /* of them: not collected, the last ones */
-    flight *last;        /* planned last */
-    batch_plan *plan;    /* of it */
+    flight *last;        /* planned last: the plan under way */
     uint64_t n_plans;    /* made, empty ones too */
     uint64_t collect_us; /* when a step was collected last */
     step_result result;

@@ -71,7 +71,7 @@ void swap_done(core *c) {
 void swap_plan(core *c) {
     if (!c->swap.slots.n) return;
     /* left by a plan that was no step: this one may take those pages */
-    for (int32_t i = 0; i < c->plan->n_moves; i++) c->plan->moves[i].aside = false;
+    for (int32_t i = 0; i < c->last->plan.n_moves; i++) c->last->plan.moves[i].aside = false;
     c->swap.n_rate = MAX(c->swap.n_taken, c->swap.n_rate - CEIL_DIV(c->swap.n_rate, 8));
     c->swap.n_taken = 0;
     c->swap.fetch = NULL;
@@ -91,8 +91,8 @@ void swap_stepped(core *c, batch_plan *p, uint64_t us) {
 }
 
 static void add_move(core *c, page_move m) {
-    CHECK(c->plan->n_moves < 2 * c->pages.n);
-    c->plan->moves[c->plan->n_moves++] = m;
+    CHECK(c->last->plan.n_moves < 2 * c->pages.n);
+    c->last->plan.moves[c->last->plan.n_moves++] = m;
     *(m.out ? &c->swap.n_out : &c->swap.n_in) += 1;
     c->swap.n_aside += m.out && m.aside;
 }
@@ -160,7 +160,8 @@ static int32_t pages_within(const core *c, double part) {
 }
 
 bool swap_fetch(core *c, seq *s, int32_t n, int32_t n_host) {
-    if (c->swap.fetch || c->plan->n_seqs == 0 || n_host <= pages_within(c, 0.125)) return false;
+    if (c->swap.fetch || c->last->plan.n_seqs == 0 || n_host <= pages_within(c, 0.125))
+        return false;
     c->swap.fetch = s;
     c->swap.n_fetch = n;
     return true;
@@ -187,7 +188,7 @@ static void move_ahead(core *c) {
 }
 
 void swap_ahead(core *c) {
-    if (!c->swap.slots.n || c->plan->n_seqs == 0) return;
+    if (!c->swap.slots.n || c->last->plan.n_seqs == 0) return;
     c->swap.is_over = true;
     if (c->swap.fetch) fetch(c, c->swap.fetch);
     if (c->swap.out) move_ahead(c);

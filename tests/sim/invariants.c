@@ -66,8 +66,8 @@ static void check_slots(sim *s) {
     if (!pages_consistent(slots) || slots->n_free != slots->n)
         SIM_FAIL(s, "slots of the host: list, map and counts disagree");
     if (s->device_failed) return;
-    if (c->n_flight == 0 && c->plan->n_seqs && c->plan->n_moves)
-        SIM_FAIL(s, "%d moves left after a step", c->plan->n_moves);
+    if (c->n_flight == 0 && c->last->plan.n_seqs && c->last->plan.n_moves)
+        SIM_FAIL(s, "%d moves left after a step", c->last->plan.n_moves);
     for (int32_t k = 0; k < c->step.depth; k++)
         if (c->ring[k].plan.n_moves) return; /* not made yet */
     for (int32_t i = 0; i < slots->n; i++) {
@@ -147,11 +147,13 @@ static void check_flight(sim *s) {
 
 static void check_plan(sim *s) {
     const core *c = s->core;
-    if (c->plan->n_tokens > c->o.token_budget)
-        SIM_FAIL(s, "%d tokens in a step, the budget is %d", c->plan->n_tokens, c->o.token_budget);
-    if (c->plan->n_seqs > c->o.max_running) SIM_FAIL(s, "%d sequences in a step", c->plan->n_seqs);
-    for (int32_t i = 0; i < c->plan->n_seqs; i++) {
-        const batch_seq *b = &c->plan->seqs[i];
+    if (c->last->plan.n_tokens > c->o.token_budget)
+        SIM_FAIL(s, "%d tokens in a step, the budget is %d", c->last->plan.n_tokens,
+                 c->o.token_budget);
+    if (c->last->plan.n_seqs > c->o.max_running)
+        SIM_FAIL(s, "%d sequences in a step", c->last->plan.n_seqs);
+    for (int32_t i = 0; i < c->last->plan.n_seqs; i++) {
+        const batch_seq *b = &c->last->plan.seqs[i];
         int32_t most = c->o.prefill_chunk;
         if (c->step.whole_prompt) most = MAX(most, b->n_prompt - b->pos);
         if (b->n_tokens > most) SIM_FAIL(s, "a chunk of %d tokens", b->n_tokens);
@@ -260,7 +262,7 @@ static void check_obeyed(sim *s) {
 
 /* The last plan entry of a tenant that was waiting and never ran before; NULL: none. */
 static const batch_seq *last_admitted(const sim *s, int32_t tenant, int32_t priority) {
-    const batch_plan *p = s->core->plan;
+    const batch_plan *p = &s->core->last->plan;
     for (int32_t i = p->n_seqs - 1; i >= 0; i--)
         for (int32_t j = 0; j < s->n_was; j++) {
             const before *o = &s->was[j];

@@ -86,9 +86,10 @@ static inline bool step(bed *b) {
 
 /* The entry of r's choice in the last plan; NULL: not planned. */
 static inline const batch_seq *planned(const bed *b, const request *r, int32_t choice) {
-    for (int32_t i = 0; i < b->c->plan->n_seqs; i++)
-        if (b->c->plan->seqs[i].params == &r->params && b->c->plan->seqs[i].choice == choice)
-            return &b->c->plan->seqs[i];
+    for (int32_t i = 0; i < b->c->last->plan.n_seqs; i++)
+        if (b->c->last->plan.seqs[i].params == &r->params &&
+            b->c->last->plan.seqs[i].choice == choice)
+            return &b->c->last->plan.seqs[i];
     return NULL;
 }
 

@@ -221,10 +221,10 @@ START_TEST(choices_share_the_prompt_and_copy_its_last_page) {
     r->n = 3;
     add(&b, r);
     ck_assert(step(&b));
-    ck_assert_int_eq(b.c->plan->n_seqs, 1);
+    ck_assert_int_eq(b.c->last->plan.n_seqs, 1);
     ck_assert(step(&b));
-    ck_assert_int_eq(b.c->plan->n_seqs, 3);
-    ck_assert_int_eq(b.c->plan->n_copies, 2); /* 10 = 2 pages and a half */
+    ck_assert_int_eq(b.c->last->plan.n_seqs, 3);
+    ck_assert_int_eq(b.c->last->plan.n_copies, 2); /* 10 = 2 pages and a half */
     const batch_seq *lead = planned(&b, r, 0);
     for (int32_t k = 1; k < 3; k++) {
         const batch_seq *s = planned(&b, r, k);

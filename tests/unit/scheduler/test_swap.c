@@ -221,18 +221,18 @@ START_TEST(moves_outlive_an_empty_plan) {
     request *r = add(&b, of(2, 4, 1));
     plan_build(b.c); /* launched by nobody */
     apply_nothing(b.c, b.c->last);
-    ck_assert_int_eq(b.c->plan->n_seqs, 1);
-    ck_assert_int_gt(b.c->plan->n_moves, 1);
-    ck_assert(!b.c->plan->moves[0].aside);
-    ck_assert(b.c->plan->moves[1].aside);
-    int32_t id = b.c->plan->moves[1].page;
+    ck_assert_int_eq(b.c->last->plan.n_seqs, 1);
+    ck_assert_int_gt(b.c->last->plan.n_moves, 1);
+    ck_assert(!b.c->last->plan.moves[0].aside);
+    ck_assert(b.c->last->plan.moves[1].aside);
+    int32_t id = b.c->last->plan.moves[1].page;
     seq_preempt(b.c, b.c->running[0]);
     request *longer = of(3, 30, 1); /* takes what was to be moved aside */
     longer->priority = -1;
     add(&b, longer);
     plan_build(b.c);
     apply_nothing(b.c, b.c->last);
-    ck_assert(b.c->plan->moves[1].page == id && !b.c->plan->moves[1].aside);
+    ck_assert(b.c->last->plan.moves[1].page == id && !b.c->last->plan.moves[1].aside);
     while (b.c->n_running) seq_preempt(b.c, b.c->running[0]);
     drain(&b);
     request_unref(r);
