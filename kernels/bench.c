@@ -330,11 +330,6 @@ static void attn_rep(void *ctx, int rep) {
     g->b->v->attention(g->b, &g->op);
 }
 
-/* Has the backend pages of this type? */
-static bool caches(const bench *b, dtype kv) {
-    return b->c || kv == DT_BF16 || kv == DT_F32;
-}
-
 static void bench_attention_line(bench *b, dtype kv, int32_t heads, int32_t kv_heads, int32_t d,
                                  int32_t n_seqs, int32_t ctx, int32_t n_rows) {
     size_t page_bytes = kv_page_bytes(kv, PAGE_TOKENS, kv_heads * d, kv_heads);
@@ -370,7 +365,6 @@ static void bench_attention(bench *b) {
     static const dtype types[] = {DT_BF16, DT_INT8, DT_F8_E4M3, DT_F32};
     if (b->op && !strstr(b->op, "attention")) return;
     for (size_t t = 0; t < ARRAY_LEN(types); t++) {
-        if (!caches(b, types[t])) continue;
         fill_weights(b, types[t] == DT_F32 ? DT_F32 : DT_BF16); /* any bytes are codes */
         bench_attention_line(b, types[t], 14, 2, 64, 1, 512, 512);
         bench_attention_line(b, types[t], 14, 2, 64, 1, 2048, 2048);
@@ -432,7 +426,6 @@ static void bench_latent(bench *b) {
     if (b->op && !strstr(b->op, "latent")) return;
     fill_weights(b, DT_BF16);
     for (size_t t = 0; t < ARRAY_LEN(types); t++) {
-        if (!caches(b, types[t])) continue;
         bench_latent_line(b, types[t], 16, 1, 1024, 1024);
         bench_latent_line(b, types[t], 16, 1, 4096, 1);
         bench_latent_line(b, types[t], 16, 16, 512, 1);
