@@ -11,8 +11,12 @@
 
 typedef __m256 vf;
 typedef __m256 vmask;
+typedef __m128i v8;
 
 #define SIMD_FN static inline __attribute__((always_inline, unused))
+
+#define SIMD_PREFETCH(p)     _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define SIMD_PREFETCH_FAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 
 SIMD_FN vf vf_zero(void) {
     return _mm256_setzero_ps();
@@ -138,14 +142,14 @@ SIMD_FN vf vf_load_odd_n(const void *p, int n) {
     return _mm256_castsi256_ps(
         _mm256_and_si256(_mm256_maskload_epi32((const int *)p, vm_first_i(n)), high));
 }
-SIMD_FN vf vf_from_i8(__m128i b) {
+SIMD_FN vf vf_from_i8(v8 b) {
     return _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(b));
 }
-SIMD_FN vf vf_from_f8(__m128i b) {
+SIMD_FN vf vf_from_f8(v8 b) {
     __m128i w = _mm_slli_epi16(_mm_cvtepi8_epi16(b), 7);
     return _mm256_cvtph_ps(_mm_and_si128(w, _mm_set1_epi16((short)0xBF80)));
 }
-SIMD_FN __m128i v8_load_n(const void *p, int n) {
+SIMD_FN v8 v8_load_n(const void *p, int n) {
     if (__builtin_constant_p(n) && n == VW) return _mm_loadl_epi64((const __m128i *)p);
     int64_t u = 0;
     __builtin_memcpy(&u, p, (size_t)n);

@@ -12,8 +12,13 @@
 
 typedef __m512 vf;
 typedef __mmask16 vmask;
+typedef __m128i v8; /* VW bytes, in the low lanes */
 
 #define SIMD_FN static inline __attribute__((always_inline, unused))
+
+/* The cache line at p: into the first level, into the second. */
+#define SIMD_PREFETCH(p)     _mm_prefetch((const char *)(p), _MM_HINT_T0)
+#define SIMD_PREFETCH_FAR(p) _mm_prefetch((const char *)(p), _MM_HINT_T1)
 
 SIMD_FN vf vf_zero(void) {
     return _mm512_setzero_ps();
@@ -140,14 +145,14 @@ SIMD_FN vf vf_load_odd_n(const void *p, int n) {
 /* VW (the first n; the others are 0 and not read) codes of eight bits: signed integers, and E4M3
  * without its NaNs, times 2^-8. Both are exact: an E4M3 moved into a binary16 is one whose exponent
  * counts 8 less. */
-SIMD_FN vf vf_from_i8(__m128i b) {
+SIMD_FN vf vf_from_i8(v8 b) {
     return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(b));
 }
-SIMD_FN vf vf_from_f8(__m128i b) {
+SIMD_FN vf vf_from_f8(v8 b) {
     __m256i w = _mm256_slli_epi16(_mm256_cvtepi8_epi16(b), 7);
     return _mm512_cvtph_ps(_mm256_and_si256(w, _mm256_set1_epi16((short)0xBF80)));
 }
-SIMD_FN __m128i v8_load_n(const void *p, int n) {
+SIMD_FN v8 v8_load_n(const void *p, int n) {
     if (__builtin_constant_p(n) && n == VW) return _mm_loadu_si128((const __m128i *)p);
     return _mm_maskz_loadu_epi8(vm_first(n), p);
 }
