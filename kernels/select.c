@@ -11,7 +11,7 @@
 #include "engine/base/mem.h"
 #include "kernels/ref/rows.h"
 
-static const char *const names[ISA_COUNT] = {"ref", "avx2", "avx512", "avx512bf16"};
+static const char *const names[ISA_COUNT] = {"ref", "avx2", "avx512", "avx512bf16", "neon"};
 
 const char *isa_name(cpu_isa isa) {
     return names[isa];
@@ -31,6 +31,16 @@ static bool has_avx512bf16(void) {
 }
 #endif
 
+bool isa_built(cpu_isa isa) {
+#if defined(__x86_64__)
+    return isa != ISA_NEON;
+#elif defined(__aarch64__)
+    return isa == ISA_REF || isa == ISA_NEON;
+#else
+    return isa == ISA_REF;
+#endif
+}
+
 bool isa_usable(cpu_isa isa) {
 #if defined(__x86_64__)
     bool avx2 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
@@ -41,11 +51,12 @@ bool isa_usable(cpu_isa isa) {
     case ISA_AVX2: return avx2;
     case ISA_AVX512: return avx512;
     case ISA_AVX512BF16: return avx512 && has_avx512bf16();
+    case ISA_NEON:
     case ISA_COUNT: break;
     }
     return false;
 #else
-    return isa == ISA_REF;
+    return isa_built(isa); /* NEON is part of Armv8.0 */
 #endif
 }
 
@@ -90,6 +101,8 @@ void select_rows(cpu_isa isa, cpu_rows *ret_rows) {
 #if defined(__x86_64__)
     static const cpu_rows *const levels[ISA_COUNT] = {&rows_ref, &rows_avx2, &rows_avx512,
                                                       &rows_avx512bf16};
+#elif defined(__aarch64__)
+    static const cpu_rows *const levels[ISA_COUNT] = {&rows_ref, [ISA_NEON] = &rows_neon};
 #else
     static const cpu_rows *const levels[ISA_COUNT] = {&rows_ref};
 #endif

@@ -29,4 +29,18 @@ extern const logsumexp_row avx2_logsumexp, avx512_logsumexp;
 extern const rope_kv_row avx2_rope_kv, avx512_rope_kv;
 extern const latent_kv_row avx2_latent_kv, avx512_latent_kv;
 
+/* gemm_neon.c, attention_neon.c, ops_neon.c */
+extern const gemm_row neon_gemm_f32, neon_gemm_f16, neon_gemm_bf16;
+extern const attention_row neon_attention_f32, neon_attention_bf16, neon_attention_int8,
+    neon_attention_f8, neon_latent_f32, neon_latent_bf16, neon_latent_int8, neon_latent_f8;
+extern const embed_row neon_embed;
+extern const norm_row neon_norm;
+extern const act_row neon_act;
+extern const add_row neon_add;
+extern const scale_row neon_scale;
+extern const limit_row neon_limit;
+extern const logsumexp_row neon_logsumexp;
+extern const rope_kv_row neon_rope_kv;
+extern const latent_kv_row neon_latent_kv;
+
 #endif

@@ -33,6 +33,8 @@ static const probe_level *level_of(cpu_isa isa) {
     static const probe_level *const levels[ISA_COUNT] = {&probe_ref, &probe_avx2, &probe_avx512,
                                                          &probe_avx512bf16};
     return levels[isa];
+#elif defined(__aarch64__)
+    return isa == ISA_NEON ? &probe_neon : &probe_ref;
 #else
     return &probe_ref;
 #endif

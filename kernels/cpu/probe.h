@@ -23,6 +23,8 @@ typedef struct probe_level {
 extern const probe_level probe_ref;
 #if defined(__x86_64__)
 extern const probe_level probe_avx2, probe_avx512, probe_avx512bf16;
+#elif defined(__aarch64__)
+extern const probe_level probe_neon;
 #endif
 
 /* Probe all members of the team together, about 2 x `ms` milliseconds. `buffer`: [bytes], touched

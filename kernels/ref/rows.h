@@ -161,6 +161,8 @@ typedef struct cpu_rows {
 extern const cpu_rows rows_ref;
 #if defined(__x86_64__)
 extern const cpu_rows rows_avx2, rows_avx512, rows_avx512bf16;
+#elif defined(__aarch64__)
+extern const cpu_rows rows_neon;
 #endif
 
 #endif

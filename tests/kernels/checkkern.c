@@ -243,6 +243,7 @@ static int check_levels(check_ctx *c, const char *only_isa, const char *op) {
             check_isa(c, op);
             continue;
         }
+        if (!only_isa && !isa_built(isa)) continue;
         printf("%-10s skipped: this CPU or build does not have it\n", c->isa);
         n_skipped++;
     }
@@ -264,9 +265,8 @@ static const char help[] =
     "or\n"
     "times the rows.\n"
     "\n"
-    "  --isa LEVEL   only this level: ref, avx2, avx512 or avx512bf16; with --bench one, default "
-    "the "
-    "best\n"
+    "  --isa LEVEL   only this level: ref, avx2, avx512, avx512bf16 or neon; with --bench "
+    "one, default the best\n"
     "  --device NAME cuda or cuda:N instead of the CPU\n"
     "  --library PATH the device's plugin, as PAGODA_CUDA_LIBRARY names it; an emulated device\n"
     "                reaches fenced memory with SIMT_HOST_POINTERS=1\n"
