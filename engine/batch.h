@@ -141,6 +141,7 @@ typedef struct stepper {
     int32_t max_seqs;      /* most sequences in one step */
     int32_t max_model_len; /* most tokens of one sequence, prompt and output */
     int32_t vocab;
+    bool on_cpu; /* computed by the CPUs of this program, so a token more costs its arithmetic */
     bool whole_prompt; /* prompt tokens see later ones: a prompt is computed in one step, and its
                         * pages are not shared with other prompts */
     /* Sequences of different class may not share pages even where their tokens agree (keys that

@@ -156,6 +156,7 @@ stepper engine_stepper(engine *e) {
                      .max_seqs = e->max_seqs,
                      .max_model_len = e->plan.len,
                      .vocab = e->a->vocab,
+                     .on_cpu = e->b->host_memory,
                      .whole_prompt = arch_whole_prompt(e->a),
                      .kv_class = engine_kv_class};
 }

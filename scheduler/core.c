@@ -45,6 +45,7 @@ core *core_new(const scheduler_options *o, stepper s, hash_key key) {
     if (c->o.prefill_chunk < 1 || c->o.prefill_chunk > c->o.token_budget)
         c->o.prefill_chunk = c->o.token_budget;
     if (s.whole_prompt) c->o.prefix_cache = false;
+    c->pace.target_us = s.whole_prompt ? PACE_OFF : o->target_us;
     c->step = s;
     c->key = key;
     c->due_us = UINT64_MAX;
@@ -197,11 +198,23 @@ static int32_t hist_bucket(int32_t n_tokens) {
     return b;
 }
 
+/* Rows that are described (prompt_out) cost what nothing here knows: such a step is no example. */
+static void learn_pace(core *c, const batch_plan *p, uint64_t us) {
+    pace_step step = {.n_tokens = p->n_tokens};
+    for (int32_t i = 0; i < p->n_seqs; i++) {
+        const batch_seq *b = &p->seqs[i];
+        if (b->prompt_out) return;
+        step.n_reads += pace_reads(b->pos, b->n_tokens);
+    }
+    pace_add(&c->pace, step, (double)us);
+}
+
 /* Time with a step in flight, each moment once. */
 static void count_step(core *c, flight *f) {
     uint64_t from = MAX(f->launch_us, c->collect_us), us = c->now_us - MIN(from, c->now_us);
     c->collect_us = c->now_us;
     c->stats.step_us_total += us;
+    if (c->pace.target_us != PACE_OFF) learn_pace(c, &f->plan, us);
     swap_stepped(c, &f->plan, us);
     c->stats.n_steps++;
     c->stats.step_tokens_total += (uint64_t)f->plan.n_tokens;
@@ -338,4 +351,11 @@ void core_stats(const core *c, scheduler_stats *ret) {
     ret->pages_out = c->swap.n_out;
     ret->pages_in = c->swap.n_in;
     ret->pages_out_aside = c->swap.n_aside;
+    ret->budget = c->budget;
+    for (int32_t i = 0; i < PACE_SIZES; i++)
+        ret->pace_us[i] =
+            c->pace.sizes[i].weight > 0
+                ? (float)pace_us(&c->pace, (pace_step){.n_tokens = pace_size_tokens(i)})
+                : 0;
+    ret->pace_read_us = (float)(c->pace.read_us * 1e6);
 }

@@ -34,6 +34,7 @@ enum {
     RETRY_PLANS = 16, /* plans after which one that did not fit is looked at again anyhow */
     DEFER_MAX = 32,   /* steps to let pass for a prefix that does not grow by a page */
     PASS_MAX = 256,   /* sequences to pass over in one step */
+    PACE_DECODES = 8, /* tokens up to which a sequence is not one whose prompt is computed */
 };
 
 static void plan_add(core *c, seq *s, int32_t n_tokens) {
@@ -111,8 +112,36 @@ static int32_t wanted(const core *c, const seq *s) {
     return known - s->n_launched;
 }
 
+/* Those that wait count as prompts as far as there is room: the first tells. */
+static void add_waiting(core *c, pace_load *load) {
+    waitq_rewind(&c->wait);
+    const seq *first = waitq_next(&c->wait, c->vtime);
+    if (!first || pages_for(c, first->n_known) > c->pages.n_free - c->n_running) return;
+    if (load->n_prompts == 0) load->fresh = first->n_known;
+    load->n_prompts += MIN(c->wait.n, c->o.max_running - c->n_running);
+}
+
+/* The budget of this plan: what the pace allows (pace.h), and a token for everyone who runs. */
+static void choose_budget(core *c) {
+    pace_load load = {.most = c->o.token_budget};
+    c->budget = c->o.token_budget;
+    if (c->pace.target_us == PACE_OFF) return;
+    for (int32_t i = 0; i < c->n_running; i++) {
+        const seq *s = c->running[i];
+        int32_t want = wanted(c, s);
+        if (want > PACE_DECODES) {
+            if (load.n_prompts++ == 0) load.at = s->n_launched, load.fresh = s->n_fresh;
+        } else if (want > 0) {
+            load.decoding.n_tokens += want;
+            load.decoding.n_reads += pace_reads(s->n_launched, want);
+        }
+    }
+    add_waiting(c, &load);
+    if (load.n_prompts > 0) c->budget = MAX(pace_budget(&c->pace, &load), c->n_running);
+}
+
 static void plan_running(core *c) {
-    int32_t left = c->o.token_budget;
+    int32_t left = c->budget;
     for (int32_t i = 0; i < c->n_running; i++) {
         seq *s = c->running[i];
         int32_t want = wanted(c, s), n_behind = c->n_running - 1 - i;
@@ -241,7 +270,7 @@ static admission admit(core *c, seq *s) {
     if (still_pending(c, s)) return PASSED;
     share sh = find_share(c, s);
     if (sh.is_pending && defer(c, s, sh.n_pages)) return PASSED;
-    if (n_at_once(c, s, sh.n_tokens) > c->o.token_budget - c->last->plan.n_tokens) return NO_ROOM;
+    if (n_at_once(c, s, sh.n_tokens) > c->budget - c->last->plan.n_tokens) return NO_ROOM;
     if (!fits(c, s, &sh)) {
         s->blocked_free = c->pages.n_free;
         s->retry_plan = c->n_plans + RETRY_PLANS;
@@ -255,6 +284,7 @@ static admission admit(core *c, seq *s) {
     count_share(c, s, &sh);
     take_shared(c, s, &sh);
     s->n_computed = s->n_launched = sh.n_tokens;
+    s->n_fresh = s->n_known - sh.n_tokens;
     seq_run(c, s);
     return ADMITTED;
 }
@@ -262,7 +292,7 @@ static admission admit(core *c, seq *s) {
 static void plan_waiting(core *c) {
     int32_t n_passed = 0;
     waitq_rewind(&c->wait);
-    while (c->last->plan.n_tokens < c->o.token_budget && c->n_running < c->o.max_running &&
+    while (c->last->plan.n_tokens < c->budget && c->n_running < c->o.max_running &&
            n_passed < PASS_MAX) {
         seq *s = waitq_next(&c->wait, c->vtime);
         if (!s) return;
@@ -273,7 +303,7 @@ static void plan_waiting(core *c) {
             n_passed++;
             break;
         case ADMITTED: {
-            int32_t left = c->o.token_budget - c->last->plan.n_tokens;
+            int32_t left = c->budget - c->last->plan.n_tokens;
             int32_t n = MIN(s->n_known - s->n_computed, MIN(c->o.prefill_chunk, left));
             plan_add(c, s, MAX(n, n_at_once(c, s, s->n_computed)));
             break;
@@ -287,6 +317,7 @@ void plan_build(core *c) {
     c->last = &c->ring[c->n_launch % (uint64_t)c->step.depth];
     c->last->plan.step = c->n_launch;
     c->last->plan.n_seqs = c->last->plan.n_tokens = c->last->plan.n_copies = 0;
+    choose_budget(c);
     c->plan_stalled = c->plan_deferred = false;
     swap_plan(c);
     uint64_t n_preemptions = c->stats.n_preemptions;

@@ -5,6 +5,7 @@
 
 #include "conf/limits.h"
 #include "engine/base/clock.h"
+#include "scheduler/pace.h"
 #include "scheduler/request.h"
 
 typedef enum admit_mode {
@@ -17,6 +18,10 @@ typedef struct scheduler_options {
     int32_t max_waiting;   /* queue bound: past it submit answers ERR_BUSY */
     int32_t token_budget;  /* tokens per step; cut to stepper.max_tokens */
     int32_t prefill_chunk; /* most prompt tokens of one request per step; 0: the budget */
+    /* How long a step may take while somebody decodes: fewer tokens of prompts are put into it than
+     * the budget allows, by what earlier steps took (pace.h). Microseconds, PACE_OFF, or PACE_AUTO.
+     * Never with whole_prompt. */
+    uint64_t target_us;
     admit_mode admit;
     bool prefix_cache;
     uint64_t stall_us; /* a reader whose ring stays full so long is cut */
@@ -49,6 +54,10 @@ typedef struct scheduler_stats {
     uint64_t finished[5];   /* by finish_reason, per choice */
     uint64_t step_tokens_hist[16]; /* steps; buckets le 1,8,16,32,64,...,16384,+Inf */
     uint64_t step_tokens_total;    /* tokens computed */
+    int32_t budget;                /* most tokens that the last step might have had */
+    float pace_us[PACE_SIZES];     /* what steps of these sizes take, as learned (pace_size_tokens),
+                                    * apart from what they read of the cache; 0: not seen */
+    float pace_read_us;            /* and what a million positions read add to that */
     /* bit id-1 of each: adapters with a request that runs, with one that waits to start */
     uint64_t adapters_running[LIMIT_ADAPTERS / 64], adapters_waiting[LIMIT_ADAPTERS / 64];
     bool healthy; /* false for good after a failed device */

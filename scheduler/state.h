@@ -17,6 +17,7 @@
 
 #include "conf/limits.h"
 #include "engine/base/vec.h"
+#include "scheduler/pace.h"
 #include "scheduler/pages.h"
 #include "scheduler/prefix.h"
 #include "scheduler/scheduler.h"
@@ -46,6 +47,7 @@ typedef struct seq {
     int32_t n_wait;       /* pages of that prefix that were ready when last looked at */
     int32_t blocked_free; /* pages that were free when it last did not fit; -1: it was not tried */
     uint64_t retry_plan;  /* look again at the latest at this plan */
+    int32_t n_fresh;      /* tokens that it had to compute when it was admitted */
     int32_t n_computed_max;  /* most ever computed: below it is recomputation */
     int32_t *ids;            /* [g->len_max] */
     int32_t *pages;          /* [g->n_pages_max] */
@@ -88,6 +90,7 @@ typedef struct core {
     hash_key key;
     pages pages;
     swap swap;
+    pace pace;
     waitq wait;
     seq **running; /* [max_running], by (priority, order, choice) */
     int32_t n_running;
@@ -106,6 +109,7 @@ typedef struct core {
     uint64_t n_plans;    /* made, empty ones too */
     uint64_t collect_us; /* when a step was collected last */
     step_result result;
+    int32_t budget;     /* tokens of the plan under way: <= o.token_budget */
     bool plan_stalled;  /* some sequence was left out because its ring is full */
     bool plan_deferred; /* some sequence lets this step pass */
 

@@ -114,6 +114,12 @@ static stepper runtime_stepper(const runtime *r) {
     return r->mock ? mock_stepper(r->mock) : engine_stepper(r->engine);
 }
 
+/* A device computes some hundred tokens as soon as one: there only what the user asks for. */
+static uint64_t step_target(const conf *c, const stepper *s) {
+    if (c->target_itl_ms > 0) return (uint64_t)c->target_itl_ms * 1000;
+    return s->on_cpu ? PACE_AUTO : PACE_OFF;
+}
+
 static void schedule(runtime *r, const conf *c) {
     stepper s = runtime_stepper(r);
     scheduler_options o = {
@@ -122,6 +128,7 @@ static void schedule(runtime *r, const conf *c) {
         .token_budget =
             s.whole_prompt ? s.max_tokens : MIN((int32_t)c->max_num_batched_tokens, s.max_tokens),
         .prefill_chunk = (int32_t)c->prefill_chunk,
+        .target_us = step_target(c, &s),
         .admit = strcmp(c->admit, "reserve") == 0 ? ADMIT_RESERVE : ADMIT_OPTIMISTIC,
         .prefix_cache = c->prefix_cache,
         .stall_us = c->stall_timeout,

@@ -139,6 +139,22 @@ static void add_counters(page *p, const metrics *m, const scheduler_stats *t) {
            (double)t->wait_us_total * 1e-6);
 }
 
+/* What the scheduler has learned of the time of steps, for the sizes that it saw. */
+static void add_pace(page *p, const scheduler_stats *t) {
+    single(p, "pagoda:step_budget_tokens", "gauge", "Tokens that the last step might have had.",
+           t->budget);
+    family(p, "pagoda:step_seconds_learned", "gauge",
+           "What a step of so many tokens takes, apart from reading the cache.");
+    for (int i = 0; i < PACE_SIZES; i++) {
+        char more[32];
+        if (t->pace_us[i] <= 0) continue;
+        snprintf(more, sizeof more, "tokens=\"%d\"", pace_size_tokens(i));
+        value(p, "pagoda:step_seconds_learned", more, (double)t->pace_us[i] * 1e-6);
+    }
+    single(p, "pagoda:step_read_seconds_learned", "gauge",
+           "What a million positions of the cache add to a step.", (double)t->pace_read_us * 1e-6);
+}
+
 /* vllm:iteration_tokens_total is a histogram, in spite of its name. */
 static void add_iterations(page *p, const scheduler_stats *t) {
     static const char name[] = "vllm:iteration_tokens_total";
@@ -274,6 +290,7 @@ void metrics_write(server *s, strbuf *out) {
         add_gauges(&p, m, &t);
         add_counters(&p, s->metrics, &t);
         add_iterations(&p, &t);
+        add_pace(&p, &t);
         for (int i = 0; i < HIST_COUNT; i++)
             add_hist(&p, &hist_defs[i], &s->metrics->hists[i], m->m.max_model_len);
     }

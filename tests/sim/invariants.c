@@ -147,9 +147,9 @@ static void check_flight(sim *s) {
 
 static void check_plan(sim *s) {
     const core *c = s->core;
-    if (c->last->plan.n_tokens > c->o.token_budget)
-        SIM_FAIL(s, "%d tokens in a step, the budget is %d", c->last->plan.n_tokens,
-                 c->o.token_budget);
+    if (c->last->plan.n_tokens > c->budget || c->budget > c->o.token_budget)
+        SIM_FAIL(s, "%d tokens in a step, the budget is %d of %d", c->last->plan.n_tokens,
+                 c->budget, c->o.token_budget);
     if (c->last->plan.n_seqs > c->o.max_running)
         SIM_FAIL(s, "%d sequences in a step", c->last->plan.n_seqs);
     for (int32_t i = 0; i < c->last->plan.n_seqs; i++) {

@@ -114,6 +114,9 @@ static void draw_core(sim *s) {
         .max_running = max_running,
         .token_budget = budget,
         .prefill_chunk = rnd_one_in(r, 2) ? 0 : rnd_in(r, 1, rnd_one_in(r, 2) ? 3 : budget),
+        .target_us = rnd_one_in(r, 3)   ? PACE_OFF
+                     : rnd_one_in(r, 2) ? PACE_AUTO
+                                        : (uint64_t)rnd_in(r, 1, 600),
         .admit = rnd_one_in(r, 3) ? ADMIT_RESERVE : ADMIT_OPTIMISTIC,
         .prefix_cache = !rnd_one_in(r, 5),
         .stall_us = (uint64_t)rnd_in(r, 1000, 200000),

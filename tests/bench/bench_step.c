@@ -1,0 +1,131 @@
+/* What a step of a model takes, by its number of tokens: the curve that the scheduler's pace
+ * (scheduler/pace.h) learns.
+ *
+ *     bench_step MODEL_DIR [--dtype T] [--threads N] [--context N] [--seconds S] [TOKENS...]
+ *
+ * Each line: steps of one prompt's chunk of so many tokens, and steps of so many sequences that
+ * decode, at a context of N tokens; milliseconds (median and least), tokens/s. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "engine/base/clock.h"
+#include "engine/base/mem.h"
+#include "engine/engine.h"
+
+enum { SEQS_MAX = 64, REPEATS_MAX = 200 };
+
+typedef struct setup {
+    stepper s;
+    int32_t context, pages_each;
+    int32_t *ids, *pages;
+    sample_params params;
+    step_result result;
+    double seconds;
+} setup;
+
+static int by_value(const void *a, const void *b) {
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return x < y ? -1 : x > y;
+}
+
+/* Sequence i reads and writes pages of its own; what they hold does not matter here. */
+static batch_seq seq_of(const setup *u, int32_t i, int32_t n_tokens) {
+    return (batch_seq){.ids = u->ids,
+                       .n_known = u->context + n_tokens,
+                       .n_prompt = u->context + n_tokens,
+                       .pos = u->context,
+                       .n_tokens = n_tokens,
+                       .pages = u->pages + (int64_t)i * u->pages_each,
+                       .sample = true,
+                       .max_len = u->context + n_tokens + 1,
+                       .params = &u->params};
+}
+
+static void measure(setup *u, const char *what, int32_t n_seqs, int32_t n_tokens) {
+    static uint64_t ns[REPEATS_MAX];
+    batch_seq seqs[SEQS_MAX];
+    error err;
+    int32_t n = 0;
+    for (int32_t i = 0; i < n_seqs; i++) seqs[i] = seq_of(u, i, n_tokens);
+    batch_plan plan = {.n_seqs = n_seqs, .n_tokens = n_seqs * n_tokens, .seqs = seqs};
+    uint64_t end = 0;
+    for (int32_t k = -1; k < REPEATS_MAX && (k < 1 || clock_ns() < end); k++) {
+        uint64_t start = clock_ns();
+        if (stepper_run(&u->s, &plan, &u->result, &err) != OK) {
+            fprintf(stderr, "bench_step: %s\n", err.text);
+            exit(1);
+        }
+        uint64_t took = clock_ns() - start;
+        if (k < 0)
+            end = clock_ns() + (uint64_t)(u->seconds * 1e9); /* the first one warms up */
+        else
+            ns[n++] = took;
+    }
+    qsort(ns, (size_t)n, sizeof *ns, by_value);
+    double ms = (double)ns[n / 2] * 1e-6;
+    printf("%-8s %5d tokens  %8.2f ms (least %.2f, %d steps)  %8.1f tok/s\n", what, plan.n_tokens,
+           ms, (double)ns[0] * 1e-6, n, plan.n_tokens / ms * 1e3);
+    fflush(stdout);
+}
+
+static void set_up(setup *u, engine *e) {
+    u->s = engine_stepper(e);
+    int32_t longest = u->context + u->s.max_tokens + 1;
+    u->pages_each = CEIL_DIV(longest, u->s.page_tokens);
+    u->ids = mem_calloc((size_t)longest, sizeof *u->ids);
+    for (int32_t i = 0; i < longest; i++)
+        u->ids[i] = (int32_t)(((int64_t)i * 7919 + 13) % u->s.vocab);
+    int32_t n = u->pages_each * SEQS_MAX;
+    u->pages = mem_calloc((size_t)n, sizeof *u->pages);
+    for (int32_t i = 0; i < n; i++) u->pages[i] = i % u->s.n_pages;
+    u->params =
+        (sample_params){.top_p = 1, .typical_p = 1, .repetition_penalty = 1, .n_logprobs = -1};
+    u->result.out = mem_calloc(SEQS_MAX, sizeof *u->result.out);
+    u->result.seq_status = mem_calloc(SEQS_MAX, sizeof *u->result.seq_status);
+}
+
+int main(int argc, char **argv) {
+    static const int32_t usual[] = {1, 2, 4, 8, 12, 16, 24, 32, 48, 64, 128, 256};
+    engine_options o = {.max_seqs = SEQS_MAX, .max_batched_tokens = 512};
+    setup u = {.context = 128, .seconds = 0.5};
+    int32_t tokens[64], n_tokens = 0;
+    for (int i = 1; i < argc; i++) {
+        const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : "";
+        if (strcmp(a, "--dtype") == 0)
+            o.dtype = v, i++;
+        else if (strcmp(a, "--threads") == 0)
+            o.n_threads = atoi(v), i++;
+        else if (strcmp(a, "--context") == 0)
+            u.context = atoi(v), i++;
+        else if (strcmp(a, "--seconds") == 0)
+            u.seconds = atof(v), i++;
+        else if (!o.model_dir)
+            o.model_dir = a;
+        else if (n_tokens < 64)
+            tokens[n_tokens++] = atoi(a);
+    }
+    if (!o.model_dir) {
+        fprintf(stderr, "usage: bench_step MODEL_DIR [--dtype T] [--threads N] [--context N] "
+                        "[--seconds S] [TOKENS...]\n");
+        return 2;
+    }
+    o.max_model_len = u.context + 1024;
+    if (n_tokens == 0) {
+        n_tokens = (int32_t)ARRAY_LEN(usual);
+        memcpy(tokens, usual, sizeof usual);
+    }
+    engine *e;
+    error err;
+    if (engine_open(&o, &e, &err) != OK) {
+        fprintf(stderr, "bench_step: %s\n", err.text);
+        return 1;
+    }
+    set_up(&u, e);
+    for (int32_t i = 0; i < n_tokens; i++) {
+        if (tokens[i] <= SEQS_MAX) measure(&u, "decode", tokens[i], 1);
+        if (tokens[i] <= u.s.max_tokens) measure(&u, "prefill", 1, tokens[i]);
+    }
+    engine_free(e);
+    return 0;
+}
