@@ -19,6 +19,10 @@
 #include "server/metrics.h"
 #include "server/reply.h"
 
+/* Events of a stream's choice that may wait for its reader, which looks after every step: room for
+ * a client that is slow for a moment. With more, a client that does not read costs memory. */
+enum { STREAM_EVENTS = 64 };
+
 static void *copy(arena *mem, const void *p, size_t bytes) {
     void *q = bytes ? arena_alloc(mem, bytes) : NULL;
     if (q) memcpy(q, p, bytes);
@@ -100,6 +104,7 @@ static status fill_request(call *c, int32_t i, request *r, error *err) {
         r->deadline_us = r->arrival_us + (uint64_t)x->srv->o.request_timeout_ms * 1000;
     /* Stop strings are seen here only: their choices must be looked at as they grow. */
     r->stream = p->stream || p->n_stops > 0;
+    if (p->stream) r->ring_max = STREAM_EVENTS * p->n;
     if (wants_prompt_out(p)) {
         r->prompt_out = arena_array(r->mem, (size_t)r->n_prompt, sizeof *r->prompt_out);
         ok = ok && r->prompt_out;
@@ -292,14 +297,14 @@ static void echo(call *c, part *pt) {
 }
 
 static void fail(call *c, const request *r, finish_reason why) {
-    if (c->failed) return;
-    c->failed = true;
+    if (c->err) return;
+    c->err = mem_alloc(sizeof *c->err);
     if (r->err.code != OK)
-        c->err = r->err;
+        *c->err = r->err;
     else if (why == FINISH_CANCEL)
-        error_set(&c->err, ERR_UNAVAILABLE, "the server is shutting down");
+        error_set(c->err, ERR_UNAVAILABLE, "the server is shutting down");
     else
-        error_set(&c->err, ERR_INTERNAL, "the request failed");
+        error_set(c->err, ERR_INTERNAL, "the request failed");
 }
 
 static void observe(call *c, choice *ch, const request *r) {
@@ -344,10 +349,10 @@ static void take_events(call *c, size_t max) {
     strbuf *out = &c->x->out;
     for (int32_t i = 0; i < c->n_parts; i++) {
         part *pt = &c->parts[i];
-        while (!c->failed && out->n < max && spsc_pop(pt->r->events, e)) {
+        while (!c->err && out->n < max && spsc_pop(pt->r->events, e)) {
             int32_t at = pt->l->first_choice + e->choice;
             take_event(c, pt, e);
-            if (!c->begun || c->failed) continue; /* not a stream */
+            if (!c->begun || c->err) continue; /* not a stream */
             reply_add_delta(c, at, out);
             if (c->choices[at].out.finish == FINISH_NONE || c->choices[at].last_sent) continue;
             reply_add_last(c, at, out);
@@ -357,7 +362,7 @@ static void take_events(call *c, size_t max) {
 }
 
 bool call_done(const call *c) {
-    return c->failed || c->n_acked == c->n_choices;
+    return c->err != NULL || c->n_acked == c->n_choices;
 }
 
 void call_news(call *c) {
@@ -382,7 +387,7 @@ call_usage call_usage_of(const call *c) {
 }
 
 static const char *finish_text(const call *c) {
-    if (c->failed) return "error";
+    if (c->err) return "error";
     return c->choices[0].out.finish == FINISH_STOP ? "stop" : "length";
 }
 
@@ -394,8 +399,8 @@ static void note_for_log(call *c) {
 void call_finish(call *c) {
     exchange *x = c->x;
     note_for_log(c);
-    if (c->failed) {
-        exchange_fail(x, &c->err, NULL);
+    if (c->err) {
+        exchange_fail(x, c->err, NULL);
         return;
     }
     if (c->p.kind == API_EMBEDDINGS)
@@ -416,9 +421,9 @@ static void begin_stream(call *c, strbuf *out) {
 static void end_stream(call *c, strbuf *out) {
     c->ended = true;
     note_for_log(c);
-    if (c->failed) {
+    if (c->err) {
         strbuf_addz(out, "data: ");
-        errors_add_json(out, &c->err, NULL);
+        errors_add_json(out, c->err, NULL);
         strbuf_addz(out, "\n\n");
     } else if (c->p.include_usage) {
         reply_add_usage(c, out);
@@ -479,6 +484,7 @@ void call_free(call *c) {
     }
     mem_free(c->parts);
     mem_free(c->choices);
+    mem_free(c->err);
     strbuf_done(&c->head);
     arena_free(c->mem);
     mem_free(c);

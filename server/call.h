@@ -40,8 +40,7 @@ struct call {
     char id[40];        /* "chatcmpl-...", "cmpl-..." */
     int64_t n_logprobs; /* most that the answer may hold */
     bool entered;       /* key_enter was passed */
-    bool failed;        /* `err` is the answer */
-    error err;
+    error *err;         /* why it failed: the answer; NULL: it did not */
     const char *err_code;
     bool abandoned;
 

@@ -4,9 +4,10 @@
 
 #include "conf/conf.h"
 
-/* `pagoda bench serve`: sends c->requests requests, closed loop (c->concurrency in flight) or open
- * loop (c->rate > 0: Poisson arrivals), and prints throughput, TTFT, ITL and TPOT percentiles as
- * text or JSON. The exit status is 1 if any request failed. */
+/* `pagoda bench serve`: for each number of --concurrency (closed loop), or once at --rate (open
+ * loop, Poisson arrivals), sends the requests and prints throughput, TTFT, ITL and TPOT percentiles
+ * and the server's CPU time per token: a table, a line each for several numbers, or JSON, one
+ * object a line. The exit status is 1 if any request failed. */
 int bench_load(const conf *c);
 
 #endif

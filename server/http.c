@@ -28,7 +28,8 @@
 enum {
     KEEP_BUFFER = 64 << 10, /* larger buffers are not kept for the next exchange */
     KEEP_EXCHANGES = 256,
-    STREAM_BLOCK = 16 << 10,
+    STREAM_BLOCK = 512, /* the response's own buffer, which only HTTP/1.0 clients need: chunks are
+                         * put into the connection's */
 };
 
 static const char *header(const exchange *x, const char *name) {

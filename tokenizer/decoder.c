@@ -48,7 +48,7 @@ struct decoder {
 };
 
 typedef struct stage_state {
-    strbuf held;
+    strbuf held, tmp;
     size_t n_tokens;
     int cut; /* Strip: leading characters cut so far; -1: no more */
     bool text_seen, space_seen;
@@ -58,8 +58,7 @@ struct decode_stream {
     const decoder *d;
     match_work match;
     strbuf *out;
-    stage_state st[STAGES_MAX];
-    strbuf tmp[STAGES_MAX];
+    stage_state st[]; /* [d->n]: there is a stream for every open answer */
 };
 
 static void push(decode_stream *s, int i, str token, spm_type type);
@@ -168,9 +167,9 @@ static void replace(decode_stream *s, int i, str t) {
         push(s, i + 1, t, SPM_NORMAL);
         return;
     }
-    strbuf_clear(&s->tmp[i]);
-    replace_all(s, g, t, &s->tmp[i]);
-    push(s, i + 1, strbuf_str(&s->tmp[i]), SPM_NORMAL);
+    strbuf_clear(&s->st[i].tmp);
+    replace_all(s, g, t, &s->st[i].tmp);
+    push(s, i + 1, strbuf_str(&s->st[i].tmp), SPM_NORMAL);
 }
 
 /* Take up to *left of `what` off the front. */
@@ -220,7 +219,7 @@ static void strip_fragment(decode_stream *s, int i, str t) {
 static void metaspace(decode_stream *s, int i, str t) {
     const stage *g = &s->d->stages[i];
     bool first = g->fused || s->st[i].n_tokens == 0;
-    strbuf *b = &s->tmp[i];
+    strbuf *b = &s->st[i].tmp;
     strbuf_clear(b);
     while (t.n) {
         if (str_starts(t, text_of(g))) {
@@ -263,7 +262,7 @@ static void wordpiece_cleanup(strbuf *b) {
 
 static void wordpiece(decode_stream *s, int i, str t) {
     const stage *g = &s->d->stages[i];
-    strbuf *b = &s->tmp[i];
+    strbuf *b = &s->st[i].tmp;
     strbuf_clear(b);
     if (!g->fused && s->st[i].n_tokens++) {
         if (str_starts(t, text_of(g)))
@@ -279,7 +278,7 @@ static void wordpiece(decode_stream *s, int i, str t) {
 /* "</w>" becomes a space, except in the last token: one token is held. */
 static void bpe_token(decode_stream *s, int i, str t, bool last) {
     const stage *g = &s->d->stages[i];
-    strbuf *b = &s->tmp[i];
+    strbuf *b = &s->st[i].tmp;
     strbuf_clear(b);
     strbuf_add(b, t);
     if (g->text_n) replace_text(b, text_of(g), last ? STR("") : STR(" "));
@@ -300,7 +299,7 @@ static void ctc(decode_stream *s, int i, str t) {
     if (st->n_tokens++ && str_eq(t, strbuf_str(&st->held))) return;
     strbuf_clear(&st->held);
     strbuf_add(&st->held, t);
-    strbuf *b = &s->tmp[i];
+    strbuf *b = &s->st[i].tmp;
     strbuf_clear(b);
     strbuf_add(b, t);
     replace_text(b, text_of(g), STR(""));
@@ -312,8 +311,8 @@ static void ctc(decode_stream *s, int i, str t) {
 }
 
 static void byte_level(decode_stream *s, int i, str t) {
-    strbuf_clear(&s->tmp[i]);
-    if (bytechars_decode(t, &s->tmp[i])) t = strbuf_str(&s->tmp[i]);
+    strbuf_clear(&s->st[i].tmp);
+    if (bytechars_decode(t, &s->st[i].tmp)) t = strbuf_str(&s->st[i].tmp);
     stream_bytes(s, i, t, false);
 }
 
@@ -343,7 +342,7 @@ static void spm(decode_stream *s, int i, str t, spm_type type) {
         st->space_seen = !g->drop_all;
     }
     st->text_seen |= t.n > 0;
-    strbuf *b = &s->tmp[i];
+    strbuf *b = &s->st[i].tmp;
     strbuf_clear(b);
     strbuf_add(b, t);
     replace_text(b, mark, STR(" "));
@@ -405,7 +404,7 @@ static void flush_stage(decode_stream *s, int i) {
 /* ---- streams ---- */
 
 decode_stream *decode_begin(const decoder *d) {
-    decode_stream *s = mem_calloc(1, sizeof *s);
+    decode_stream *s = mem_calloc(1, sizeof *s + (size_t)d->n * sizeof *s->st);
     s->d = d;
     return s;
 }
@@ -414,7 +413,7 @@ void decode_end(decode_stream *s) {
     if (!s) return;
     for (int i = 0; i < s->d->n; i++) {
         strbuf_done(&s->st[i].held);
-        strbuf_done(&s->tmp[i]);
+        strbuf_done(&s->st[i].tmp);
     }
     match_work_done(&s->match);
     mem_free(s);

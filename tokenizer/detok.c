@@ -52,6 +52,17 @@ void detok_free(detok *d) {
     mem_free(d);
 }
 
+/* A prompt's text is as long as the prompt, what may still come out of it a few bytes at most: an
+ * open answer holds on to those only. */
+static void keep_unsaid(detok *d) {
+    strbuf left = {0};
+    strbuf_add(&left, str_cut(strbuf_str(&d->said), d->said_at, d->said.n));
+    strbuf_done(&d->said);
+    strbuf_done(&d->tmp);
+    d->said = left;
+    d->said_at = 0;
+}
+
 void detok_context(detok *d, const int32_t *ids, size_t n) {
     strbuf_clear(&d->tmp);
     strbuf_clear(&d->said);
@@ -62,6 +73,7 @@ void detok_context(detok *d, const int32_t *ids, size_t n) {
     d->said_at = out;
     while (d->said.n >= out + 3 && memcmp(d->said.p + d->said.n - 3, "\xEF\xBF\xBD", 3) == 0)
         d->said.n -= 3; /* an incomplete character was not said */
+    keep_unsaid(d);
 }
 
 /* The part of text that was not said before. */

@@ -5,7 +5,9 @@
 
 #include "engine/base/mem.h"
 
-enum { CHUNK_FIRST = 4096, CHUNK_MAX = 1 << 20 };
+/* A request and its call have an arena each, so the first chunk is what thousands of open streams
+ * hold: a short prompt fits. */
+enum { CHUNK_FIRST = 1024, CHUNK_MAX = 1 << 20 };
 
 typedef struct chunk {
     struct chunk *next;
