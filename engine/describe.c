@@ -50,6 +50,7 @@ static void describe_layers(const arch *a, strbuf *out) {
 }
 
 const char *engine_quant_math(const model_info *m) {
+    if (m->quant_codes) return "int8 codes";
     return m->quant_math == DT_F32 ? "f32 (exact)" : dtype_name(m->quant_math);
 }
 
@@ -127,7 +128,10 @@ static void describe_json(const engine *e, strbuf *out) {
     }
     json_text(out, "weight_dtype", dtype_name(m->weight_dt));
     json_text(out, "kv_dtype", dtype_name(m->kv_dt));
-    if (m->is_quant) json_text(out, "quant_math", dtype_name(m->quant_math));
+    if (m->is_quant) {
+        json_text(out, "quant_math", dtype_name(m->quant_math));
+        json_text(out, "quant_activations", m->quant_codes ? "int8" : "f32");
+    }
     json_text(out, "backend", m->backend);
     strbuf_addf(out,
                 "\"memory\":{\"weights\":%zu,\"kv\":%zu,\"activations\":%zu,\"staging\":%zu,"

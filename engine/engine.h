@@ -18,7 +18,8 @@ typedef struct engine_options {
                              * int8, fp8 (kernels/kv8.h) */
     const char *quant_math; /* "exact": products with quantised weights in f32, activations as they
                              * are but for int8; "native": in the arithmetic that the checkpoint is
-                             * made for; "auto", NULL: native on devices, exact on the CPU */
+                             * made for, and products of int8 codes on the CPU; "auto", NULL: native
+                             * on devices, products of codes and else exact on the CPU */
     const char *gemm_library;   /* of large 16-bit products on a device: "own", NULL, or "cublaslt",
                                  * with which a row's bits depend on the batch and the run */
     const char *device;         /* "auto", "cpu", "cuda", "cuda:N" (kernels/device.h); NULL: auto */
@@ -58,6 +59,7 @@ typedef struct model_info {
     int64_t n_params;
     dtype weight_dt, kv_dt;
     dtype quant_math; /* of products with quantised weights: f32 is exact */
+    bool quant_codes; /* activations of some are rounded to int8 for products of codes */
     bool is_quant;    /* some weights are quantised */
     bool tied;
     bool has_head;             /* false: an encoder, for embeddings */

@@ -38,13 +38,15 @@ static status parse_dtype(const char *what, const type_name *names, size_t n, co
     return ERR_INVALID;
 }
 
-/* exact, native or auto as the type of products. */
-static status choose_math(const engine *e, const char *s, dtype *ret, error *err) {
+/* exact, native or auto. Auto on the CPU is its own way to multiply codes and no more: it gains
+ * nothing from what else a checkpoint is made for, 16-bit or FP8 units. */
+static status choose_math(const engine *e, const char *s, quant_how *ret, error *err) {
     bool is_auto = !s || strcmp(s, "auto") == 0, is_native = s && strcmp(s, "native") == 0;
     if (!is_auto && !is_native && strcmp(s, "exact") != 0)
         return error_set(err, ERR_INVALID, "quant_math: \"%s\" is not one of auto, exact, native",
                          s);
-    *ret = is_native || (is_auto && !e->b->host_memory) ? e->math : DT_F32;
+    ret->math = is_native || (is_auto && !e->b->host_memory) ? e->math : DT_F32;
+    ret->codes = is_native || is_auto;
     return OK;
 }
 
@@ -77,9 +79,14 @@ status engine_plan_weights(engine *e, const engine_options *o, error *err) {
     TRY(device_open(&device, &e->b, err));
     TRY(choose_library(e, o->gemm_library, err));
     model_info *m = &e->info;
-    TRY(choose_math(e, o->quant_math, &m->quant_math, err));
-    TRY(weights_plan(e->a, &e->ckpt, e->b, want, m->quant_math, &e->w, err));
-    for (int32_t i = 0; i < e->w.n_mats; i++) m->is_quant |= dtype_is_quant(e->w.mats[i].dt);
+    quant_how how;
+    TRY(choose_math(e, o->quant_math, &how, err));
+    TRY(weights_plan(e->a, &e->ckpt, e->b, want, how, &e->w, err));
+    m->quant_math = how.math;
+    for (int32_t i = 0; i < e->w.n_mats; i++) {
+        m->is_quant |= dtype_is_quant(e->w.mats[i].dt);
+        m->quant_codes |= e->w.mats[i].q.act == ACT_ROUND_INT8_GROUP;
+    }
     m->n_params = e->w.n_params;
     m->weight_dt = e->w.dt;
     m->kv_dt = kv != DT_COUNT ? kv : auto_kv(&e->w, m->quant_math);

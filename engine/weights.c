@@ -68,7 +68,7 @@ static status bind_module(weights *w, checkpoint *c, const arch_tensor *t, weigh
     ret->dt = ret->src->dt;
     ret->row_bytes = row_source_bytes(ret->src);
     quant_spec *spec = &ret->src->spec;
-    if (w->math == DT_F32 && act_round_is_fp8(spec->act)) spec->act = ACT_ROUND_NONE;
+    if (w->how.math == DT_F32 && act_round_is_fp8(spec->act)) spec->act = ACT_ROUND_NONE;
     if (spec->act == ACT_ROUND_NONE) spec->act_scale = 0; /* does not keep parts apart */
     *ret_is = true;
     return OK;
@@ -246,6 +246,14 @@ static void size_items(weights *w, dtype want) {
     }
 }
 
+static void choose_acts(const weights *w, wmat *m) {
+    const backend_vtbl *v = w->b->v;
+    if (!w->how.codes || !v->native_act || !dtype_is_quant(m->dt) || m->q.act) return;
+    act_rounding a = v->native_act(w->b, m->dt, &m->q, m->k);
+    m->q.act = a.act;
+    m->q.act_group = a.act_group;
+}
+
 /* Every tensor's part: its rows and type. */
 static void cut_parts(weights *w, dtype want) {
     const arch *a = w->a;
@@ -268,8 +276,9 @@ static void cut_parts(weights *w, dtype want) {
         m->k = t->cols;
         m->dt = dtype_is_quant(b->dt) ? b->dt : storage_type(m->dt, stored_as(b), want);
         if (b->src) m->q = b->src->spec;
-        if (dtype_is_quant(m->dt)) m->q.math = w->math;
+        if (dtype_is_quant(m->dt)) m->q.math = w->how.math;
     }
+    for (int32_t i = 0; i < w->n_mats; i++) choose_acts(w, &w->mats[i]);
     for (int32_t i = 0; i < w->n_list; i++)
         if (w->list[i].n_parts) w->list[i].dt = w->list[i].m->dt;
 }
@@ -298,9 +307,9 @@ static dtype layer_type(const weights *w) {
     return DT_F32;
 }
 
-status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, dtype math, weights *ret,
-                    error *err) {
-    weights w = {.a = a, .b = b, .math = math};
+status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, quant_how how,
+                    weights *ret, error *err) {
+    weights w = {.a = a, .b = b, .how = how};
     status st = bind_all(&w, c, err);
     if (st == OK) {
         list_items(&w);

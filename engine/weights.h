@@ -31,6 +31,13 @@ typedef struct weight_bind {
     int32_t part_row0;   /* its first row in that part */
 } weight_bind;
 
+/* In which arithmetic products with quantised weights run. */
+typedef struct quant_how {
+    dtype math; /* quant_spec.math */
+    bool codes; /* activations are rounded as the backend multiplies fastest (backend.h: native_act)
+                 * where the checkpoint does not say how */
+} quant_how;
+
 typedef struct weights {
     const arch *a;
     backend *b;
@@ -44,7 +51,7 @@ typedef struct weights {
     void *block;
     size_t bytes;
     dtype dt;         /* of the layers' matrices */
-    dtype math;       /* of products with quantised weights */
+    quant_how how;    /* of products with quantised weights */
     int64_t n_params; /* elements in the checkpoint's bound tensors */
 } weights;
 
@@ -64,12 +71,11 @@ static inline const float *const *weights_vecs(const weights *w, int32_t layer, 
     return p ? (const float *const *)&w->vecs[p - w->list] : NULL;
 }
 
-/* Decide places and storage types. `want` DT_COUNT keeps the checkpoint's types. math: of products
- * with quantised weights (quant_spec.math); f32: and activations are not rounded to 8-bit floats,
- * whatever the checkpoint asks for. Every tensor of
+/* Decide places and storage types. `want` DT_COUNT keeps the checkpoint's types. how.math f32: and
+ * activations are not rounded to 8-bit floats, whatever the checkpoint asks for. Every tensor of
  * the arch must be there with its shape, every tensor of the checkpoint must be used or ignored:
  * the error names tensor, file, expected and found. Allocates nothing large. */
-NODISCARD status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, dtype math,
+NODISCARD status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, quant_how how,
                               weights *ret, error *err);
 /* Allocate the block (w->bytes) and describe the matrices in it. */
 NODISCARD status weights_alloc(weights *w, error *err);

@@ -13,6 +13,12 @@ typedef struct backend backend;
 
 #define BACKEND_MARKS 4
 
+/* How activations would be rounded: quant_spec.act and act_group. */
+typedef struct act_rounding {
+    act_round act;
+    int32_t act_group;
+} act_rounding;
+
 /* The largest calls that a program will make: what decides the memory that ops need beside their
  * arguments. Zero: no such calls. */
 typedef struct op_bounds {
@@ -83,6 +89,11 @@ typedef struct backend_vtbl {
                        void *data);
     void (*quant_pack)(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows);
     void (*quant_side)(backend *b, wmat *w, const int32_t *order, const float *table);
+    /* The rounding of activations to int8 codes with which this backend multiplies matrices of k
+     * columns of such storage fastest, by products of codes; ACT_ROUND_NONE: it does not, and f32
+     * is as good. For specs that ask for no rounding themselves. The caller sets it in the spec of
+     * quant_bytes and quant_init, or does not, which is exact. NULL: never. */
+    act_rounding (*native_act)(backend *b, dtype dt, const quant_spec *spec, int32_t k);
     /* What gemm and experts make of rows of `a` before they multiply them by w: a product of rows
      * that are stored so is the same to the bit, and quicker. DT_F32: nothing. NULL: never. */
     dtype (*feed_dt)(backend *b, const wmat *w);
@@ -116,7 +127,7 @@ struct backend {
 
 typedef struct cpu_options {
     int n_threads;   /* 0: one per usable CPU */
-    const char *isa; /* NULL or "auto": best; else "ref", "avx2", "avx512", "avx512bf16" */
+    const char *isa; /* NULL or "auto": best; else a level's name (select.h) */
 } cpu_options;
 
 /* Open the CPU backend. ERR_INVALID for an unknown or unusable isa, naming what this CPU has. */

@@ -134,9 +134,23 @@ static void round_fp8(const quant_spec *q, int32_t k, float *x) {
     }
 }
 
+static void round_int8_group(int32_t n, float *x) {
+    float most = largest(x, n), scale = most / 127.0f, inverse = 127.0f / most;
+    bool is_bad = isinf(most);
+    for (int32_t i = 0; i < n; i++) is_bad |= isnan(x[i]);
+    for (int32_t i = 0; i < n; i++)
+        x[i] = is_bad ? NAN : most < ACT_TINY ? 0 : nearbyintf(x[i] * inverse) * scale;
+}
+
 void quant_round_acts(const quant_spec *q, int32_t k, float *x) {
     float s = q->act_scale;
     if (q->act == ACT_ROUND_NONE) return;
+    if (q->act == ACT_ROUND_INT8_GROUP) {
+        CHECK(q->act_group > 0);
+        for (int32_t at = 0; at < k; at += q->act_group)
+            round_int8_group(MIN(q->act_group, k - at), x + at);
+        return;
+    }
     if (act_round_is_fp8(q->act)) {
         round_fp8(q, k, x);
         return;

@@ -21,17 +21,24 @@
 
 /* How the activations of a product are rounded before it, as checkpoints for 8-bit units ask.
  * INT8: x becomes round(x / s) * s, clamped to [-128 s, 127 s]. FP8: e4m3(x / s) * s, where e4m3
- * rounds to the nearest value of E4M3, ties to even, and what is beyond 448 to 448. */
+ * rounds to the nearest value of E4M3, ties to even, and what is beyond 448 to 448.
+ *
+ * No checkpoint asks for INT8_GROUP: it is what a backend multiplies by codes fastest (backend.h:
+ * native_act). There code = round(x * (127 / max|x|)); a group with an infinity or a NaN becomes
+ * NaN, one whose largest is below ACT_TINY zeros. */
 typedef enum act_round {
     ACT_ROUND_NONE,
     ACT_ROUND_INT8_TOKEN,  /* s = max|x| / 127 of the row */
     ACT_ROUND_INT8_STATIC, /* s = quant_spec.act_scale, codes shifted by act_zero */
+    ACT_ROUND_INT8_GROUP,  /* s = max|x| / 127 of each quant_spec.act_group columns of the row */
     ACT_ROUND_FP8_TOKEN,   /* s = max|x| / 448 of the row */
     ACT_ROUND_FP8_GROUP,   /* s = max|x| / 448 of each ACT_GROUP columns of the row */
     ACT_ROUND_FP8_STATIC   /* s = quant_spec.act_scale */
 } act_round;
 #define ACT_GROUP 128
+#define ACT_TINY  0x1p-100f
 
+/* As checkpoints for int8 units ask. */
 static inline bool act_round_is_int8(act_round a) {
     return a == ACT_ROUND_INT8_TOKEN || a == ACT_ROUND_INT8_STATIC;
 }
@@ -48,8 +55,9 @@ typedef struct quant_spec {
     int16_t zero;    /* of all groups, or what is added to every stored zero */
     float scale_mul; /* every scale is multiplied by it: 1, or 1 / global scale */
     act_round act;
-    int16_t act_zero; /* ACT_ROUND_INT8_STATIC */
-    float act_scale;  /* ACT_ROUND_.._STATIC */
+    int16_t act_zero;  /* ACT_ROUND_INT8_STATIC */
+    float act_scale;   /* ACT_ROUND_.._STATIC */
+    int32_t act_group; /* ACT_ROUND_INT8_GROUP: a multiple of 32 */
     dtype math; /* f32: products are of the values themselves. f16, bf16: the checkpoint is made for
                  * arithmetic of that type, and a product may round code - zero, the scale, what
                  * they make and the activations to it (then ops.def's narrow tolerance). Of GGUF

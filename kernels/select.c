@@ -1,7 +1,7 @@
-/* CPUID decides; the merge walks the levels downwards so that a level only lists what it does
- * better. Rows of different levels may be mixed because all vector levels share the packed layouts
- * of weights and KV pages; the reference level has its own and is never mixed with them in those
- * slots (every vector level inherits them from avx2). */
+/* CPUID decides; the merge walks from a level to those it is built on, so that a level only lists
+ * what it does better. Rows of different levels may be mixed because all vector levels share the
+ * packed layouts of weights and KV pages; the reference level has its own and is never mixed with
+ * them in those slots (every vector level inherits them from avx2). */
 #include "kernels/select.h"
 
 #if defined(__x86_64__)
@@ -11,23 +11,24 @@
 #include "engine/base/mem.h"
 #include "kernels/ref/rows.h"
 
-static const char *const names[ISA_COUNT] = {"ref", "avx2", "avx512", "avx512bf16", "neon"};
+static const char *const names[ISA_COUNT] = {"ref",        "avx2",       "avxvnni", "avx512",
+                                             "avx512vnni", "avx512bf16", "neon"};
 
 const char *isa_name(cpu_isa isa) {
     return names[isa];
 }
 
 #if defined(__x86_64__)
-/* Two features by CPUID itself: clang 14 does not know their names. They are asked after AVX2 and
+/* Three features by CPUID itself: clang 14 does not know their names. They are asked after AVX2 and
  * AVX-512, so the operating system is known to keep the registers. */
 static bool has_f16c(void) {
     unsigned a, b, c, d;
     return __get_cpuid(1, &a, &b, &c, &d) && (c & 1u << 29);
 }
 
-static bool has_avx512bf16(void) {
+static bool has_7_1(int bit) {
     unsigned a, b, c, d;
-    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5);
+    return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << bit);
 }
 #endif
 
@@ -49,8 +50,10 @@ bool isa_usable(cpu_isa isa) {
     switch (isa) {
     case ISA_REF: return true;
     case ISA_AVX2: return avx2;
+    case ISA_AVXVNNI: return avx2 && has_7_1(4);
     case ISA_AVX512: return avx512;
-    case ISA_AVX512BF16: return avx512 && has_avx512bf16();
+    case ISA_AVX512VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
+    case ISA_AVX512BF16: return avx512 && __builtin_cpu_supports("avx512vnni") && has_7_1(5);
     case ISA_NEON:
     case ISA_COUNT: break;
     }
@@ -97,17 +100,25 @@ status isa_parse(const char *name, cpu_isa *ret_isa, error *err) {
     return ERR_INVALID;
 }
 
+/* The level that one is built on; of ISA_REF, itself. */
+static cpu_isa below(cpu_isa isa) {
+    static const cpu_isa levels[ISA_COUNT] = {
+        [ISA_AVX2] = ISA_REF,          [ISA_AVXVNNI] = ISA_AVX2,          [ISA_AVX512] = ISA_AVX2,
+        [ISA_AVX512VNNI] = ISA_AVX512, [ISA_AVX512BF16] = ISA_AVX512VNNI, [ISA_NEON] = ISA_REF};
+    return levels[isa];
+}
+
 void select_rows(cpu_isa isa, cpu_rows *ret_rows) {
 #if defined(__x86_64__)
-    static const cpu_rows *const levels[ISA_COUNT] = {&rows_ref, &rows_avx2, &rows_avx512,
-                                                      &rows_avx512bf16};
+    static const cpu_rows *const levels[ISA_COUNT] = {
+        &rows_ref, &rows_avx2, &rows_avxvnni, &rows_avx512, &rows_avx512vnni, &rows_avx512bf16};
 #elif defined(__aarch64__)
     static const cpu_rows *const levels[ISA_COUNT] = {&rows_ref, [ISA_NEON] = &rows_neon};
 #else
     static const cpu_rows *const levels[ISA_COUNT] = {&rows_ref};
 #endif
     *ret_rows = (cpu_rows){0};
-    for (int i = (int)isa; i >= 0; i--) {
+    for (cpu_isa i = isa, last = ISA_COUNT; i != last; last = i, i = below(i)) {
         if (!levels[i]) continue;
 #define ROW(slot, type, op, dtypes)                                                                \
     if (!ret_rows->slot) ret_rows->slot = levels[i]->slot;
@@ -118,7 +129,8 @@ void select_rows(cpu_isa isa, cpu_rows *ret_rows) {
 
 void select_print(const cpu_rows *rows, strbuf *out) {
 #define ROW(slot, type, op, dtypes)                                                                \
-    strbuf_addf(out, "%-17s %-13s %s\n", op, dtypes, rows->slot->name);
+    strbuf_addf(out, "%-17s %-13s %s\n", op, dtypes,                                               \
+                rows->slot ? rows->slot->name : "expanded to f32");
 #include "kernels/ref/rows.def"
 #undef ROW
 }

@@ -8,11 +8,21 @@
 #include "engine/base/status.h"
 #include "engine/base/str.h"
 
-/* Levels, worst to best; a CPU that has one is expected to have those before it that are of its
- * architecture. NEON is of aarch64, the others but ref of x86-64. */
-typedef enum cpu_isa { ISA_REF, ISA_AVX2, ISA_AVX512, ISA_AVX512BF16, ISA_NEON, ISA_COUNT } cpu_isa;
+/* Levels, worst to best. Each is built on one before it, whose rows it may inherit: avxvnni on
+ * avx2, avx512 on avx2, neon on ref, the others on the one before. NEON is of aarch64, the others
+ * but ref of x86-64. */
+typedef enum cpu_isa {
+    ISA_REF,
+    ISA_AVX2,
+    ISA_AVXVNNI, /* integer dot products in 256 bits */
+    ISA_AVX512,
+    ISA_AVX512VNNI,
+    ISA_AVX512BF16,
+    ISA_NEON,
+    ISA_COUNT
+} cpu_isa;
 
-const char *isa_name(cpu_isa isa); /* "ref", "avx2", "avx512", "avx512bf16", "neon" */
+const char *isa_name(cpu_isa isa); /* "ref", "avx2", "avxvnni", "avx512", "avx512vnni", .. */
 bool isa_built(cpu_isa isa);       /* into this program: of its architecture */
 /* Built into this program and present on this CPU. ISA_REF always is. */
 bool isa_usable(cpu_isa isa);

@@ -7,7 +7,7 @@
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
 #include "engine/base/thread.h"
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/codes.h"
 #include "kernels/cpu/pack.h"
 #include "kernels/kv8.h"
 #include "kernels/ref/ref.h"
@@ -96,24 +96,33 @@ static void cpu_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, con
 }
 
 static size_t cpu_quant_bytes(backend *b, int32_t n, int32_t k, dtype dt, const quant_spec *spec) {
+    const code_row *row = cpu_code_row((cpu_backend *)b, dt, spec, k);
+    if (row) return row->bytes(dt, spec, n, k);
     return quant_side_bytes(dt, spec, k) + (size_t)n * quant_row_bytes(dt, spec, k);
 }
 
 static void cpu_quant_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt,
                            const quant_spec *spec, void *data) {
     CHECK(dtype_is_quant(dt) && k % (dtype_kind_of(dt) == DTYPE_GGUF ? dtype_block(dt) : 1) == 0);
-    *w = (wmat){n, k, dt, WMAT_QUANT, data, cpu_quant_bytes(b, n, k, dt, spec), {0}};
+    bool codes = cpu_code_row((cpu_backend *)b, dt, spec, k) != NULL;
+    *w = (wmat){
+        n, k, dt, codes ? WMAT_CODES : WMAT_QUANT, data, cpu_quant_bytes(b, n, k, dt, spec), {0}};
     if (spec) w->q = *spec;
 }
 
 static void cpu_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows) {
     CHECK(row0 >= 0 && n_rows >= 0 && row0 + n_rows <= w->n);
+    if (w->layout == WMAT_CODES) {
+        cpu_code_row((cpu_backend *)b, w->dt, &w->q, w->k)->pack(w, row0, n_rows, rows);
+        return;
+    }
     size_t row_bytes = quant_row_bytes(w->dt, &w->q, w->k);
     memcpy((char *)w->data + quant_side_bytes(w->dt, &w->q, w->k) + (size_t)row0 * row_bytes, rows,
            (size_t)n_rows * row_bytes);
 }
 
 static void cpu_quant_side(backend *b, wmat *w, const int32_t *order, const float *table) {
+    if (w->layout == WMAT_CODES) return; /* such storage has neither */
     quant_pack_side(w->dt, &w->q, w->k, order, table, w->data);
 }
 
@@ -395,6 +404,7 @@ static const backend_vtbl vtbl = {
     .quant_init = cpu_quant_init,
     .quant_pack = cpu_quant_pack,
     .quant_side = cpu_quant_side,
+    .native_act = cpu_native_act,
 #define OP(name, tol32, tol16, what) .name = cpu_##name,
 #include "kernels/ops.def"
 #undef OP

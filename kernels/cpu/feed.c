@@ -94,7 +94,8 @@ void cpu_feed_gemm(backend *b, const op_gemm *a) {
     op_gemm f32 = *a;
     wmat w = *a->w;
     float *rows = load_rows(a->a_dt, a->a, a->a_stride, a->a_scale, a->m, w.k);
-    if (feed_is_codes(a->a_dt)) w.q.act = ACT_ROUND_NONE;
+    /* Products of codes round values of codes to the same codes again. */
+    if (feed_is_codes(a->a_dt) && w.layout != WMAT_CODES) w.q.act = ACT_ROUND_NONE;
     f32.a = rows;
     f32.a_stride = w.k;
     f32.a_dt = DT_F32;
@@ -118,7 +119,7 @@ static wmat *as_given(const wmat *w, int32_t n) {
     wmat *to = mem_alloc((size_t)n * sizeof *to);
     for (int32_t i = 0; i < n; i++) {
         to[i] = w[i];
-        to[i].q.act = ACT_ROUND_NONE;
+        if (w[i].layout != WMAT_CODES) to[i].q.act = ACT_ROUND_NONE;
     }
     return to;
 }

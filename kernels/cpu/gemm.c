@@ -5,7 +5,7 @@
  * starts, which saves the barrier between packing and multiplying. */
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/codes.h"
 
 /* Multiply-adds below which a second thread does not pay, and elements of `a` that the caller
  * packs alone. */
@@ -56,6 +56,13 @@ static void gemm_member(void *ctx, int member) {
     if (t0 < t1 && p0 < p1) c->row->run(&j);
 }
 
+static const gemm_row *row_of(const cpu_backend *c, const wmat *w) {
+    if (w->layout != WMAT_CODES) return cpu_gemm_row(c, w->dt);
+    const code_row *row = cpu_code_row(c, w->dt, &w->q, w->k);
+    CHECK(row);
+    return &row->gemm;
+}
+
 void cpu_gemm(backend *b, const op_gemm *g) {
     cpu_backend *c = (cpu_backend *)b;
     const wmat *w = g->w;
@@ -68,7 +75,7 @@ void cpu_gemm(backend *b, const op_gemm *g) {
         cpu_gemm_quant(c, g);
         return;
     }
-    gemm_call call = {.g = g, .row = cpu_gemm_row(c, w->dt), .team = c->team};
+    gemm_call call = {.g = g, .row = row_of(c, w), .team = c->team};
     CHECK(w->layout == (int32_t)call.row->layout);
     int n_threads = (int64_t)g->m * w->n * w->k < SMALL_MACS ? 1 : team_size(c->team);
     call.n_tiles = CEIL_DIV(g->m, call.row->tile_rows);

@@ -4,7 +4,8 @@
  * So the arithmetic is that of f32 weights, bit for bit, whatever the number of rows, the threads
  * or the storage. Members take whole panels: sharing rows of `a` instead would dequantise every
  * panel more than once. Each weight is expanded once a call, which bounds decoding of single rows
- * by that work and not by memory; rows that multiply codes directly can be added per level. */
+ * by that work and not by memory. Storage that is multiplied code by code does not come here
+ * (codes.h). */
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
 #include "kernels/cpu/cpu.h"

@@ -30,8 +30,8 @@ const probe_level probe_ref = {ref_read, ref_f32, 64, NULL, 0};
 
 static const probe_level *level_of(cpu_isa isa) {
 #if defined(__x86_64__)
-    static const probe_level *const levels[ISA_COUNT] = {&probe_ref, &probe_avx2, &probe_avx512,
-                                                         &probe_avx512bf16};
+    static const probe_level *const levels[ISA_COUNT] = {
+        &probe_ref, &probe_avx2, &probe_avx2, &probe_avx512, &probe_avx512, &probe_avx512bf16};
     return levels[isa];
 #elif defined(__aarch64__)
     return isa == ISA_NEON ? &probe_neon : &probe_ref;

@@ -22,6 +22,11 @@ const cpu_rows rows_avx2 = {
     .scale = &avx2_scale,
     .limit = &avx2_limit,
     .logsumexp = &avx2_logsumexp,
+    .codes_int8 = &avx2_codes_int8,
+};
+
+const cpu_rows rows_avxvnni = {
+    .codes_int8 = &avxvnni_codes_int8,
 };
 
 const cpu_rows rows_avx512 = {
@@ -45,6 +50,10 @@ const cpu_rows rows_avx512 = {
     .scale = &avx512_scale,
     .limit = &avx512_limit,
     .logsumexp = &avx512_logsumexp,
+};
+
+const cpu_rows rows_avx512vnni = {
+    .codes_int8 = &avx512vnni_codes_int8,
 };
 
 const cpu_rows rows_avx512bf16 = {

@@ -71,7 +71,8 @@ typedef struct logsumexp_row {
 typedef enum wmat_layout {
     WMAT_ROWS,   /* [N][K] */
     WMAT_PANELS, /* f32, f16: [N/32][K][32]; bf16: [N/32][ceil(K/2)][32][2]; zero padded */
-    WMAT_QUANT   /* what quant_pack_side writes, then N rows of quant_row_bytes */
+    WMAT_QUANT,  /* what quant_pack_side writes, then N rows of quant_row_bytes */
+    WMAT_CODES   /* of the code_row that serves it (cpu/codes.h) */
 } wmat_layout;
 #define PANEL_COLS 32
 
@@ -107,6 +108,19 @@ typedef struct gemm_row {
     size_t (*scratch_bytes)(int32_t m, int32_t n, int32_t k); /* for any grid */
     void (*run)(const gemm_job *j);
 } gemm_row;
+
+/* Products of codes by codes: matrices whose activations are rounded to int8 codes, repacked for
+ * the row (cpu/codes.h). What it serves depends on storage, spec and k alone. */
+typedef struct code_row {
+    const char *name;
+    /* Columns of K whose products it sums in integers: what native_act lets share a scale, if the
+     * spec does not say otherwise. 0: it does not serve such storage. Does not look at the act. */
+    int32_t (*chunk)(dtype dt, const quant_spec *q, int32_t k);
+    size_t (*bytes)(dtype dt, const quant_spec *q, int32_t n, int32_t k);
+    /* backend_vtbl.quant_pack: any ranges by any threads, so each writes its own columns only. */
+    void (*pack)(const wmat *w, int32_t row0, int32_t n_rows, const void *rows);
+    gemm_row gemm; /* layout WMAT_CODES; pack_a rounds as w->q.act says */
+} code_row;
 
 /* Attention rows are numbered f = query * (H/G) + head within the group, per sequence and kv head.
  * A tile is a range of them over a range of key chunks; keys are cut into chunks of ATTN_CHUNK at
@@ -160,7 +174,7 @@ typedef struct cpu_rows {
 
 extern const cpu_rows rows_ref;
 #if defined(__x86_64__)
-extern const cpu_rows rows_avx2, rows_avx512, rows_avx512bf16;
+extern const cpu_rows rows_avx2, rows_avxvnni, rows_avx512, rows_avx512vnni, rows_avx512bf16;
 #elif defined(__aarch64__)
 extern const cpu_rows rows_neon;
 #endif

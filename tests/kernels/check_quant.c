@@ -1,8 +1,11 @@
 /* gemm with quantised weights, every storage type on every level: equal to a product with the same
- * values stored as f32 on that level, bit for bit, near the reference's product of them; the same
- * bits for any number of rows and threads, and for rows packed in any pieces. */
+ * values stored as f32 on that level, bit for bit, or a product of codes; near the reference's
+ * product of them; the same bits for any number of rows and threads, and for rows packed in any
+ * pieces. */
+#include <math.h>
 #include <string.h>
 
+#include "kernels/ref/rows.h"
 #include "tests/kernels/checkkern.h"
 
 typedef struct quant_case {
@@ -215,8 +218,8 @@ static void check_case(check_ctx *c, dtype dt, quant_spec spec, int32_t m, int32
     round_input(&q, half);
     mat same = run(c->be[0], &q, &values, 0, m, how), want = run(c->ref, &q, &ref, 0, m, how);
     bool on_host = c->be[0]->host_memory, is_narrow = spec.math != DT_F32 && !on_host;
-    /* Sums of codes of int8 are exact on a device, which no sum of floats is. */
-    bool exact = dt == DT_INT8 && act_round_is_int8(spec.act) && !on_host;
+    /* Sums of codes are exact, which no sum of floats is. */
+    bool exact = on_host ? w.layout == WMAT_CODES : dt == DT_INT8 && act_round_is_int8(spec.act);
     if (!is_narrow && !exact)
         check_same(c, &same, 0, &all, "gemm %s as f32 m=%d n=%d k=%d act=%d", dtype_name(dt), m, n,
                    k, (int)spec.act);
@@ -238,7 +241,14 @@ static quant_spec random_spec(check_ctx *c, int32_t k, act_round act) {
                         .scale_mul = 1,
                         .act = act,
                         .act_scale = 0.02f,
-                        .act_zero = 5};
+                        .act_zero = 5,
+                        .act_group = 32};
+}
+
+/* A rounding from `from` on; the one in groups is the CPU's alone. */
+static act_round random_act(check_ctx *c, act_round from) {
+    act_round act = (act_round)check_int(c, from, ACT_ROUND_FP8_STATIC);
+    return c->device && act == ACT_ROUND_INT8_GROUP ? ACT_ROUND_INT8_TOKEN : act;
 }
 
 /* Embedding rows of a table of blocks are the rows of the table. */
@@ -300,7 +310,7 @@ static void check_values(check_ctx *c, dtype dt) {
         int32_t block = dtype_kind_of(dt) == DTYPE_GGUF ? dtype_block(dt) : 1;
         int32_t k = check_int(c, 1, (m % 2 ? 1100 : 400) / block + 1) * block;
         quant_spec spec = {0};
-        if (block == 1) spec = random_spec(c, k, (act_round)check_int(c, 0, 5));
+        if (block == 1) spec = random_spec(c, k, random_act(c, ACT_ROUND_NONE));
         spec.math = check_int(c, 0, 1) ? DT_F16 : DT_BF16;
         check_case(c, dt, spec, rows[m], check_int(c, 1, 100), k);
     }
@@ -329,7 +339,7 @@ static void check_bytes(check_ctx *c) {
     for (size_t m = 0; m < ARRAY_LEN(rows); m++)
         for (size_t i = 0; i < ARRAY_LEN(widths); i++) {
             int32_t k = widths[i], n = check_int(c, 1, 150);
-            act_round act = (act_round)check_int(c, ACT_ROUND_INT8_TOKEN, ACT_ROUND_FP8_STATIC);
+            act_round act = random_act(c, ACT_ROUND_INT8_TOKEN);
             bool fp8 = act_round_is_fp8(act), zeros = !fp8 && check_int(c, 0, 1);
             int how = check_int(c, 0, 2);
             quant_spec spec = {.group = !fp8 || how == 0 ? k
@@ -341,9 +351,79 @@ static void check_bytes(check_ctx *c) {
                                .scale_mul = fp8 ? 0.5f : 1,
                                .act = act,
                                .act_scale = 0.02f,
-                               .act_zero = 5,
+                               .act_zero = (int16_t)check_int(c, 0, 1) * 5,
+                               .act_group = 128,
                                .math = fp8 ? DT_BF16 : DT_F32};
             check_case(c, fp8 ? DT_F8_E4M3 : DT_INT8, spec, rows[m], n, k);
+        }
+}
+
+/* The spec with the rounding that the level's products of codes want; what is expanded to f32 must
+ * do the same with it. */
+static quant_spec native_spec(check_ctx *c, dtype dt, quant_spec spec, int32_t k) {
+    backend *b = c->be[0];
+    act_rounding a = b->v->native_act(b, dt, &spec, k);
+    spec.act = ACT_ROUND_INT8_GROUP;
+    spec.act_group = a.act ? a.act_group : 32 * check_int(c, 1, 4);
+    return spec;
+}
+
+/* A NaN, an infinity, zeros, and values that are very small and very large: what is not finite
+ * shows in all of its row, and nothing else does. */
+static void check_special(check_ctx *c, dtype dt, quant_spec spec, int32_t m, int32_t n,
+                          int32_t k) {
+    quant_case q = case_new(c, dt, spec, m, n, k);
+    wmat w = pack(c->be[0], &q), ref = pack_values(c->ref, &q, DT_F32);
+    float *row[6];
+    for (int i = 0; i < 6; i++) row[i] = q.a.p + (check_int(c, 0, m / 6 - 1) * 6 + i) * q.a.stride;
+    row[0][check_int(c, 0, k - 1)] = NAN;
+    row[1][check_int(c, 0, k - 1)] = check_int(c, 0, 1) ? INFINITY : -INFINITY;
+    memset(row[2], 0, (size_t)k * sizeof(float));
+    for (int32_t i = 0; i < k; i++) row[3][i] *= 1e-37f, row[4][i] *= 1e30f;
+    for (int32_t i = 0; i < MIN(k, 32); i++) row[5][i] = i % 2 ? -0.0f : 1e-44f;
+    mat all = run(c->be[0], &q, &w, 0, m, 0);
+    round_input(&q, DT_F32);
+    mat want = run(c->ref, &q, &ref, 0, m, 0);
+    for (int32_t r = 0; r < m; r++) {
+        mat w1 = mat_rows(&want, r, 1), g1 = mat_rows(&all, r, 1);
+        float *x = q.a.p + r * q.a.stride;
+        bool is_bad = x == row[0] || x == row[1], ok = true;
+        for (int32_t i = 0; i < n && is_bad; i++) ok &= !isfinite(g1.p[i]);
+        if (is_bad)
+            check_that(c, ok, "a row with a NaN has finite results", "gemm %s special row %d",
+                       dtype_name(dt), r);
+        else
+            check_close(c, &w1, &g1, 2e-5, "gemm %s special row %d of %d n=%d k=%d", dtype_name(dt),
+                        r, m, n, k);
+    }
+    mat_free(&all), mat_free(&want);
+    fenced_free(w.data), fenced_free(ref.data);
+    case_free(&q);
+}
+
+/* Storage that the CPU multiplies code by code, in its own rounding of activations: every number of
+ * rows that a tile may have and several tiles; chunks that end within K, one scale for a row, zeros
+ * and none, scales of both widths. */
+static void check_codes(check_ctx *c) {
+    static const dtype types[] = {DT_INT8, DT_Q8_0};
+    static const int32_t rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 25, 40, 100};
+    static const int32_t groups[] = {32, 64, 96, 128, 160, 256, 384, 512, 1 << 20};
+    for (size_t t = 0; t < ARRAY_LEN(types); t++)
+        for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
+            int32_t block = dtype_kind_of(types[t]) == DTYPE_GGUF ? dtype_block(types[t]) : 1;
+            int32_t k = check_int(c, 1, (i % 3 ? 700 : 2500) / block + 1) * block;
+            quant_spec spec = {0};
+            if (block == 1)
+                spec = (quant_spec){.group = MIN(groups[i % ARRAY_LEN(groups)], k),
+                                    .scale_dt = i % 3 == 0   ? DT_F32
+                                                : i % 3 == 1 ? DT_F16
+                                                             : DT_BF16,
+                                    .has_zeros = i & 4,
+                                    .zero = i & 4 ? check_int(c, -1, 1) : check_int(c, 100, 156),
+                                    .scale_mul = i & 8 ? 0.5f : 1};
+            spec = native_spec(c, types[t], spec, k);
+            check_case(c, types[t], spec, rows[i], check_int(c, 1, 200), k);
+            if (i % 4 == 0) check_special(c, types[t], spec, 12, check_int(c, 1, 70), k);
         }
 }
 
@@ -361,6 +441,7 @@ void check_quant(check_ctx *c) {
     check_math(c);
     check_order(c);
     check_bytes(c);
+    if (!c->device) check_codes(c);
     for (int d = 0; d < DT_COUNT; d++)
         if (dtype_is_quant(d)) check_values(c, (dtype)d);
     check_case(c, DT_INT4, random_spec(c, 4300, ACT_ROUND_NONE), 90, 70, 4300);
