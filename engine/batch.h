@@ -3,7 +3,9 @@
  * simulator's fake one are all steppers.
  *
  * A step computes, for each listed sequence, tokens [pos, pos+n_tokens) of ids, writes their keys
- * and values into the sequence's pages, and, where asked, samples the token that follows.
+ * and values into the sequence's pages, and, where asked, samples the token that follows. The last
+ * tokens may be guesses (drafts): then it samples after each, and what follows the right ones
+ * counts.
  *
  * Steps are launched and collected apart, so that a device computes one while the host plans the
  * next. They take effect in the order of their launches, whole steps one after the other: a page
@@ -78,9 +80,16 @@ typedef struct batch_seq {
     bool chained;
     int32_t chain;
     const int32_t *pages; /* [ceil((pos+n_tokens)/page_tokens)] */
-    bool sample;          /* the last row's logits give the next token */
-    int32_t choice;       /* index of the choice within its request: part of the random key */
-    int32_t max_len;      /* n_prompt + max_tokens: fixes length-dependent rope scaling */
+    bool sample;          /* the logits of the last known id give the next token */
+    /* Drafts: the last n_draft of the n_tokens are guesses, ids[n_known .. n_known+n_draft), with
+     * sample and never chained. Row n_known-1+j is sampled as if the j guesses before it were
+     * known; what it gives counts if they are right, each the token that the row before it gave.
+     * So the text is the one without drafts. The keys and values of the others are worth nothing:
+     * their positions are computed again. */
+    int32_t n_draft;
+    int32_t more0;   /* place of the first of n_draft results in step_result.more */
+    int32_t choice;  /* index of the choice within its request: part of the random key */
+    int32_t max_len; /* n_prompt + max_tokens: fixes length-dependent rope scaling */
     const sample_params *params; /* when sample or prompt_out */
     int32_t adapter;             /* 0: the base model; else an id of adapter_host.load */
     /* Logprobs of prompt tokens (echo): where not NULL, entry [p] is filled for every p in
@@ -108,6 +117,7 @@ typedef struct page_move {
 typedef struct batch_plan {
     uint64_t step;
     int32_t n_seqs, n_tokens; /* n_tokens = sum over seqs */
+    int32_t n_drafts;         /* of them: guesses */
     batch_seq *seqs;
     int32_t n_moves; /* done before anything else of the step, in order, unless aside */
     page_move *moves;
@@ -119,6 +129,11 @@ typedef struct step_result {
     sample_out *out; /* [n_seqs]: valid where seqs[i].sample */
     /* One of the sequences may fail alone (logits not finite): its status here, else OK. */
     status *seq_status; /* [n_seqs] */
+    /* Where seqs[i].n_draft > 0, and else untouched: so many of its drafts are right, and
+     * more[more0
+     * + j], j < n_right[i], is what was chosen after draft j; out[i] comes before. */
+    int32_t *n_right; /* [n_seqs] */
+    sample_out *more; /* [n_drafts] */
 } step_result;
 
 typedef struct stepper {

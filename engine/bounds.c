@@ -29,7 +29,7 @@ op_bounds engine_bounds(const engine *e, int32_t max_len) {
                    .mats = e->w.mats,
                    .n_mats = e->w.n_mats};
     if (a->has_head) {
-        o.n_rows = forward_rows_at_once(e->b->host_memory, a->vocab, e->max_seqs);
+        o.n_rows = forward_rows_at_once(e->b->host_memory, a->vocab, e->max_picks);
         o.vocab = a->vocab;
         o.n_edits = e->b->v->sample ? sample_device_edits(a->vocab) : 0;
     }

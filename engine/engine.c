@@ -33,6 +33,7 @@ static status allocate(engine *e, error *err) {
                      .kv = &e->kv,
                      .max_tokens = e->max_tokens,
                      .max_seqs = e->max_seqs,
+                     .max_picks = e->max_picks,
                      .max_model_len = e->plan.len,
                      .n_adapters = e->adapters_max,
                      .depth = e->depth,

@@ -15,6 +15,7 @@ typedef struct row_task {
     int32_t row;    /* of f.x */
     int32_t seq;    /* of the plan */
     int32_t prompt; /* >= 0: describe this prompt token; -1: sample */
+    int32_t draft;  /* sample: after so many drafts */
     int32_t result; /* of the device's sampler; -1: none */
     bool is_late;   /* not done by launch: step.c */
 } row_task;
@@ -47,7 +48,8 @@ struct engine {
     sampler *sampler;
     sample_device *device_sampler; /* NULL: the backend has no op for it */
     int32_t max_tokens, max_seqs;
-    bool graphs; /* steps of decoding may be recorded: forward_graph.h */
+    int32_t max_picks; /* most rows of a step that are sampled */
+    bool graphs;       /* steps of decoding may be recorded: forward_graph.h */
     bool loaded;
     bool config_only; /* plan_only of a directory without weights */
     /* step.c */

@@ -142,11 +142,12 @@ status engine_plan_memory(engine *e, const engine_options *o, error *err) {
         e->max_tokens = MAX(e->max_tokens, o->max_model_len > 0 ? o->max_model_len : e->a->ctx_max);
     e->max_seqs = MIN(o->max_seqs > 0 ? o->max_seqs : 64, e->max_tokens);
     e->n_tasks_max = e->max_tokens + e->max_seqs;
+    e->max_picks = (int32_t)MIN((int64_t)e->max_seqs * (1 + o->max_drafts), e->max_tokens);
     bool host = e->b->host_memory, on_device = e->b->v->sample && e->a->has_head;
     e->depth = o->depth > 0 ? MIN(o->depth, FORWARD_STEPS_MAX) : host || !on_device ? 1 : 2;
     e->graphs = e->b->v->graphs && !(o->graphs && strcmp(o->graphs, "off") == 0);
     forward_need need =
-        forward_bytes(&e->w, e->graphs, e->max_tokens, e->max_seqs, e->adapters_max);
+        forward_bytes(&e->w, e->graphs, e->max_tokens, e->max_seqs, e->max_picks, e->adapters_max);
     *p = (memplan){
         .weights = e->w.bytes,
         .staging = host ? loader_staging_bytes(&e->w, e->b->n_threads) : 0,
@@ -169,7 +170,7 @@ status engine_plan_memory(engine *e, const engine_options *o, error *err) {
         p->activations_fixed +=
             forward_graph_bytes(e->a, e->max_seqs, e->adapters_max > 0) + p->page_bytes;
     if (on_device) {
-        int32_t rows = forward_rows_at_once(host, e->a->vocab, e->max_seqs);
+        int32_t rows = forward_rows_at_once(host, e->a->vocab, e->max_picks);
         p->activations_fixed += sample_device_bytes(e->a->vocab, e->n_tasks_max, rows, e->depth);
     }
     if (e->b->v->scratch_bytes) {

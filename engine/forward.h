@@ -12,10 +12,11 @@
 
 /* Rows of logits at a time: 64 where the host reads them, which are a cache's worth of most
  * vocabularies; on a device what FORWARD_LOGITS_BYTES hold, so that the head's weights are read
- * once for the whole batch; never more than sequences or FORWARD_ROWS_MAX. Pure. */
+ * once for the whole batch; never more than max_picks, the rows that a step may sample, or
+ * FORWARD_ROWS_MAX. Pure. */
 #define FORWARD_ROWS_MAX     1024
 #define FORWARD_LOGITS_BYTES ((size_t)256 << 20)
-int32_t forward_rows_at_once(bool host_memory, int32_t vocab, int32_t max_seqs);
+int32_t forward_rows_at_once(bool host_memory, int32_t vocab, int32_t max_picks);
 #define FORWARD_STEPS_MAX 2 /* most steps laid out and not yet done */
 
 /* Memory: what ops touch is in the backend's memory ("dev"); what the host writes or reads is in
@@ -65,6 +66,7 @@ typedef struct forward {
     backend *b;
     kvcache *kv;
     int32_t max_tokens, max_seqs, max_model_len;
+    int32_t max_picks;      /* most rows of a step that are sampled */
     int32_t n_adapters;     /* most at once */
     int32_t n_rows;         /* R: rows of logits at a time */
     int32_t depth;          /* steps laid out and not yet done, at most FORWARD_STEPS_MAX */
@@ -133,7 +135,7 @@ typedef struct forward_need {
 } forward_need;
 /* record: with graphs, which the backend then has. */
 forward_need forward_bytes(const weights *w, bool record, int32_t max_tokens, int32_t max_seqs,
-                           int32_t n_adapters);
+                           int32_t max_picks, int32_t n_adapters);
 /* Allocate; a, w, b, kv, depth, n_adapters and the maxima are set by the caller, and pad_page, -1
  * without graphs. */
 NODISCARD status forward_alloc(forward *f, error *err);

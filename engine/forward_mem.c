@@ -211,10 +211,10 @@ static void cut_all(forward *f, bool host_memory, cutter *dev, cutter *host) {
         cut_copies(f, host);
 }
 
-int32_t forward_rows_at_once(bool host_memory, int32_t vocab, int32_t max_seqs) {
+int32_t forward_rows_at_once(bool host_memory, int32_t vocab, int32_t max_picks) {
     size_t fit = FORWARD_LOGITS_BYTES / ((size_t)MAX(vocab, 1) * sizeof(float));
     size_t most = host_memory ? 64 : MIN(MAX(fit, (size_t)64), (size_t)FORWARD_ROWS_MAX);
-    return MIN(max_seqs, (int32_t)most);
+    return MIN(max_picks, (int32_t)most);
 }
 
 static layer_feeds *feeds_new(const weights *w) {
@@ -224,7 +224,7 @@ static layer_feeds *feeds_new(const weights *w) {
 }
 
 forward_need forward_bytes(const weights *w, bool record, int32_t max_tokens, int32_t max_seqs,
-                           int32_t n_adapters) {
+                           int32_t max_picks, int32_t n_adapters) {
     const arch *a = w->a;
     backend *b = w->b;
     forward f = {.a = a,
@@ -233,7 +233,8 @@ forward_need forward_bytes(const weights *w, bool record, int32_t max_tokens, in
                  .pad_page = record ? 0 : -1,
                  .max_tokens = max_tokens,
                  .max_seqs = max_seqs,
-                 .n_rows = forward_rows_at_once(b->host_memory, a->vocab, max_seqs)};
+                 .max_picks = max_picks,
+                 .n_rows = forward_rows_at_once(b->host_memory, a->vocab, max_picks)};
     cutter dev = {0}, host = {0};
     size_t tables = 0, table = CEIL_DIV((size_t)max_seqs * sizeof(int32_t), KV_PAGE_TOKENS);
     f.ropes = mem_calloc((size_t)a->n_ropes + 1, sizeof *f.ropes);
@@ -277,7 +278,7 @@ status forward_alloc(forward *f, error *err) {
     cutter dev = {0}, host = {0};
     bool own = !f->b->host_memory;
     CHECK(f->depth >= 1 && f->depth <= FORWARD_STEPS_MAX);
-    f->n_rows = forward_rows_at_once(!own, f->a->vocab, f->max_seqs);
+    f->n_rows = forward_rows_at_once(!own, f->a->vocab, f->max_picks);
     f->ropes = mem_calloc((size_t)f->a->n_ropes + 1, sizeof *f->ropes);
     f->feeds = feeds_new(f->w);
     cut_all(f, !own, &dev, &host);

@@ -53,14 +53,13 @@ static status verify_prefix(mock *m, const batch_seq *s, int32_t i, error *err) 
     return OK;
 }
 
-/* Digest after the last token of the step, written slot by slot. */
-static uint64_t extend(mock *m, const batch_seq *s) {
+/* Digests of the step's tokens, drafts too, slot by slot. */
+static void extend(mock *m, const batch_seq *s) {
     uint64_t h = s->pos ? *slot(m, s, s->pos - 1) : start(s);
     for (int32_t p = s->pos; p < s->pos + s->n_tokens; p++) {
         h = mix(h, (uint64_t)s->ids[p]);
         *slot(m, s, p) = h;
     }
-    return h;
 }
 
 static bool is_stop(const sample_params *q, int32_t id) {
@@ -105,6 +104,17 @@ static void describe(const mock *m, const sample_params *q, int32_t token, sampl
     for (int32_t i = 0; i < ret->n_top; i++)
         ret->top[i] =
             (token_logprob){(int32_t)(((int64_t)token + i) % m->o.vocab), -0.5f * (float)(i + 1)};
+}
+
+/* The token after the known ids and, as long as they are right, after each draft. */
+static void sample(mock *m, const batch_seq *s, int32_t i, step_result *ret) {
+    batch_seq q = *s;
+    sample_out *out = &ret->out[i];
+    for (int32_t j = 0;; j++, q.n_known++, out = &ret->more[s->more0 + j - 1]) {
+        describe(m, q.params, choose(m, &q, *slot(m, &q, q.n_known - 1)), out);
+        if (s->n_draft > 0) ret->n_right[i] = j;
+        if (j == s->n_draft || out->token != s->ids[q.n_known]) return;
+    }
 }
 
 static uint64_t cost_us(const mock *m, int32_t n_tokens) {
@@ -160,14 +170,14 @@ static status mock_collect(void *self, step_result *ret, error *err) {
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *s = &plan->seqs[i];
         CHECK(s->n_tokens >= 1);
-        CHECK(s->pos + s->n_tokens <= s->n_known);
+        CHECK(s->pos + s->n_tokens <= s->n_known + s->n_draft);
         if (m->o.verify) TRY(verify_prefix(m, s, i, err));
-        uint64_t h = extend(m, s);
+        extend(m, s);
         ret->seq_status[i] = OK;
         if (s->prompt_out)
             for (int32_t p = s->pos + 1; p <= s->pos + s->n_tokens && p < s->n_prompt; p++)
                 describe(m, s->params, s->ids[p], &s->prompt_out[p]);
-        if (s->sample) describe(m, s->params, choose(m, s, h), &ret->out[i]);
+        if (s->sample) sample(m, s, i, ret);
     }
     return OK;
 }

@@ -10,6 +10,10 @@
  * that the host has to choose from (typical_p), for which it must wait. Embeddings are waited for
  * as well, in launch.
  *
+ * Drafts: every row of a sequence from its last known id on is sampled, each as if the drafts
+ * before it were known, so rows do not wait for one another; then what follows a wrong draft is
+ * dropped.
+ *
  * Where the backend's memory is the host's there is nothing to be ahead of: a step is computed when
  * it is collected. */
 #include <string.h>
@@ -54,8 +58,18 @@ static bool is_late(const batch_seq *s) {
     return !sample_device_can(s->params) || (s->chained && edit_reads_ids(s->params));
 }
 
-/* Row p-1 of a prompt says how likely token p was; the last row of a sampled sequence decides what
- * comes next. */
+/* The row of the last known id decides what comes next, those of drafts what comes after them. */
+static void list_choices(engine *e, engine_step *k, const batch_seq *s, int32_t i) {
+    int32_t row = e->f.in.seqs[i].row0 + s->n_tokens - 1 - s->n_draft;
+    bool late = e->ahead && is_late(s);
+    CHECK(s->n_draft == 0 || (!s->chained && s->pos + s->n_tokens == s->n_known + s->n_draft));
+    for (int32_t j = 0; j <= s->n_draft; j++)
+        add_task(e, k,
+                 (row_task){.row = row + j, .seq = i, .prompt = -1, .draft = j, .is_late = late});
+    k->n_late += late ? 1 + s->n_draft : 0;
+}
+
+/* Row p-1 of a prompt says how likely token p was. */
 static void list_tasks(engine *e, engine_step *k) {
     int32_t vocab = e->a->vocab;
     k->n_tasks = k->n_late = 0;
@@ -65,12 +79,7 @@ static void list_tasks(engine *e, engine_step *k) {
         for (int32_t p = s->pos + 1; s->prompt_out && p <= last && p < s->n_prompt; p++)
             if (s->ids[p] < vocab)
                 add_task(e, k, (row_task){.row = row0 + p - 1 - s->pos, .seq = i, .prompt = p});
-        if (!s->sample) continue;
-        bool late = e->ahead && is_late(s);
-        add_task(
-            e, k,
-            (row_task){.row = row0 + s->n_tokens - 1, .seq = i, .prompt = -1, .is_late = late});
-        k->n_late += late;
+        if (s->sample) list_choices(e, k, s, i);
     }
 }
 
@@ -91,24 +100,46 @@ static void sort_tasks(engine *e, engine_step *k) {
 
 /* Where the task's answer goes. */
 static sample_out *out_of(const batch_plan *plan, const row_task *t, step_result *ret) {
-    return t->prompt >= 0 ? &plan->seqs[t->seq].prompt_out[t->prompt] : &ret->out[t->seq];
+    const batch_seq *s = &plan->seqs[t->seq];
+    if (t->prompt >= 0) return &s->prompt_out[t->prompt];
+    return t->draft ? &ret->more[s->more0 + t->draft - 1] : &ret->out[t->seq];
+}
+
+/* The sequence as the task's row sees it. */
+static batch_seq seen_by(const batch_plan *plan, const row_task *t) {
+    batch_seq s = plan->seqs[t->seq];
+    s.n_known += t->draft;
+    return s;
+}
+
+/* False: a draft before the task's row is wrong. Tasks of a sequence are asked in their order. */
+static bool does_count(const row_task *t, const step_result *ret) {
+    return t->draft == 0 || ret->n_right[t->seq] == t->draft;
+}
+
+static void note_choice(const batch_plan *plan, const row_task *t, const sample_out *out,
+                        step_result *ret) {
+    const batch_seq *s = &plan->seqs[t->seq];
+    if (t->prompt >= 0 || s->n_draft == 0) return;
+    bool right = t->draft < s->n_draft && out->token == s->ids[s->n_known + t->draft];
+    ret->n_right[t->seq] = t->draft + right;
 }
 
 static status run_on_host(engine *e, const batch_plan *plan, const row_task *t, int32_t row,
                           sample_out *out) {
-    const batch_seq *s = &plan->seqs[t->seq];
+    batch_seq s = seen_by(plan, t);
     logits_row x = forward_row(&e->f, row);
-    if (t->prompt < 0) return sampler_choose(e->sampler, s, &x, out);
-    return sampler_describe(e->sampler, &x, s->ids[t->prompt], s->params->n_logprobs, out);
+    if (t->prompt < 0) return sampler_choose(e->sampler, &s, &x, out);
+    return sampler_describe(e->sampler, &x, s.ids[t->prompt], s.params->n_logprobs, out);
 }
 
 static void list_on_device(engine *e, const batch_plan *plan, row_task *t, int32_t row) {
-    const batch_seq *s = &plan->seqs[t->seq];
+    batch_seq s = seen_by(plan, t);
     if (t->prompt >= 0)
-        t->result = sample_device_describe(e->device_sampler, s->ids[t->prompt],
-                                           s->params->n_logprobs, row);
-    else if (sample_device_can(s->params))
-        t->result = sample_device_choose(e->device_sampler, s, row);
+        t->result =
+            sample_device_describe(e->device_sampler, s.ids[t->prompt], s.params->n_logprobs, row);
+    else if (sample_device_can(s.params))
+        t->result = sample_device_choose(e->device_sampler, &s, row);
 }
 
 /* Choices of a block of logits on the device, those that are late or those that are not. Only rows
@@ -193,8 +224,10 @@ static status take_results(engine *e, engine_step *k, step_result *ret, error *e
     for (int32_t i = 0; i < k->n_tasks; i++) {
         const row_task *t = &k->tasks[i];
         status *st = &ret->seq_status[t->seq];
-        if (*st == OK)
-            *st = sample_device_result(e->device_sampler, t->result, out_of(k->plan, t, ret));
+        sample_out *out = out_of(k->plan, t, ret);
+        if (*st != OK || !does_count(t, ret)) continue;
+        *st = sample_device_result(e->device_sampler, t->result, out);
+        if (*st == OK) note_choice(k->plan, t, out, ret);
     }
     return OK;
 }
@@ -206,7 +239,10 @@ static void choose_on_host(engine *e, engine_step *k, int32_t at, int32_t n, ste
     for (int32_t i = 0; i < n; i++) {
         const row_task *t = &k->tasks[at + i];
         status *st = &k->seq_status[t->seq];
-        if (*st == OK) *st = run_on_host(e, k->plan, t, i, out_of(k->plan, t, ret));
+        sample_out *out = out_of(k->plan, t, ret);
+        if (*st != OK || !does_count(t, ret)) continue;
+        *st = run_on_host(e, k->plan, t, i, out);
+        if (*st == OK) note_choice(k->plan, t, out, ret);
     }
 }
 

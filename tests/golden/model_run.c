@@ -36,6 +36,7 @@ typedef struct live {
     int32_t *ids, *pages, n_known, pos;
     int32_t n_unseen;  /* tokens that steps in flight choose */
     int32_t chosen_at; /* entry of the last of them in its step */
+    int32_t n_draft;   /* drafts in flight */
     bool done;
 } live;
 
@@ -62,11 +63,27 @@ static void give_pages(const stepper *s, run_seq *q, live *v, const int32_t *ord
     *at += n;
 }
 
+/* Drafts for an entry that samples; how many. */
+static int32_t draft(const run_seq *q, live *v, run_options o, int32_t vocab, int32_t room,
+                     batch_seq *s) {
+    int32_t at = v->n_known - q->n_prompt, n = MIN(MIN(o.drafts, room), q->n_new - at - 1);
+    if (!q->guess || !s->sample || s->chained || n <= 0) return 0;
+    for (int32_t j = 0; j < n; j++) {
+        bool wrong = rng_uniform(7, (uint64_t)(at * 31 + j), (uint32_t)q->n_prompt) < 0.2;
+        v->ids[v->n_known + j] = wrong ? (q->guess[at + j] + 1) % vocab : q->guess[at + j];
+    }
+    s->n_draft = v->n_draft = n;
+    s->n_tokens += n;
+    v->pos += n;
+    return n;
+}
+
 /* The part of one sequence in the next step, 0 tokens when it must wait. */
 static int32_t plan_seq(const run_seq *q, live *v, run_options o, bool whole, int32_t budget,
                         int32_t at, batch_seq *ret) {
     int32_t known = v->n_known + v->n_unseen, n = known - v->pos;
     if (known - q->n_prompt == q->n_new && v->pos >= q->n_prompt) return 0;
+    if (v->n_draft > 0) return 0;
     if (o.chunk > 0 && (v->pos > 0 || !whole)) n = MIN(n, o.chunk);
     n = whole && v->pos == 0 && n > budget ? 0 : MIN(n, budget);
     *ret = (batch_seq){.ids = v->ids,
@@ -90,13 +107,23 @@ static int32_t plan_seq(const run_seq *q, live *v, run_options o, bool whole, in
     return n;
 }
 
-static void apply(run_seq *q, live *v, const batch_seq *s, const sample_out *out) {
+static void take(run_seq *q, live *v, const sample_out *out) {
+    int32_t k = v->n_known - q->n_prompt;
+    q->ret_ids[k] = out->token;
+    if (q->ret_out) q->ret_out[k] = *out;
+    v->ids[v->n_known++] = out->token;
+}
+
+static void apply(run_seq *q, live *v, run_options o, const batch_seq *s, int32_t i,
+                  const step_result *r) {
     if (s->sample) {
-        int32_t k = v->n_known - q->n_prompt;
-        q->ret_ids[k] = out->token;
-        if (q->ret_out) q->ret_out[k] = *out;
-        v->ids[v->n_known++] = out->token;
+        int32_t n_right = s->n_draft > 0 ? r->n_right[i] : 0;
+        if (o.ret_right) *o.ret_right += n_right;
+        take(q, v, &r->out[i]);
+        for (int32_t j = 0; j < n_right; j++) take(q, v, &r->more[s->more0 + j]);
+        v->pos -= s->n_draft - n_right;
         v->n_unseen--;
+        v->n_draft = 0;
     }
     v->done = v->n_known == q->n_prompt + q->n_new &&
               (q->n_new > 0 || s->pos + s->n_tokens == q->n_prompt);
@@ -125,7 +152,7 @@ typedef struct run {
 static bool plan_step(run *x, int32_t step, flight *f) {
     bool waiting = false;
     f->plan.step = x->n_launched;
-    f->plan.n_seqs = f->plan.n_tokens = 0;
+    f->plan.n_seqs = f->plan.n_tokens = f->plan.n_drafts = 0;
     for (int32_t i = 0; i < x->n && f->plan.n_seqs < x->s.max_seqs; i++) {
         waiting |= !x->v[i].done;
         if (x->v[i].done || x->seqs[i].start_step > step) continue;
@@ -133,8 +160,13 @@ static bool plan_step(run *x, int32_t step, flight *f) {
         int32_t m = plan_seq(&x->seqs[i], &x->v[i], x->o, x->s.whole_prompt,
                              x->s.max_tokens - f->plan.n_tokens, at, &f->plan.seqs[at]);
         if (m == 0) continue;
+        batch_seq *s = &f->plan.seqs[f->plan.n_seqs];
+        s->more0 = f->plan.n_drafts;
+        int32_t room = x->s.max_tokens - f->plan.n_tokens - m;
+        int32_t d = draft(&x->seqs[i], &x->v[i], x->o, x->s.vocab, room, s);
         f->who[f->plan.n_seqs++] = i;
-        f->plan.n_tokens += m;
+        f->plan.n_tokens += m + d;
+        f->plan.n_drafts += d;
     }
     return waiting;
 }
@@ -146,7 +178,7 @@ static status collect_step(run *x, error *err) {
     for (int32_t k = 0; k < f->plan.n_seqs; k++) {
         int32_t i = f->who[k];
         TRY(x->r.seq_status[k]);
-        apply(&x->seqs[i], &x->v[i], &f->plan.seqs[k], &x->r.out[k]);
+        apply(&x->seqs[i], &x->v[i], x->o, &f->plan.seqs[k], k, &x->r);
     }
     return OK;
 }
@@ -173,6 +205,8 @@ status run_batch(engine *e, run_seq *seqs, int32_t n, run_options o, error *err)
     x.v = mem_calloc((size_t)n, sizeof *x.v);
     x.r.out = mem_calloc((size_t)n, sizeof *x.r.out);
     x.r.seq_status = mem_calloc((size_t)n, sizeof *x.r.seq_status);
+    x.r.n_right = mem_calloc((size_t)n, sizeof *x.r.n_right);
+    x.r.more = mem_calloc((size_t)x.s.max_tokens, sizeof *x.r.more);
     for (int32_t i = 0; i < x.depth; i++) {
         x.ring[i].plan.seqs = mem_calloc((size_t)n, sizeof(batch_seq));
         x.ring[i].who = mem_calloc((size_t)n, sizeof(int32_t));
@@ -195,6 +229,8 @@ status run_batch(engine *e, run_seq *seqs, int32_t n, run_options o, error *err)
     mem_free(x.v);
     mem_free(x.r.out);
     mem_free(x.r.seq_status);
+    mem_free(x.r.n_right);
+    mem_free(x.r.more);
     mem_free(order);
     return st;
 }

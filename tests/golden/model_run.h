@@ -24,16 +24,19 @@ typedef struct run_seq {
     const sample_params *params;
     sample_out *prompt_out; /* [n_prompt] or NULL */
     int32_t choice;
-    int32_t adapter;     /* its virtual tokens are part of the prompt */
-    int32_t start_step;  /* joins the batch at this step */
-    int32_t *ret_ids;    /* [n_new] */
-    sample_out *ret_out; /* [n_new] or NULL */
+    int32_t adapter;      /* its virtual tokens are part of the prompt */
+    int32_t start_step;   /* joins the batch at this step */
+    const int32_t *guess; /* [n_new] or NULL: what drafts are taken from */
+    int32_t *ret_ids;     /* [n_new] */
+    sample_out *ret_out;  /* [n_new] or NULL */
 } run_seq;
 
 typedef struct run_options {
     int32_t chunk;      /* prompt tokens a step, 0: whole */
     uint64_t page_seed; /* 0: pages in order; else a random permutation */
     int32_t depth;      /* most steps in flight; 0: what the engine takes */
+    int32_t drafts;     /* most drafts of a sequence in a step, one in five of them not the guess */
+    int32_t *ret_right; /* how many of them were right; or NULL */
 } run_options;
 
 /* Run all sequences to their end in one batch, each with its own pages. CHECKs what must hold. */

@@ -80,9 +80,11 @@ static engine *open_model(const char *dir, int32_t depth, int32_t max_seqs) {
     return e;
 }
 
-static void run(engine *e, crowd *c, run_options o) {
+/* guess: what is answered, for drafts; or NULL. */
+static void run(engine *e, crowd *c, run_options o, const crowd *guess) {
     error err;
     make(c, engine_info(e)->vocab);
+    for (int32_t i = 0; guess && i < N_SEQS; i++) c->seqs[i].guess = guess->ids[i];
     status st = run_batch(e, c->seqs, N_SEQS, o, &err);
     EXPECT(st == OK, "%s", err.text);
 }
@@ -114,13 +116,19 @@ static void check_model(const char *dir, int32_t max_seqs) {
     engine *a = open_model(dir, 1, max_seqs), *b = open_model(dir, 2, max_seqs);
     if (!a || !b) return;
     EXPECT(engine_stepper(b).depth == 2 && b->ahead == !b->b->host_memory, "nothing is ahead");
-    run(a, &one, (run_options){.chunk = 11});
-    static const run_options ways[] = {{11, 0, 2}, {0, 3, 2}, {4, 0, 1}};
+    run(a, &one, (run_options){.chunk = 11}, NULL);
+    int32_t n_right = 0;
+    const run_options ways[] = {{11, 0, 2},
+                                {0, 3, 2},
+                                {4, 0, 1},
+                                {11, 0, 2, .drafts = 3, .ret_right = &n_right},
+                                {0, 0, 1, .drafts = 5, .ret_right = &n_right}};
     for (size_t k = 0; k < ARRAY_LEN(ways); k++) {
-        run(b, &two, ways[k]);
+        run(b, &two, ways[k], &one);
         compare(dir, k, &one, &two);
     }
-    printf("%s: one step in flight and two: the same\n", dir);
+    EXPECT(n_right > N_SEQS, "only %d drafts were right", n_right);
+    printf("%s: one step in flight and two, %d drafts right: the same\n", dir, n_right);
     engine_free(a);
     engine_free(b);
 }

@@ -1,6 +1,7 @@
 /* Real forward passes through the stepper, as a scheduler drives it: a request gives the same
  * tokens and the same logprobs, bit for bit, alone and in a crowd of 64, chunked, on other pages,
- * in bf16 and f32; seeds repeat; a step allocates nothing. */
+ * in bf16 and f32, and with drafts, right ones and wrong ones; seeds repeat; a step allocates
+ * nothing. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -96,6 +97,7 @@ static void compare(const char *model, const char *way, const crowd *a, const cr
 static void check_model(const char *dir, const char *want, const char *isa) {
     engine *e = NULL;
     error err;
+    int32_t n_right = 0;
     crowd *alone = mem_calloc(1, sizeof *alone), *other = mem_calloc(1, sizeof *other);
     status st = model_open(dir, want, isa, &e, &err);
     EXPECT(st == OK, "%s: %s", dir, err.text);
@@ -107,20 +109,24 @@ static void check_model(const char *dir, const char *want, const char *isa) {
         st = run_batch(e, &one, 1, (run_options){0}, &err);
     }
     EXPECT(st == OK, "%s: %s", dir, err.text);
-    static const struct {
+    const struct {
         const char *name;
         run_options o;
     } ways[] = {{"in a crowd", {0, 0}},
                 {"crowd, chunks of 3", {3, 0}},
-                {"crowd, chunks of 16, other pages", {16, 4711}}};
+                {"crowd, chunks of 16, other pages", {16, 4711}},
+                {"crowd with drafts", {.drafts = 3, .ret_right = &n_right}},
+                {"many drafts", {.chunk = 5, .drafts = 12, .ret_right = &n_right}}};
     for (size_t k = 0; k < ARRAY_LEN(ways); k++) {
         make_crowd(other, engine_info(e)->vocab);
+        for (int32_t i = 0; i < N_CROWD; i++) other->seqs[i].guess = alone->ids[i];
         st = run_batch(e, other->seqs, N_CROWD, ways[k].o, &err);
         EXPECT(st == OK, "%s: %s", dir, err.text);
         compare(dir, ways[k].name, alone, other);
     }
-    printf("%s %s %s: alone and in a crowd of %d the same\n", dir, want, isa ? isa : "best",
-           N_CROWD);
+    EXPECT(n_right > N_CROWD * N_NEW / 2, "only %d drafts were right", n_right);
+    printf("%s %s %s: alone and in a crowd of %d the same; %d drafts were right\n", dir, want,
+           isa ? isa : "best", N_CROWD, n_right);
     engine_free(e);
     mem_free(alone);
     mem_free(other);

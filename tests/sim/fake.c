@@ -22,6 +22,8 @@ void fake_host(fake *f, int32_t n_host_pages, float page_move_us) {
 void fake_done(fake *f) {
     for (int32_t i = 0; i < FAKE_DEPTH_MAX; i++) {
         mem_free(f->ring[i].out);
+        mem_free(f->ring[i].more);
+        mem_free(f->ring[i].n_right);
         mem_free(f->ring[i].seq_status);
     }
     mem_free(f->slots);
@@ -128,15 +130,17 @@ static void write_seq(fake *f, const batch_seq *b) {
     }
 }
 
+/* The history that ends with the last known id of the step. */
 static uint64_t read_seq(fake *f, const batch_seq *b) {
-    uint64_t h = seq_start(f, b);
+    uint64_t h = seq_start(f, b), known = h;
     for (int32_t p = 0; p < b->pos + b->n_tokens; p++) {
         h = history_at(f, b, p, h);
         if (*slot(f, b, p) != h)
             WRONG(f, "position %d of a sequence at %d+%d (choice %d) reads another's history", p,
                   b->pos, b->n_tokens, b->choice);
+        if (p < b->n_known) known = h;
     }
-    return h;
+    return known;
 }
 
 static void fill_prompt_out(fake *f, const batch_seq *b) {
@@ -156,7 +160,8 @@ static void trace(fake *f, const batch_plan *plan) {
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         const batch_seq *b = &plan->seqs[i];
         int32_t v[] = {b->n_known, b->pos,     b->n_tokens, b->sample,
-                       b->choice,  b->adapter, b->chained,  b->chained ? b->chain : 0};
+                       b->choice,  b->adapter, b->chained,  b->chained ? b->chain : 0,
+                       b->n_draft};
         h = hash64(v, sizeof v, h);
         h = hash64(b->pages, (size_t)CEIL_DIV(b->pos + b->n_tokens, f->page_tokens) * 4, h);
     }
@@ -169,7 +174,7 @@ static void check_seq(fake *f, const batch_seq *b, int32_t i) {
     if (f->whole_prompt && b->pos + b->n_tokens < b->n_prompt)
         WRONG(f, "sequence %d: a prompt of %d in pieces: %d+%d", i, b->n_prompt, b->pos,
               b->n_tokens);
-    if (b->sample != (b->pos + b->n_tokens == b->n_known && b->max_len > b->n_prompt))
+    if (b->sample != (b->pos + b->n_tokens == b->n_known + b->n_draft && b->max_len > b->n_prompt))
         WRONG(f, "sequence %d: sample is %d at %d+%d of %d", i, b->sample, b->pos, b->n_tokens,
               b->n_known);
     for (int32_t p = b->pos; p < b->pos + b->n_tokens; p++) {
@@ -177,6 +182,10 @@ static void check_seq(fake *f, const batch_seq *b, int32_t i) {
         if (refs_of(f, id) != 1)
             WRONG(f, "write to page %d, which has %d holders", id, refs_of(f, id));
     }
+    if (b->n_draft < 0 || b->n_draft >= b->n_tokens || (b->n_draft && (!b->sample || b->chained)))
+        WRONG(f, "sequence %d has %d drafts in %d tokens", i, b->n_draft, b->n_tokens);
+    for (int32_t p = b->n_known; p < b->n_known + b->n_draft; p++)
+        if (b->ids[p] < 0 || b->ids[p] >= f->vocab) WRONG(f, "draft %d is no token", b->ids[p]);
     if (!b->chained) return;
     const batch_plan *from =
         f->n_launched > f->n_collected ? step_of(f, f->n_launched - 1)->plan : NULL;
@@ -188,7 +197,7 @@ static void check_seq(fake *f, const batch_seq *b, int32_t i) {
 }
 
 static void check_launch(fake *f, const batch_plan *plan) {
-    int32_t n_tokens = 0;
+    int32_t n_tokens = 0, n_drafts = 0;
     for (int32_t i = 0; i < plan->n_copies; i++) {
         page_copy cp = plan->copies[i];
         if (cp.src == cp.dst || refs_of(f, cp.dst) != 1 || refs_of(f, cp.src) < 1)
@@ -198,9 +207,29 @@ static void check_launch(fake *f, const batch_plan *plan) {
     for (int32_t i = 0; i < plan->n_seqs; i++) {
         check_seq(f, &plan->seqs[i], i);
         n_tokens += plan->seqs[i].n_tokens;
+        if (plan->seqs[i].n_draft && plan->seqs[i].more0 != n_drafts)
+            WRONG(f, "sequence %d: results from %d on, not %d", i, plan->seqs[i].more0, n_drafts);
+        n_drafts += plan->seqs[i].n_draft;
     }
+    if (n_drafts != plan->n_drafts)
+        WRONG(f, "plan says %d drafts, has %d", plan->n_drafts, n_drafts);
     if (n_tokens != plan->n_tokens)
         WRONG(f, "plan says %d tokens, has %d", plan->n_tokens, n_tokens);
+}
+
+/* The token after history h, which ends with the last known id, and after each right draft. */
+static void choose(fake *f, const batch_seq *b, int32_t i, uint64_t h, struct fake_step *ret) {
+    int32_t token = fake_next(f, h, b->params, b->choice);
+    ret->out[i] = (sample_out){.token = token, .rank = 1};
+    ret->n_right[i] = 0;
+    for (int32_t j = 0; j < b->n_draft && b->ids[b->n_known + j] == token; j++) {
+        h = fake_history(h, token);
+        token = fake_next(f, h, b->params, b->choice);
+        ret->more[b->more0 + j] = (sample_out){.token = token, .rank = 1};
+        ret->n_right[i]++;
+    }
+    f->n_drafts += (uint64_t)b->n_draft;
+    f->n_right += (uint64_t)ret->n_right[i];
 }
 
 static void compute_seqs(fake *f, const batch_plan *plan, struct fake_step *ret) {
@@ -213,7 +242,7 @@ static void compute_seqs(fake *f, const batch_plan *plan, struct fake_step *ret)
         uint64_t h = read_seq(f, b);
         if (b->prompt_out) fill_prompt_out(f, b);
         ret->seq_status[i] = f->fail_seq && f->fail_seq(f->ctx) ? ERR_INTERNAL : OK;
-        ret->out[i] = (sample_out){.token = fake_next(f, h, b->params, b->choice), .rank = 1};
+        choose(f, b, i, h, ret);
     }
     for (int32_t i = 0; i < plan->n_moves; i++) /* as late as may be */
         if (plan->moves[i].aside) move_page(f, plan->moves[i]);
@@ -251,12 +280,16 @@ static status fake_collect(void *self, step_result *ret, error *err) {
     if (f->n_launched == f->n_collected) return error_set(err, ERR_DEVICE, "nothing is in flight");
     if (f->n_computed == f->n_collected) compute(f);
     struct fake_step *k = step_of(f, f->n_collected++);
-    int32_t n = k->plan->n_seqs;
+    const batch_plan *plan = k->plan;
+    int32_t n = plan->n_seqs;
     k->plan = NULL;
     if (k->st != OK) return error_set(err, ERR_DEVICE, "the fake device failed");
     if (f->problem[0]) return error_set(err, ERR_DEVICE, "%s", f->problem);
     memcpy(ret->out, k->out, (size_t)n * sizeof *ret->out);
     memcpy(ret->seq_status, k->seq_status, (size_t)n * sizeof *ret->seq_status);
+    if (plan->n_drafts == 0) return OK;
+    memcpy(ret->n_right, k->n_right, (size_t)n * sizeof *ret->n_right);
+    memcpy(ret->more, k->more, (size_t)plan->n_drafts * sizeof *ret->more);
     return OK;
 }
 
@@ -264,6 +297,8 @@ stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_
     for (int32_t i = 0; i < MAX(f->depth, 1); i++) {
         f->ring[i].out = mem_calloc((size_t)max_seqs, sizeof(sample_out));
         f->ring[i].seq_status = mem_calloc((size_t)max_seqs, sizeof(status));
+        f->ring[i].more = mem_calloc((size_t)max_tokens, sizeof(sample_out));
+        f->ring[i].n_right = mem_calloc((size_t)max_seqs, sizeof(int32_t));
     }
     return (stepper){.self = f,
                      .depth = MAX(f->depth, 1),

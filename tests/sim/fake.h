@@ -29,12 +29,14 @@ typedef struct fake {
         const batch_plan *plan;
         status st; /* of the step, of each sequence, and what they chose */
         status *seq_status;
-        sample_out *out;
+        sample_out *out, *more;
+        int32_t *n_right;
     } ring[FAKE_DEPTH_MAX];
     uint64_t n_launched, n_computed, n_collected;
-    bool is_lost;             /* a fault was drawn: nothing works any more */
-    bool (*eager)(void *ctx); /* asked at each launch: compute all that is in flight now, or not
-                               * before it is collected; NULL: never */
+    bool is_lost;               /* a fault was drawn: nothing works any more */
+    bool (*eager)(void *ctx);   /* asked at each launch: compute all that is in flight now, or not
+                                 * before it is collected; NULL: never */
+    uint64_t n_drafts, n_right; /* of all steps */
     uint64_t n_steps, n_tokens, n_copies, n_out, n_aside, n_in, n_fetched;
     uint64_t trace;                                   /* hash of every plan so far */
     void (*spend)(void *ctx, const batch_plan *plan); /* what a step takes; NULL: nothing */

@@ -110,9 +110,61 @@ START_TEST(text_then_eos_but_not_before_min_tokens) {
 }
 END_TEST
 
+/* What counts is what would have been chosen step by step; wrong drafts leave no trace. */
+START_TEST(drafts_change_nothing) {
+    int32_t ids[12] = {5, 6, 7}, pages[3] = {4, 1, 2}, alone[6], n_right = -1;
+    sample_params q = {.n_logprobs = -1};
+    mock_options o = plain();
+    mock *m = mock_new(&o);
+    stepper st = mock_stepper(m);
+    batch_seq s = {.ids = ids,
+                   .n_known = 3,
+                   .n_prompt = 3,
+                   .n_tokens = 3,
+                   .pages = pages,
+                   .sample = true,
+                   .max_len = 12,
+                   .params = &q};
+    sample_out out, more[3];
+    error err;
+    for (int32_t k = 0; k < 6; k++) {
+        ck_assert_int_eq(run_one(m, s, &out, &err), OK);
+        alone[k] = ids[3 + k] = out.token;
+        s.pos = 3 + k;
+        s.n_known = 4 + k;
+        s.n_tokens = 1;
+    }
+    status each = ERR_INTERNAL;
+    ids[6] = (alone[3] + 1) % 100; /* 4, 5 and the last are right */
+    s.pos = 3, s.n_known = 4, s.n_tokens = 4, s.n_draft = 3;
+    batch_plan plan = {.n_seqs = 1, .n_tokens = 4, .n_drafts = 3, .seqs = &s};
+    step_result r = {.out = &out, .seq_status = &each, .n_right = &n_right, .more = more};
+    ck_assert_int_eq(stepper_run(&st, &plan, &r, &err), OK);
+    ck_assert_int_eq(each, OK);
+    ck_assert_int_eq(n_right, 2);
+    ck_assert_int_eq(out.token, alone[1]);
+    ck_assert_int_eq(more[0].token, alone[2]);
+    ck_assert_int_eq(more[1].token, alone[3]);
+    ids[6] = alone[3];
+    s = (batch_seq){.ids = ids,
+                    .n_known = 7,
+                    .n_prompt = 3,
+                    .pos = 6,
+                    .n_tokens = 1,
+                    .pages = pages,
+                    .sample = true,
+                    .max_len = 12,
+                    .params = &q};
+    ck_assert_int_eq(run_one(m, s, &out, &err), OK);
+    ck_assert_int_eq(out.token, alone[4]);
+    mock_free(m);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("mock");
     TCase *t = tcase_create("all");
+    tcase_add_test(t, drafts_change_nothing);
     tcase_add_test(t, chunks_and_pages_do_not_matter);
     tcase_add_test(t, wrong_page_is_found);
     tcase_add_test(t, text_then_eos_but_not_before_min_tokens);
