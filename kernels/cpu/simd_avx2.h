@@ -81,6 +81,10 @@ SIMD_FN vf vf_scale2(vf v, vf n) {
     vf b = _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(rest, bias), 23));
     return _mm256_mul_ps(_mm256_mul_ps(v, a), b);
 }
+SIMD_FN vf vf_scale2_normal(vf v, vf n) {
+    __m256i i = _mm256_slli_epi32(_mm256_cvtps_epi32(n), 23);
+    return _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(v), i));
+}
 SIMD_FN vmask vf_lt(vf a, vf b) {
     return _mm256_cmp_ps(a, b, _CMP_LT_OQ);
 }
@@ -115,6 +119,12 @@ SIMD_FN float vf_hmax(vf v) {
     __m128 b = _mm_max_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
     b = _mm_max_ps(b, _mm_movehl_ps(b, b));
     return _mm_cvtss_f32(_mm_max_ss(b, _mm_movehdup_ps(b)));
+}
+SIMD_FN void vf_hmax4(vf a, vf b, vf c, vf d, float *to) {
+    vf ab = _mm256_max_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+    vf cd = _mm256_max_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+    vf all = _mm256_max_ps(_mm256_shuffle_ps(ab, cd, 0x44), _mm256_shuffle_ps(ab, cd, 0xEE));
+    _mm_storeu_ps(to, _mm_max_ps(_mm256_castps256_ps128(all), _mm256_extractf128_ps(all, 1)));
 }
 
 SIMD_FN vf vf_load_bf16(const uint16_t *p) {

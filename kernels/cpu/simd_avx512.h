@@ -78,6 +78,10 @@ SIMD_FN vf vf_round(vf a) {
 SIMD_FN vf vf_scale2(vf v, vf n) {
     return _mm512_scalef_ps(v, n);
 }
+/* The same where v * 2^n is a normal number. */
+SIMD_FN vf vf_scale2_normal(vf v, vf n) {
+    return _mm512_scalef_ps(v, n);
+}
 SIMD_FN vmask vf_lt(vf a, vf b) {
     return _mm512_cmp_ps_mask(a, b, _CMP_LT_OQ);
 }
@@ -115,6 +119,14 @@ SIMD_FN void vf_sum4(vf a, vf b, vf c, vf d, float *to) {
 }
 SIMD_FN float vf_hmax(vf v) {
     return _mm512_reduce_max_ps(v);
+}
+/* to[0..4) = the maxima of a, b, c and d; none holds a NaN. */
+SIMD_FN void vf_hmax4(vf a, vf b, vf c, vf d, float *to) {
+    vf ab = _mm512_max_ps(_mm512_unpacklo_ps(a, b), _mm512_unpackhi_ps(a, b));
+    vf cd = _mm512_max_ps(_mm512_unpacklo_ps(c, d), _mm512_unpackhi_ps(c, d));
+    vf all = _mm512_max_ps(_mm512_shuffle_ps(ab, cd, 0x44), _mm512_shuffle_ps(ab, cd, 0xEE));
+    __m256 half = _mm256_max_ps(_mm512_castps512_ps256(all), _mm512_extractf32x8_ps(all, 1));
+    _mm_storeu_ps(to, _mm_max_ps(_mm256_castps256_ps128(half), _mm256_extractf128_ps(half, 1)));
 }
 
 SIMD_FN vf vf_load_bf16(const uint16_t *p) {

@@ -140,9 +140,11 @@ typedef struct attn_tile {
     bool latent;            /* eight-bit rows have two scales: of the value, of the rest */
     int32_t f0, f1;         /* rows */
     int32_t chunk0, chunk1; /* key chunks; all that the rows see, unless partial */
-    float *partial;         /* NULL: write out. Else the state of row f, f0 <= f < f1, of the one
-                             * chunk goes to partial + (f-f0)*partial_stride */
+    float *partial;         /* NULL: write out. Else the state of row f, f0 <= f < f1, of chunk c
+                             * goes to partial + (f-f0)*partial_stride + (c-chunk0)*ATTN_STATE */
     int64_t partial_stride; /* floats */
+    const struct attn_tile *next; /* what the caller reads after it: its keys are fetched ahead;
+                                   * NULL: nothing */
 } attn_tile;
 
 typedef struct attention_row {
