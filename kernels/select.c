@@ -6,13 +6,16 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#elif defined(__aarch64__)
+#include <asm/hwcap.h>
+#include <sys/auxv.h>
 #endif
 
 #include "engine/base/mem.h"
 #include "kernels/ref/rows.h"
 
-static const char *const names[ISA_COUNT] = {"ref",        "avx2",       "avxvnni", "avx512",
-                                             "avx512vnni", "avx512bf16", "neon"};
+static const char *const names[ISA_COUNT] = {
+    "ref", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "neon", "neondot", "neonbf16"};
 
 const char *isa_name(cpu_isa isa) {
     return names[isa];
@@ -34,9 +37,9 @@ static bool has_7_1(int bit) {
 
 bool isa_built(cpu_isa isa) {
 #if defined(__x86_64__)
-    return isa != ISA_NEON;
+    return isa < ISA_NEON;
 #elif defined(__aarch64__)
-    return isa == ISA_REF || isa == ISA_NEON;
+    return isa == ISA_REF || isa >= ISA_NEON;
 #else
     return isa == ISA_REF;
 #endif
@@ -54,12 +57,15 @@ bool isa_usable(cpu_isa isa) {
     case ISA_AVX512: return avx512;
     case ISA_AVX512VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
     case ISA_AVX512BF16: return avx512 && __builtin_cpu_supports("avx512vnni") && has_7_1(5);
-    case ISA_NEON:
-    case ISA_COUNT: break;
+    default: return false;
     }
-    return false;
+#elif defined(__aarch64__)
+    unsigned long has = getauxval(AT_HWCAP), has2 = getauxval(AT_HWCAP2);
+    if (isa >= ISA_NEONDOT && !(has & HWCAP_ASIMDDP)) return false;
+    if (isa >= ISA_NEONBF16 && !(has2 & HWCAP2_BF16)) return false;
+    return isa_built(isa) && isa < ISA_COUNT; /* NEON itself is part of Armv8.0 */
 #else
-    return isa_built(isa); /* NEON is part of Armv8.0 */
+    return isa_built(isa);
 #endif
 }
 
@@ -104,7 +110,8 @@ status isa_parse(const char *name, cpu_isa *ret_isa, error *err) {
 static cpu_isa below(cpu_isa isa) {
     static const cpu_isa levels[ISA_COUNT] = {
         [ISA_AVX2] = ISA_REF,          [ISA_AVXVNNI] = ISA_AVX2,          [ISA_AVX512] = ISA_AVX2,
-        [ISA_AVX512VNNI] = ISA_AVX512, [ISA_AVX512BF16] = ISA_AVX512VNNI, [ISA_NEON] = ISA_REF};
+        [ISA_AVX512VNNI] = ISA_AVX512, [ISA_AVX512BF16] = ISA_AVX512VNNI, [ISA_NEON] = ISA_REF,
+        [ISA_NEONDOT] = ISA_NEON,      [ISA_NEONBF16] = ISA_NEONDOT};
     return levels[isa];
 }
 
@@ -113,7 +120,9 @@ void select_rows(cpu_isa isa, cpu_rows *ret_rows) {
     static const cpu_rows *const levels[ISA_COUNT] = {
         &rows_ref, &rows_avx2, &rows_avxvnni, &rows_avx512, &rows_avx512vnni, &rows_avx512bf16};
 #elif defined(__aarch64__)
-    static const cpu_rows *const levels[ISA_COUNT] = {&rows_ref, [ISA_NEON] = &rows_neon};
+    static const cpu_rows *const levels[ISA_COUNT] = {
+        &rows_ref, [ISA_NEON] = &rows_neon, [ISA_NEONDOT] = &rows_neondot,
+        [ISA_NEONBF16] = &rows_neonbf16};
 #else
     static const cpu_rows *const levels[ISA_COUNT] = {&rows_ref};
 #endif

@@ -9,8 +9,8 @@
 #include "engine/base/str.h"
 
 /* Levels, worst to best. Each is built on one before it, whose rows it may inherit: avxvnni on
- * avx2, avx512 on avx2, neon on ref, the others on the one before. NEON is of aarch64, the others
- * but ref of x86-64. */
+ * avx2, avx512 on avx2, neon on ref, the others on the one before. NEON.. are of aarch64, the
+ * others but ref of x86-64. */
 typedef enum cpu_isa {
     ISA_REF,
     ISA_AVX2,
@@ -19,6 +19,8 @@ typedef enum cpu_isa {
     ISA_AVX512VNNI,
     ISA_AVX512BF16,
     ISA_NEON,
+    ISA_NEONDOT,  /* integer dot products: Armv8.2 with dotprod */
+    ISA_NEONBF16, /* and those of bf16: most of Armv8.6 */
     ISA_COUNT
 } cpu_isa;
 

@@ -51,7 +51,7 @@ static inline int32_t codes_chunk_cols(int32_t k, int32_t chunk, int32_t i) {
 typedef struct codes_act {
     float scale;   /* NaN: the row has an infinity or a NaN there */
     float sum;     /* of the codes */
-    int32_t start; /* -zero of all weights * sum */
+    int32_t start; /* (what the level takes from the codes - zero of all weights) * sum */
 } codes_act;
 
 /* Bytes that n rows take at most: spec and chunk are not known to the caller. */

@@ -34,7 +34,7 @@ static const probe_level *level_of(cpu_isa isa) {
         &probe_ref, &probe_avx2, &probe_avx2, &probe_avx512, &probe_avx512, &probe_avx512bf16};
     return levels[isa];
 #elif defined(__aarch64__)
-    return isa == ISA_NEON ? &probe_neon : &probe_ref;
+    return isa == ISA_REF ? &probe_ref : isa == ISA_NEONBF16 ? &probe_neonbf16 : &probe_neon;
 #else
     return &probe_ref;
 #endif

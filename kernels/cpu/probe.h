@@ -24,7 +24,7 @@ extern const probe_level probe_ref;
 #if defined(__x86_64__)
 extern const probe_level probe_avx2, probe_avx512, probe_avx512bf16;
 #elif defined(__aarch64__)
-extern const probe_level probe_neon;
+extern const probe_level probe_neon, probe_neonbf16;
 #endif
 
 /* Probe all members of the team together, about 2 x `ms` milliseconds. `buffer`: [bytes], touched

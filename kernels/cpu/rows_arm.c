@@ -23,3 +23,11 @@ const cpu_rows rows_neon = {
     .limit = &neon_limit,
     .logsumexp = &neon_logsumexp,
 };
+
+const cpu_rows rows_neondot = {
+    .codes_int8 = &neondot_codes_int8,
+};
+
+const cpu_rows rows_neonbf16 = {
+    .gemm_bf16 = &neonbf16_gemm_bf16,
+};

@@ -178,7 +178,7 @@ extern const cpu_rows rows_ref;
 #if defined(__x86_64__)
 extern const cpu_rows rows_avx2, rows_avxvnni, rows_avx512, rows_avx512vnni, rows_avx512bf16;
 #elif defined(__aarch64__)
-extern const cpu_rows rows_neon;
+extern const cpu_rows rows_neon, rows_neondot, rows_neonbf16;
 #endif
 
 #endif

@@ -265,7 +265,7 @@ static const char help[] =
     "or\n"
     "times the rows.\n"
     "\n"
-    "  --isa LEVEL   only this level: ref, avx2, avxvnni, avx512, avx512vnni, avx512bf16 or neon;\n"
+    "  --isa LEVEL   only this level: ref, avx2, avxvnni, avx512, avx512vnni, avx512bf16, neon..;\n"
     "                with --bench one, default the best\n"
     "  --device NAME cuda or cuda:N instead of the CPU\n"
     "  --library PATH the device's plugin, as PAGODA_CUDA_LIBRARY names it; an emulated device\n"
