@@ -1,5 +1,7 @@
 /* The merged path: once the base is loaded, the rows that an adapter changes are made again with
  * the adapter in them and packed over the old ones. So the loader needs to know nothing of it. */
+#include <math.h>
+
 #include "engine/adapter.h"
 #include "engine/adapter_base.h"
 #include "engine/base/mem.h"
@@ -21,6 +23,26 @@ static void put_table(backend *b, weight *to, size_t at, float *x, size_t n) {
     b->v->upload(b, (char *)to->table + at * size, x, n * size);
 }
 
+/* Rows that --quantize makes codes of; the tensor's errors are those of the merged rows then. */
+static status put_quantised(const weights *w, int32_t tensor, int32_t r, int32_t n,
+                            const float *rows, error *err) {
+    const arch_tensor *t = &w->a->tensors[tensor];
+    const weight_bind *b = &w->bind[tensor];
+    wmat *m = &(weights_at(w, t->layer, t->slot) + t->item)->m[b->part];
+    char *codes = mem_alloc((size_t)n * quant_row_bytes(m->dt, &m->q, m->k));
+    quantize_error *e = &w->errors[tensor];
+    if (r == 0) *e = (quantize_error){0};
+    quantize_rows(m->dt, &m->q, m->k, rows, n, codes, e);
+    bool fine = isfinite(e->err2);
+    if (fine) w->b->v->quant_pack(w->b, m, b->part_row0 + r, n, codes);
+    mem_free(codes);
+    if (fine) return OK;
+    return error_set(err, ERR_FORMAT,
+                     "quantize: \"%s\" with the adapter in it holds a number that is infinite, too "
+                     "large or not a number",
+                     t->name);
+}
+
 static status merge_tensor(adapter_pair *p, int32_t i, error *err) {
     const arch_tensor *t = &p->w->a->tensors[i];
     const weight_bind *b = &p->w->bind[i];
@@ -28,7 +50,8 @@ static status merge_tensor(adapter_pair *p, int32_t i, error *err) {
     backend *be = p->w->b;
     int32_t cols = MAX(t->cols, 1);
     dtype dt = to->n_parts ? to->m[b->part].dt : to->vec ? DT_F32 : to->dt;
-    if (!dtype_is_float(dt))
+    bool quantise = to->n_parts && b->to != DT_COUNT && dtype_is_float(b->dt);
+    if (!dtype_is_float(dt) && !quantise)
         return refuse(p, i, "it is quantised (an adapter beside the base can be used)", err);
     float *rows = mem_alloc(BLOCK_ROWS * (size_t)cols * sizeof *rows);
     status st = OK;
@@ -38,6 +61,8 @@ static status merge_tensor(adapter_pair *p, int32_t i, error *err) {
         if (st != OK) break;
         if (to->vec)
             be->v->upload(be, to->vec + at, rows, (size_t)n * sizeof *rows);
+        else if (quantise)
+            st = put_quantised(p->w, i, r, n, rows, err);
         else if (to->table)
             put_table(be, to, (size_t)at * (size_t)cols, rows, (size_t)n * (size_t)cols);
         else

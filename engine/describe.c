@@ -61,6 +61,7 @@ static void describe_weights(const engine *e, strbuf *out) {
     strbuf_addf(out, "%-14s %s weights, %s KV cache\n", "types", dtype_name(m->weight_dt),
                 dtype_name(m->kv_dt));
     if (m->is_quant) strbuf_addf(out, "%-14s %s\n", "quant math", engine_quant_math(m));
+    if (e->w.quantize) quantize_report(&e->w, out);
     strbuf_addf(out, "%-14s %s\n", "backend", m->backend);
     add_size(out, "KV per token", e->plan.page_bytes / KV_PAGE_TOKENS);
     memplan_print(&e->plan, out);
@@ -132,6 +133,7 @@ static void describe_json(const engine *e, strbuf *out) {
         json_text(out, "quant_math", dtype_name(m->quant_math));
         json_text(out, "quant_activations", m->quant_codes ? "int8" : "f32");
     }
+    if (e->w.quantize) quantize_report_json(&e->w, out);
     json_text(out, "backend", m->backend);
     strbuf_addf(out,
                 "\"memory\":{\"weights\":%zu,\"kv\":%zu,\"activations\":%zu,\"staging\":%zu,"

@@ -66,6 +66,13 @@ static void take_rope_factors(engine *e) {
     }
 }
 
+/* Without memory for the weights: what quantising them costs in accuracy. */
+static status measure_quantised(engine *e, const engine_options *o, error *err) {
+    loader_options l = {
+        .n_threads = e->b->n_threads, .measure_only = true, .progress = o->progress, .ctx = o->ctx};
+    return loader_run(&e->w, &e->ckpt, &l, err);
+}
+
 static status open_all(engine *e, const engine_options *o, error *err) {
     TRY(engine_resolve(e, o, err));
     if (e->config_only) {
@@ -84,7 +91,7 @@ static status open_all(engine *e, const engine_options *o, error *err) {
         o->on_plan(o->ctx, strbuf_str(&text));
         strbuf_done(&text);
     }
-    if (o->plan_only) return OK;
+    if (o->plan_only) return e->w.quantize ? measure_quantised(e, o, err) : OK;
     if (e->plan_status != OK) {
         if (err) *err = e->plan_error;
         return e->plan_status;
@@ -95,6 +102,12 @@ static status open_all(engine *e, const engine_options *o, error *err) {
     checkpoint_rest(&e->ckpt);
     take_rope_factors(e);
     if (o->merge_lora) TRY(adapter_merge(o->merge_lora, &e->w, &e->ckpt, err));
+    if (e->w.quantize && o->on_loaded) {
+        strbuf text = {0};
+        quantize_report(&e->w, &text);
+        o->on_loaded(o->ctx, strbuf_str(&text));
+        strbuf_done(&text);
+    }
     e->loaded = true;
     return OK;
 }

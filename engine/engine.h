@@ -14,6 +14,8 @@ typedef struct engine_options {
     const char *model_dir;     /* a directory, or a GGUF file */
     const char *register_path; /* NULL or a directory with more family files (NAME.json) */
     const char *dtype;         /* "auto" (the checkpoint's), "f32", "bf16", "f16" */
+    const char *quantize;   /* NULL or "none", "int8", "int4": float weights become codes while they
+                             * are loaded (engine/quantize.h) */
     const char *kv_dtype;   /* "auto" (f32 with f32 or quantised f16 weights, else bf16), f32, bf16,
                              * int8, fp8 (kernels/kv8.h) */
     const char *quant_math; /* "exact": products with quantised weights in f32, activations as they
@@ -49,6 +51,8 @@ typedef struct engine_options {
     void (*progress)(void *ctx, size_t bytes_done, size_t bytes_total);
     /* Called once with the memory plan, before anything large is allocated; may be NULL. */
     void (*on_plan)(void *ctx, str text);
+    /* Called once after loading with what there is to tell, if anything; may be NULL. */
+    void (*on_loaded)(void *ctx, str text);
     void *ctx;
 } engine_options;
 

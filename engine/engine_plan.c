@@ -74,14 +74,16 @@ status engine_plan_weights(engine *e, const engine_options *o, error *err) {
                              .cpu = {.n_threads = o->n_threads, .isa = o->isa},
                              .note = &e->device_note};
     dtype want = DT_COUNT, kv = DT_COUNT;
+    quantize_kind quantize;
     TRY(parse_dtype("dtype", weight_types, ARRAY_LEN(weight_types), o->dtype, &want, err));
     TRY(parse_dtype("kv_cache_dtype", kv_types, ARRAY_LEN(kv_types), o->kv_dtype, &kv, err));
+    TRY(quantize_parse(o->quantize, &quantize, err));
     TRY(device_open(&device, &e->b, err));
     TRY(choose_library(e, o->gemm_library, err));
     model_info *m = &e->info;
     quant_how how;
     TRY(choose_math(e, o->quant_math, &how, err));
-    TRY(weights_plan(e->a, &e->ckpt, e->b, want, how, &e->w, err));
+    TRY(weights_plan(e->a, &e->ckpt, e->b, want, how, quantize, &e->w, err));
     m->quant_math = how.math;
     for (int32_t i = 0; i < e->w.n_mats; i++) {
         m->is_quant |= dtype_is_quant(e->w.mats[i].dt);

@@ -19,6 +19,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <math.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -50,6 +51,8 @@ typedef struct block {
     int32_t row0, rows; /* of the part */
     int32_t cols;       /* 1 for vectors */
     bool locked;
+    int32_t tensor;        /* of the arch */
+    bool quantise;         /* floats that become codes */
     void *direct;          /* not NULL: read here, nothing else to do */
     const row_source *src; /* not NULL: rows src_row0 .. of it, no read of the file */
     int32_t src_row0;
@@ -64,7 +67,7 @@ typedef struct load {
     size_t block_bytes; /* of the largest staged block */
     size_t bytes_total;
     int *fds;
-    pthread_mutex_t locks[N_LOCKS];
+    pthread_mutex_t locks[N_LOCKS], sums; /* sums: of w->errors */
     _Atomic int32_t next;
     _Atomic size_t bytes_done;
     _Atomic int n_running;
@@ -108,7 +111,8 @@ static int thread_count(int n) {
 }
 
 size_t loader_staging_bytes(const weights *w, int n_threads) {
-    return (size_t)thread_count(n_threads) * DEPTH * block_bytes_of(w, 0);
+    int blocks = DEPTH + (w->quantize ? 3 : 0); /* f32 rows and their codes */
+    return (size_t)thread_count(n_threads) * (size_t)blocks * block_bytes_of(w, 0);
 }
 
 static void push_block(load *l, block b) {
@@ -127,8 +131,9 @@ static int32_t rows_per_block(const load *l, size_t row_bytes) {
 }
 
 /* Rows [r, r+n) of a tensor's part, which lie together in the source. */
-static void cut_rows(load *l, const arch_tensor *t, const weight_bind *b, int64_t from, int32_t r,
-                     int32_t n) {
+static void cut_rows(load *l, int32_t tensor, int64_t from, int32_t r, int32_t n) {
+    const arch_tensor *t = &l->w->a->tensors[tensor];
+    const weight_bind *b = &l->w->bind[tensor];
     weight *to = weights_at(l->w, t->layer, t->slot) + t->item;
     int32_t cols = MAX(t->cols, 1);
     size_t row_bytes = b->row_bytes;
@@ -144,6 +149,8 @@ static void cut_rows(load *l, const arch_tensor *t, const weight_bind *b, int64_
                .rows = n,
                .cols = cols,
                .locked = to->shares_groups,
+               .tensor = tensor,
+               .quantise = dtype_is_float(b->dt) && b->to != DT_COUNT,
                .src = b->src,
                .src_row0 = r};
     if (b->src) k.off = b->st->off;
@@ -152,7 +159,9 @@ static void cut_rows(load *l, const arch_tensor *t, const weight_bind *b, int64_
     push_block(l, k);
 }
 
-static void cut_tensor(load *l, const arch_tensor *t, const weight_bind *b) {
+static void cut_tensor(load *l, int32_t tensor) {
+    const arch_tensor *t = &l->w->a->tensors[tensor];
+    const weight_bind *b = &l->w->bind[tensor];
     size_t row_bytes = b->row_bytes;
     int32_t step = rows_per_block(l, row_bytes);
     int64_t run = b->src ? t->rows : t->view.run; /* a source knows its view */
@@ -160,7 +169,7 @@ static void cut_tensor(load *l, const arch_tensor *t, const weight_bind *b) {
         int64_t in_run = r % run,
                 from = b->src ? r : t->view.start + r / run * t->view.stride + in_run;
         int32_t n = (int32_t)MIN(MIN((int64_t)step, run - in_run), (int64_t)(t->rows - r));
-        cut_rows(l, t, b, from, r, n);
+        cut_rows(l, tensor, from, r, n);
         r += n;
     }
 }
@@ -202,7 +211,7 @@ static void put_rows(const load *l, const block *b, const char *src, load_slot *
 static float *changed_rows(const block *b, const char *src) {
     size_t n = (size_t)b->rows * (size_t)b->cols;
     float *out = mem_alloc(n * sizeof *out);
-    for (size_t i = 0; i < n; i++) out[i] = row_float(src, b->dt, i);
+    floats_f32(b->dt, src, n, out);
     tensor_rows_change(b->xform, b->rows, b->cols, out);
     return out;
 }
@@ -210,8 +219,24 @@ static float *changed_rows(const block *b, const char *src) {
 /* Bytes that are good as they are: in no order with those of other blocks. */
 static bool send_block(load *l, const block *b, const char *src, load_slot *slot) {
     backend *be = l->w->b;
-    return slot && b->xform == XFORM_NONE &&
+    return slot && b->xform == XFORM_NONE && !b->quantise &&
            be->v->loading->pack(be, slot, src, &b->to->m[b->part], b->row0, b->rows, b->dt);
+}
+
+static void quantise_block(load *l, const block *b, const char *src) {
+    wmat *mat = &b->to->m[b->part];
+    quantize_error e = {0};
+    char *codes = mem_alloc((size_t)b->rows * quant_row_bytes(mat->dt, &mat->q, mat->k));
+    float *rows = changed_rows(b, src);
+    quantize_rows(mat->dt, &mat->q, mat->k, rows, b->rows, codes, &e);
+    if (isfinite(e.err2) && !l->o->measure_only)
+        l->w->b->v->quant_pack(l->w->b, mat, b->row0, b->rows, codes);
+    pthread_mutex_lock(&l->sums);
+    l->w->errors[b->tensor].err2 += e.err2;
+    l->w->errors[b->tensor].sum2 += e.sum2;
+    pthread_mutex_unlock(&l->sums);
+    mem_free(rows);
+    mem_free(codes);
 }
 
 static void pack_block(load *l, const block *b, const char *src) {
@@ -232,7 +257,9 @@ static void pack_block(load *l, const block *b, const char *src) {
 static void put_block(load *l, const flight *f) {
     const block *b = f->b;
     if (b->direct) return;
-    if (b->to->table || b->to->vec)
+    if (b->quantise)
+        quantise_block(l, b, f->p);
+    else if (b->to->table || b->to->vec)
         put_rows(l, b, f->p, f->slot);
     else if (!send_block(l, b, f->p, f->slot))
         pack_block(l, b, f->p);
@@ -416,12 +443,28 @@ static void put_side(weights *w, int32_t tensor) {
         w->b->v->quant_side(w->b, &to->m[b->part], b->src->order, b->src->table);
 }
 
+static status check_errors(const weights *w, error *err) {
+    for (int32_t i = 0; w->errors && i < w->a->n_tensors; i++)
+        if (!isfinite(w->errors[i].err2))
+            return error_set(
+                err, ERR_FORMAT,
+                "quantize: tensor \"%s\" holds a number that is infinite, too large or "
+                "not a number",
+                w->a->tensors[i].name);
+    return OK;
+}
+
 status loader_run(weights *w, const checkpoint *c, const loader_options *o, error *err) {
     load *l = mem_calloc(1, sizeof *l);
     *l = (load){.w = w, .c = c, .o = o, .block_bytes = block_bytes_of(w, o->block_bytes)};
     for (int i = 0; i < N_LOCKS; i++) pthread_mutex_init(&l->locks[i], NULL);
-    for (int32_t i = 0; i < w->a->n_tensors; i++) put_side(w, i);
-    for (int32_t i = 0; i < w->a->n_tensors; i++) cut_tensor(l, &w->a->tensors[i], &w->bind[i]);
+    pthread_mutex_init(&l->sums, NULL);
+    for (int32_t i = 0; i < w->a->n_tensors; i++) {
+        bool quantise = w->bind[i].to != DT_COUNT && dtype_is_float(w->bind[i].dt);
+        if (o->measure_only && !quantise) continue;
+        if (!o->measure_only) put_side(w, i);
+        cut_tensor(l, i);
+    }
     qsort(l->blocks, (size_t)l->n_blocks, sizeof *l->blocks, by_place);
     status st = open_files(l, err);
     if (st == OK) st = run_workers(l, MIN(thread_count(o->n_threads), l->n_blocks), err);
@@ -431,10 +474,12 @@ status loader_run(weights *w, const checkpoint *c, const loader_options *o, erro
                  ? error_set(err, ERR_IO, "%s: cannot read: %s", path, strerror(l->failed_errno))
                  : error_set(err, ERR_IO, "%s: ended while being read", path);
     }
+    if (st == OK) st = check_errors(w, err);
     if (st == OK && o->progress) o->progress(o->ctx, l->bytes_total, l->bytes_total);
     for (int32_t i = 0; l->fds && i < c->n_files; i++)
         if (l->fds[i] >= 0) close(l->fds[i]);
     for (int i = 0; i < N_LOCKS; i++) pthread_mutex_destroy(&l->locks[i]);
+    pthread_mutex_destroy(&l->sums);
     mem_free(l->fds);
     mem_free(l->blocks);
     mem_free(l);

@@ -65,16 +65,18 @@ static status bind_module(weights *w, checkpoint *c, const arch_tensor *t, weigh
     if (used[st - c->tensors] == 1) w->n_params += n;
     used[st - c->tensors] = 2; /* counted */
     ret->st = st;
-    ret->dt = ret->src->dt;
+    ret->dt = ret->to = ret->src->dt;
     ret->row_bytes = row_source_bytes(ret->src);
     quant_spec *spec = &ret->src->spec;
     if (w->how.math == DT_F32 && act_round_is_fp8(spec->act)) spec->act = ACT_ROUND_NONE;
     if (spec->act == ACT_ROUND_NONE) spec->act_scale = 0; /* does not keep parts apart */
+    ret->spec = *spec;
+    if (!dtype_is_quant(ret->dt)) ret->to = DT_COUNT;
     *ret_is = true;
     return OK;
 }
 
-static status bind_tensor(weights *w, checkpoint *c, const arch_tensor *t, weight_bind *ret,
+static status bind_stored(weights *w, checkpoint *c, const arch_tensor *t, weight_bind *ret,
                           uint8_t *used, error *err) {
     bool is_module;
     TRY(bind_module(w, c, t, ret, used, &is_module, err));
@@ -90,7 +92,7 @@ static status bind_tensor(weights *w, checkpoint *c, const arch_tensor *t, weigh
         return error_set(err, ERR_FORMAT, "%s: tensor \"%s\" is missing (family %s)", c->files[0],
                          t->name, w->a->family);
     TRY(check_shape(c, t, s, err));
-    *ret = (weight_bind){.st = s, .dt = s->dt};
+    *ret = (weight_bind){.st = s, .dt = s->dt, .to = dtype_is_quant(s->dt) ? s->dt : DT_COUNT};
     ret->row_bytes = dtype_row_bytes(s->dt, MAX(t->cols, 1));
     if (!used[s - c->tensors])
         for (int64_t n = 1, i = 0; i <= s->n_dims; i++) {
@@ -102,7 +104,22 @@ static status bind_tensor(weights *w, checkpoint *c, const arch_tensor *t, weigh
     if (!t->transpose && !t->transpose_view && !unpack) return OK;
     TRY(row_source_floats(c, s, t, &ret->src, err));
     ret->dt = ret->src->dt;
+    ret->to = DT_COUNT;
     ret->row_bytes = row_source_bytes(ret->src);
+    return OK;
+}
+
+static status bind_tensor(weights *w, checkpoint *c, const arch_tensor *t, weight_bind *ret,
+                          uint8_t *used, error *err) {
+    TRY(bind_stored(w, c, t, ret, used, err));
+    if (w->quantize == QUANTIZE_NONE || slot_infos[t->slot].kind != SLOT_MATRIX || !t->cols)
+        return OK;
+    if (ret->to != DT_COUNT)
+        return error_set(err, ERR_INVALID,
+                         "quantize: %s: tensor \"%s\" is quantised already (%s): only checkpoints "
+                         "of f32, f16 or bf16 can be quantised",
+                         c->files[ret->st->file], t->name, dtype_name(ret->to));
+    quantize_choose(w->quantize, t->slot, &ret->to, &ret->spec);
     return OK;
 }
 
@@ -193,12 +210,11 @@ static bool same_spec(const quant_spec *a, const quant_spec *b) {
 
 /* May the rows of both be in one matrix? */
 static bool same_part(const weight_bind *a, const weight_bind *b) {
-    if (!dtype_is_quant(a->dt) || !dtype_is_quant(b->dt))
-        return dtype_is_quant(a->dt) == dtype_is_quant(b->dt);
-    if (a->dt != b->dt) return false;
-    if (dtype_kind_of(a->dt) == DTYPE_GGUF) return true;
-    bool own = a->src->order || a->src->table || b->src->order || b->src->table;
-    return !own && same_spec(&a->src->spec, &b->src->spec);
+    if (a->to != b->to) return false;
+    if (a->to == DT_COUNT || dtype_kind_of(a->to) == DTYPE_GGUF) return true;
+    bool own = (a->src && (a->src->order || a->src->table)) ||
+               (b->src && (b->src->order || b->src->table));
+    return !own && same_spec(&a->spec, &b->spec);
 }
 
 /* Rows of the parts of one item. Tensors of an item follow each other in the arch's list, by rows;
@@ -212,7 +228,7 @@ static void size_item(weight *p, const arch_tensor *t, const weight_bind *last, 
     b->part_row0 = t->row0; /* of the item; cut_parts subtracts what is above */
     p->rows = MAX(p->rows, t->row0 + t->rows);
     p->cols = t->cols;
-    p->dt = dtype_is_quant(b->dt) ? b->dt : storage_type(p->dt, stored_as(b), want);
+    p->dt = b->to != DT_COUNT ? b->to : storage_type(p->dt, stored_as(b), want);
 }
 
 static bool cuts_groups(const weights *w, const arch_tensor *t) {
@@ -274,8 +290,8 @@ static void cut_parts(weights *w, dtype want) {
         for (int32_t k = 0; k < b->part; k++) b->part_row0 -= p->m[k].n;
         m->n = MAX(m->n, b->part_row0 + t->rows);
         m->k = t->cols;
-        m->dt = dtype_is_quant(b->dt) ? b->dt : storage_type(m->dt, stored_as(b), want);
-        if (b->src) m->q = b->src->spec;
+        m->dt = b->to != DT_COUNT ? b->to : storage_type(m->dt, stored_as(b), want);
+        m->q = b->spec;
         if (dtype_is_quant(m->dt)) m->q.math = w->how.math;
     }
     for (int32_t i = 0; i < w->n_mats; i++) choose_acts(w, &w->mats[i]);
@@ -308,8 +324,8 @@ static dtype layer_type(const weights *w) {
 }
 
 status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, quant_how how,
-                    weights *ret, error *err) {
-    weights w = {.a = a, .b = b, .how = how};
+                    quantize_kind quantize, weights *ret, error *err) {
+    weights w = {.a = a, .b = b, .how = how, .quantize = quantize};
     status st = bind_all(&w, c, err);
     if (st == OK) {
         list_items(&w);
@@ -317,6 +333,7 @@ status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, quant_
         cut_parts(&w, want);
         for (int32_t i = 0; i < w.n_list; i++) place_item(&w, &w.list[i]);
         w.dt = layer_type(&w);
+        if (quantize) w.errors = mem_calloc((size_t)a->n_tensors + 1, sizeof *w.errors);
         *ret = w;
     } else
         weights_done(&w);
@@ -354,6 +371,7 @@ void weights_done(weights *w) {
     if (w->block) w->b->v->mem_free(w->b, w->block, w->bytes);
     for (int32_t i = 0; w->bind && i < w->a->n_tensors; i++) row_source_free(w->bind[i].src);
     mem_free(w->bind);
+    mem_free(w->errors);
     mem_free(w->vecs);
     mem_free(w->mats);
     mem_free(w->first);

@@ -5,6 +5,7 @@
 
 #include "engine/arch.h"
 #include "engine/checkpoint.h"
+#include "engine/quantize.h"
 #include "engine/row_source.h"
 #include "kernels/backend.h"
 
@@ -27,6 +28,9 @@ typedef struct weight_bind {
     row_source *src;     /* NULL: plain floats, rows as they lie in the file */
     dtype dt;            /* of st, or of what src yields: a float, GGUF blocks or codes */
     size_t row_bytes;    /* one row of it */
+    dtype to;            /* quantised storage of the rows: dt, or what quantize.h makes of floats;
+                          * DT_COUNT: they are stored as floats */
+    quant_spec spec;     /* of `to` */
     int32_t part;        /* of its weight */
     int32_t part_row0;   /* its first row in that part */
 } weight_bind;
@@ -50,9 +54,12 @@ typedef struct weights {
     weight_bind *bind; /* [a->n_tensors] */
     void *block;
     size_t bytes;
-    dtype dt;         /* of the layers' matrices */
-    quant_how how;    /* of products with quantised weights */
-    int64_t n_params; /* elements in the checkpoint's bound tensors */
+    dtype dt;      /* of the layers' matrices */
+    quant_how how; /* of products with quantised weights */
+    quantize_kind quantize;
+    quantize_error *errors; /* [a->n_tensors] of those that were quantised, after loading; NULL:
+                             * quantize is QUANTIZE_NONE */
+    int64_t n_params;       /* elements in the checkpoint's bound tensors */
 } weights;
 
 /* Item 0 of a slot, the others behind it; NULL when there is none. layer -1: of no layer. */
@@ -72,11 +79,12 @@ static inline const float *const *weights_vecs(const weights *w, int32_t layer, 
 }
 
 /* Decide places and storage types. `want` DT_COUNT keeps the checkpoint's types. how.math f32: and
- * activations are not rounded to 8-bit floats, whatever the checkpoint asks for. Every tensor of
- * the arch must be there with its shape, every tensor of the checkpoint must be used or ignored:
- * the error names tensor, file, expected and found. Allocates nothing large. */
+ * activations are not rounded to 8-bit floats, whatever the checkpoint asks for. `quantize`: floats
+ * become codes while they are loaded; ERR_INVALID where some are stored as such already. Every
+ * tensor of the arch must be there with its shape, every tensor of the checkpoint must be used or
+ * ignored: the error names tensor, file, expected and found. Allocates nothing large. */
 NODISCARD status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, quant_how how,
-                              weights *ret, error *err);
+                              quantize_kind quantize, weights *ret, error *err);
 /* Allocate the block (w->bytes) and describe the matrices in it. */
 NODISCARD status weights_alloc(weights *w, error *err);
 void weights_done(weights *w);

@@ -54,6 +54,8 @@ static inline uint16_t f32_to_bf16(float f) {
 }
 __attribute__((const)) float f16_to_f32(uint16_t h); /* IEEE 754 binary16, subnormals included */
 uint16_t f32_to_f16(float f); /* round to nearest even; overflow gives infinity */
+/* n numbers of f32, f16 or bf16 as f32; src need not be aligned. */
+void floats_f32(dtype d, const void *src, size_t n, float *ret);
 
 /* 8-bit floats: E4M3 has no infinity and one NaN (0x7F, 0xFF), largest 448; E5M2 as IEEE, largest
  * 57344; E8M0 is 2^(x-127), 255 NaN. */

@@ -16,6 +16,7 @@ engine_options cmd_engine_options(const conf *c) {
         .register_path = c->register_path,
         .dtype = c->dtype,
         .kv_dtype = c->kv_cache_dtype,
+        .quantize = c->quantize,
         .quant_math = c->quant_math,
         .gemm_library = c->gemm_library,
         .device = c->device,

@@ -84,6 +84,7 @@ static status model_open(runtime *r, const conf *c, bool is_private, const runti
     if (is_private && c->kv_swap == CONF_AUTO) o.kv_swap_bytes = 0; /* few readers, short lives */
     o.progress = h->on_progress;
     o.on_plan = h->on_plan;
+    o.on_loaded = h->on_loaded;
     o.ctx = h->ctx;
     return engine_open(&o, &r->engine, err);
 }

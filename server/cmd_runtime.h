@@ -15,6 +15,7 @@ typedef struct runtime_hooks {
     /* Any may be NULL. Called from the thread that opens. */
     void (*on_listen)(void *ctx, const server *s); /* the port is bound, loading begins */
     void (*on_plan)(void *ctx, str plan);          /* the memory plan, before it is allocated */
+    void (*on_loaded)(void *ctx, str text);        /* what loading has to tell, if anything */
     void (*on_progress)(void *ctx, size_t bytes_done, size_t bytes_total);
     void *ctx;
 } runtime_hooks;

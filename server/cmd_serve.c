@@ -42,8 +42,8 @@ static void address(const conf *c, const server *s, strbuf *out) {
         strbuf_addf(out, "http://%s:%d", c->host, server_port(s));
 }
 
-static void on_plan(void *ctx, str plan) {
-    fprintf(stderr, STR_FMT "%s", STR_ARG(plan), str_ends(plan, STR("\n")) ? "" : "\n");
+static void on_text(void *ctx, str text) {
+    fprintf(stderr, STR_FMT "%s", STR_ARG(text), str_ends(text, STR("\n")) ? "" : "\n");
 }
 
 static void on_progress(void *ctx, size_t done, size_t total) {
@@ -135,7 +135,8 @@ int cmd_serve(const conf *c) {
     if (!c->model) return cmd_failf("serve needs --model DIR");
     set_log(c);
     serving s = {.c = c, .terminal = isatty(STDERR_FILENO), .signals = -1};
-    runtime_hooks hooks = {.on_plan = on_plan, .on_progress = on_progress, .ctx = &s};
+    runtime_hooks hooks = {
+        .on_plan = on_text, .on_loaded = on_text, .on_progress = on_progress, .ctx = &s};
     error err;
     if (runtime_open(c, NULL, &hooks, &s.r, &err) != OK) return cmd_fail(&err);
     catch_signals(&s);

@@ -429,6 +429,31 @@ def pages_in_eight_bits_keep_perplexity():
 
 
 @case
+def quantised_weights_keep_perplexity():
+    base = ["eval", "ppl", "--model", DEMO, "--file", "README.md", "--limit", "3000", "--context",
+            "512", "--stride", "512", "--json", "--kv-cache-dtype", "f32"]
+    plain, int8, int4 = (json.loads(run(*base, "--quantize", q)[0])["perplexity"]
+                         for q in ("none", "int8", "int4"))
+    assert 0 < abs(int8 / plain - 1) < 5e-3 and 0 < abs(int4 / plain - 1) < 0.05, (plain, int8, int4)
+    text = run("inspect", DEMO, "--quantize", "int4")[0]
+    told = json.loads(run("inspect", DEMO, "--quantize", "int4", "--json")[0])
+    assert "quantised to int4" in text and told["quantize"]["worst"]["name"] in text
+    kinds = told["quantize"]["kinds"]
+    assert kinds["head"]["dtype"] == "int8" and kinds["qkv"]["dtype"] == "int4", kinds
+    assert kinds["head"]["relative_rms"] < 0.02 < kinds["qkv"]["relative_rms"] < 0.1, kinds
+    whole = json.loads(run("inspect", DEMO, "--json")[0])
+    assert told["memory"]["weights"] < 0.6 * whole["memory"]["weights"] and "quantize" not in whole
+    with tempfile.NamedTemporaryFile("w", suffix=".yaml") as f:
+        f.write("quantize: int8\n")
+        f.flush()
+        out = run("generate", "--config", f.name, "--model", DEMO, "--prompt", "The", "--max-tokens",
+                  "4", "--temperature", "0")[0]
+        assert len(out) > 1
+    err = run("inspect", "tests/quant/gptq-b4-g32", "--quantize", "int8", rc=1)[1]
+    assert "is quantised already (int4)" in err, err
+
+
+@case
 def eval_refuses_what_it_cannot_measure():
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as f:
         args = ["eval", "ppl", "--model", need(DEMO), "--file", f.name]

@@ -21,7 +21,7 @@ BASE = ["engine/base/", "conf/limits.h"]
 KERNEL_FACE = ["kernels/backend.h", "kernels/device.h", "kernels/ops.h", "kernels/ops.def",
                "kernels/tensor.h", "kernels/dtype.h", "kernels/dtype.def", "kernels/quant.h",
                "kernels/select.h", "kernels/sample_num.h", "kernels/graphs.h", "kernels/kv8.h",
-               "kernels/loading.h", "kernels/feed.h"]
+               "kernels/loading.h", "kernels/feed.h", "kernels/quantize.h"]
 SERVER = BASE + ["conf/", "scheduler/scheduler.h", "scheduler/request.h", "engine/batch.h",
                  "tokenizer/", "server/"]
 LAYERS = [

@@ -327,6 +327,29 @@ START_TEST(bad_indexes) {
 }
 END_TEST
 
+/* What cannot be rounded is told by the tensor's name; the same model opens as it is. */
+START_TEST(numbers_that_are_none_are_not_quantised) {
+    tiny_model m;
+    tiny_init(&m);
+    float bad = NAN;
+    const char *name = "model.layers.1.mlp.down_proj.weight";
+    memcpy(m.data.p + tiny_find(&m, name)->from + 8, &bad, sizeof bad);
+    tiny_write(&m, FILE_NAME, 0, m.n, NULL);
+    engine_options o = options(m.dir);
+    engine *e = NULL;
+    error err;
+    ck_assert_msg(engine_open(&o, &e, &err) == OK, "%s", err.text);
+    engine_free(e);
+    for (int i = 0; i < 2; i++) { /* loading, and measuring without memory for weights */
+        o.quantize = "int4";
+        o.plan_only = i;
+        ck_assert_int_eq(engine_open(&o, &e, &err), ERR_FORMAT);
+        ck_assert_msg(strstr(err.text, name) && strstr(err.text, "not a number"), "%s", err.text);
+    }
+    tiny_done(&m);
+}
+END_TEST
+
 /* The scheduler finds no page of these again: memory for it would be pinned for nothing. */
 START_TEST(models_of_whole_prompts_have_no_second_tier) {
     static const char *const dirs[] = {"tests/archs/bert", "tests/archs/chatglm-6b"};
@@ -482,6 +505,7 @@ int main(void) {
     tcase_add_test(t, pointers_and_absent_files);
     tcase_add_test(t, bad_indexes);
     tcase_add_test(t, models_of_whole_prompts_have_no_second_tier);
+    tcase_add_test(t, numbers_that_are_none_are_not_quantised);
     tcase_add_test(t, memory_is_planned_and_refused_with_numbers);
     tcase_add_test(t, registered_family);
     tcase_add_test(t, not_finite_fails_alone);

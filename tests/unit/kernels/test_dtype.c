@@ -68,9 +68,25 @@ START_TEST(sizes_and_names) {
 }
 END_TEST
 
+START_TEST(rows_of_floats_are_their_elements) {
+    static uint16_t h[65536];
+    static float all[65536];
+    for (int i = 0; i < 65536; i++) h[i] = (uint16_t)i;
+    for (int d = 0; d < 2; d++) {
+        floats_f32(d ? DT_F16 : DT_BF16, h, 65536, all);
+        for (int i = 0; i < 65536; i++) {
+            float want = d ? f16_to_f32(h[i]) : bf16_to_f32(h[i]);
+            ck_assert_msg(isnan(want) ? isnan(all[i]) : memcmp(&want, &all[i], 4) == 0,
+                          "%04x: %g, not %g", i, all[i], want);
+        }
+    }
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("dtype");
     TCase *tc = tcase_create("dtype");
+    tcase_add_test(tc, rows_of_floats_are_their_elements);
     tcase_add_test(tc, every_f16_and_bf16_round_trips);
     tcase_add_test(tc, f16_values_are_the_formula);
     tcase_add_test(tc, f16_rounds_to_nearest_even);
