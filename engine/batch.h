@@ -148,8 +148,9 @@ typedef struct stepper {
      * too). Called from one thread. */
     status (*launch)(void *self, const batch_plan *plan, error *err);
     status (*collect)(void *self, step_result *ret, error *err);
-    int32_t page_tokens;   /* S */
-    int32_t n_pages;       /* P: ids 0 .. P-1 */
+    void (*enter)(void *self); /* the calling thread will be that one; NULL: need not be told */
+    int32_t page_tokens;       /* S */
+    int32_t n_pages;           /* P: ids 0 .. P-1 */
     int32_t n_host_pages;  /* slots 0 .. H-1 of the second tier, for page_move; 0: there is none */
     float page_move_us;    /* what moving one page takes, measured; 0: as good as nothing */
     int32_t max_tokens;    /* most tokens in one step */

@@ -156,12 +156,18 @@ static uint64_t engine_kv_class(void *self, int32_t n_prompt, int32_t max_len, i
     return class * 1000003 + engine_adapter_class(e, id);
 }
 
+static void engine_enter(void *self) {
+    const engine *e = self;
+    if (e->b->v->enter) e->b->v->enter(e->b);
+}
+
 stepper engine_stepper(engine *e) {
     CHECK(e->loaded);
     return (stepper){.self = e,
                      .depth = e->depth,
                      .launch = engine_launch,
                      .collect = engine_collect,
+                     .enter = engine_enter,
                      .page_tokens = e->kv.page_tokens,
                      .n_pages = e->plan.n_pages,
                      .n_host_pages = e->kv.n_slots,

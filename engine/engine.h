@@ -8,7 +8,7 @@
 #include "engine/base/status.h"
 #include "engine/base/str.h"
 #include "engine/batch.h"
-#include "kernels/dtype.h"
+#include "kernels/backend.h"
 
 typedef struct engine_options {
     const char *model_dir;     /* a directory, or a GGUF file */
@@ -27,6 +27,7 @@ typedef struct engine_options {
     const char *device;         /* "auto", "cpu", "cuda", "cuda:N" (kernels/device.h); NULL: auto */
     const char *isa;            /* of the CPU; NULL: best */
     int n_threads;              /* 0: one per usable CPU */
+    cpu_pinning pin;            /* of them */
     int32_t max_model_len;      /* 0: the model's, reduced to what fits */
     int32_t max_seqs;           /* most sequences in a step */
     int32_t max_drafts;         /* most drafts of a sequence in a step that are expected: rows of

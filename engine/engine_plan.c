@@ -71,7 +71,7 @@ static status choose_library(const engine *e, const char *name, error *err) {
 
 status engine_plan_weights(engine *e, const engine_options *o, error *err) {
     device_options device = {.device = o->device,
-                             .cpu = {.n_threads = o->n_threads, .isa = o->isa},
+                             .cpu = {.n_threads = o->n_threads, .isa = o->isa, .pin = o->pin},
                              .note = &e->device_note};
     dtype want = DT_COUNT, kv = DT_COUNT;
     quantize_kind quantize;

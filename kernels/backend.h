@@ -36,6 +36,8 @@ typedef struct op_bounds {
 
 typedef struct backend_vtbl {
     void (*close)(backend *b);
+    /* The calling thread is the one that ops will come from; NULL: it makes no difference. */
+    void (*enter)(backend *b);
     /* Memory of the backend, at least 64-byte aligned, zeroed. NULL ret on ERR_NOMEM. Where
      * host_memory is false the program must not touch it but by upload and download. */
     status (*mem_alloc)(backend *b, size_t bytes, void **ret, error *err);
@@ -125,9 +127,15 @@ struct backend {
     bool host_memory; /* mem_alloc gives ordinary memory */
 };
 
+/* Each thread on a CPU of its own. Auto: where the memory is in several nodes and there is a thread
+ * for every usable CPU; elsewhere the kernel does as well, and several programs get along better.
+ */
+typedef enum cpu_pinning { PIN_AUTO, PIN_ON, PIN_OFF } cpu_pinning;
+
 typedef struct cpu_options {
     int n_threads;   /* 0: one per usable CPU */
     const char *isa; /* NULL or "auto": best; else a level's name (select.h) */
+    cpu_pinning pin;
 } cpu_options;
 
 /* Open the CPU backend. ERR_INVALID for an unknown or unusable isa, naming what this CPU has. */

@@ -24,6 +24,7 @@ enum { LOOP_RUNS, LOOP_DRAINS, LOOP_STOPS };
 
 struct scheduler {
     core *core;
+    stepper step;
     int32_t max_waiting;
     void (*on_ready)(void *ctx, request **ready, int32_t n); /* the options' own */
     void *ctx;
@@ -37,7 +38,7 @@ struct scheduler {
     _Atomic uint64_t n_rejected;
     uint64_t n_unqueued, n_ended; /* the core's counts when last looked at: engine thread */
     pthread_mutex_t stats_mu;
-    scheduler_stats stats; /* as of the last step; under stats_mu */
+    scheduler_stats stats; /* as of a recent step; under stats_mu */
     error failure;         /* of the device; under stats_mu */
 };
 
@@ -61,6 +62,7 @@ scheduler *scheduler_new(const scheduler_options *o, stepper st) {
     s->ctx = o->ctx;
     own.on_ready = tell;
     own.ctx = s;
+    s->step = st;
     s->core = core_new(&own, st, hash_key_random());
     s->max_waiting = MAX(1, o->max_waiting);
     s->inbox = mpsc_new((size_t)s->max_waiting);
@@ -75,16 +77,27 @@ static void drain_inbox(scheduler *s) {
     for (request *r; (r = mpsc_pop(s->inbox));) core_add(s->core, r);
 }
 
+/* Numbers for who asks. A step does not wait for a reader that holds the lock (and may have lost
+ * its CPU): the next one tells. But before the loop sleeps, or drain may see the end, it has to be
+ * told.
+ */
+static void publish_stats(scheduler *s, const scheduler_stats *now, bool must) {
+    if (must)
+        pthread_mutex_lock(&s->stats_mu);
+    else if (pthread_mutex_trylock(&s->stats_mu) != 0)
+        return;
+    s->stats = *now;
+    pthread_mutex_unlock(&s->stats_mu);
+}
+
 /* After a step: counters and numbers for the other threads. */
-static void publish(scheduler *s) {
+static void publish(scheduler *s, bool goes_on) {
     uint64_t n_unqueued = core_n_unqueued(s->core), n_ended = core_n_ended(s->core);
     atomic_fetch_sub(&s->n_queued, (int32_t)(n_unqueued - s->n_unqueued));
     scheduler_stats now;
     core_stats(s->core, &now);
     atomic_store(&s->healthy, now.healthy);
-    pthread_mutex_lock(&s->stats_mu);
-    s->stats = now;
-    pthread_mutex_unlock(&s->stats_mu);
+    publish_stats(s, &now, !goes_on || n_ended != s->n_ended);
     atomic_fetch_sub(&s->n_open, (int32_t)(n_ended - s->n_ended)); /* last: drain sees the rest */
     s->n_unqueued = n_unqueued;
     s->n_ended = n_ended;
@@ -92,11 +105,12 @@ static void publish(scheduler *s) {
 
 static void *loop_run(void *arg) {
     scheduler *s = arg;
+    if (s->step.enter) s->step.enter(s->step.self);
     while (atomic_load(&s->phase) != LOOP_STOPS) {
         bool look = atomic_exchange(&s->poked, false);
         drain_inbox(s);
         bool worked = core_step(s->core, look);
-        publish(s);
+        publish(s, worked);
         if (!worked) (void)waker_wait(&s->wake, core_wait_us(s->core));
     }
     return NULL;
@@ -156,7 +170,7 @@ void scheduler_stop(scheduler *s) {
     while (atomic_load(&s->n_submitting)) sched_yield();
     drain_inbox(s);
     core_abort(s->core);
-    publish(s);
+    publish(s, false);
 }
 
 void scheduler_free(scheduler *s) {

@@ -10,6 +10,10 @@
 #include "tokenizer/chat_builtin.h"
 #include "server/cmd_lora.h"
 
+static cpu_pinning pinning(const char *s) {
+    return strcmp(s, "on") == 0 ? PIN_ON : strcmp(s, "off") == 0 ? PIN_OFF : PIN_AUTO;
+}
+
 engine_options cmd_engine_options(const conf *c) {
     engine_options o = {
         .model_dir = c->model,
@@ -23,6 +27,7 @@ engine_options cmd_engine_options(const conf *c) {
         .graphs = c->cuda_graphs,
         .isa = c->isa,
         .n_threads = (int)c->threads,
+        .pin = pinning(c->pin_threads),
         .max_model_len = (int32_t)c->max_model_len,
         .max_seqs = (int32_t)c->max_num_seqs,
         .max_batched_tokens = (int32_t)c->max_num_batched_tokens,

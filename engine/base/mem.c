@@ -36,11 +36,12 @@ void mem_free(void *p) {
     free(p);
 }
 
-void *mem_map(size_t bytes) {
+static void *map(size_t bytes, int flags) {
     size_t n = bytes ? bytes : 1;
     size_t pad = n >= HUGE_PAGE ? HUGE_PAGE : 0;
     if (n + pad < n) return NULL;
-    char *p = mmap(NULL, n + pad, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    char *p =
+        mmap(NULL, n + pad, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
     if (p == MAP_FAILED) return NULL;
     if (!pad) return p;
     size_t skip = (HUGE_PAGE - (uintptr_t)p % HUGE_PAGE) % HUGE_PAGE;
@@ -50,6 +51,14 @@ void *mem_map(size_t bytes) {
     if (pad > skip && n + pad - skip > end) munmap(p + end, n + pad - skip - end);
     madvise(p, n, MADV_HUGEPAGE);
     return p;
+}
+
+void *mem_map(size_t bytes) {
+    return map(bytes, 0);
+}
+
+void *mem_reserve(size_t bytes) {
+    return map(bytes, MAP_NORESERVE);
 }
 
 void mem_unmap(void *p, size_t bytes) {

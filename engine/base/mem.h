@@ -18,6 +18,9 @@ void mem_free(void *p);
  * pages advised from 2 MiB). NULL when the system refuses. `bytes` is given back to mem_unmap. */
 void *mem_map(size_t bytes);
 void mem_unmap(void *p, size_t bytes);
+/* The same for a range of which perhaps only a part is ever used: the system does not count what
+ * nobody has touched. */
+void *mem_reserve(size_t bytes);
 
 /* *ret = a op b; false on overflow. For counts and offsets that come from outside. */
 static inline bool mul_ok(size_t a, size_t b, size_t *ret) {

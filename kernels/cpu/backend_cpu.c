@@ -9,11 +9,16 @@
 #include "engine/base/thread.h"
 #include "kernels/cpu/codes.h"
 #include "kernels/cpu/pack.h"
+#include "kernels/cpu/place.h"
 #include "kernels/kv8.h"
 #include "kernels/ref/ref.h"
 
 /* Elements of elementwise work below which a second thread does not pay (about 2 us). */
 #define GRAIN_ELEMS 16384
+
+/* Address space for each workspace: more than models of this program's size ask for, taken when the
+ * backend is opened, so that no step ever asks for memory. Only what is used becomes memory. */
+#define WORKSPACE_BYTES ((size_t)256 << 20)
 
 static void *grow(char **p, size_t *p_bytes, size_t bytes) {
     if (bytes <= *p_bytes) return *p;
@@ -40,6 +45,7 @@ const gemm_row *cpu_gemm_row(const cpu_backend *c, dtype dt) {
 static void cpu_close(backend *b) {
     cpu_backend *c = (cpu_backend *)b;
     team_free(c->team);
+    mem_free(c->cpus);
     mem_unmap(c->ws, c->ws_bytes);
     mem_unmap(c->held, c->held_bytes);
     mem_free(c);
@@ -48,6 +54,7 @@ static void cpu_close(backend *b) {
 static status cpu_mem_alloc(backend *b, size_t bytes, void **ret, error *err) {
     void *p = mem_map(bytes);
     if (!p) return error_set(err, ERR_NOMEM, "the system refused %zu bytes of memory", bytes);
+    place_interleave(p, bytes);
     *ret = p;
     return OK;
 }
@@ -381,7 +388,13 @@ static void cpu_sample(backend *b, const op_sample *a) {
     ref_sample(a);
 }
 
+static void cpu_enter(backend *b) {
+    const cpu_backend *c = (const cpu_backend *)b;
+    if (c->cpus) team_pin_caller(c->cpus);
+}
+
 static const backend_vtbl vtbl = {
+    .enter = cpu_enter,
     .close = cpu_close,
     .mem_alloc = cpu_mem_alloc,
     .mem_free = cpu_mem_free,
@@ -410,6 +423,21 @@ static const backend_vtbl vtbl = {
 #undef OP
 };
 
+static status pin_team(cpu_backend *c, cpu_pinning pin, error *err) {
+    int n = c->base.n_threads;
+    if (pin == PIN_OFF || (pin == PIN_AUTO && (place_nodes() < 2 || n != cpu_count()))) return OK;
+    c->cpus = mem_calloc((size_t)n, sizeof *c->cpus);
+    if (place_cpus(n, c->cpus)) {
+        team_pin(c->team, c->cpus);
+        return OK;
+    }
+    mem_free(c->cpus);
+    c->cpus = NULL;
+    if (pin == PIN_AUTO) return OK;
+    return error_set(err, ERR_INVALID, "%d threads cannot be pinned: this process may use %d CPUs",
+                     n, cpu_count());
+}
+
 status backend_cpu_open(const cpu_options *o, backend **ret, error *err) {
     cpu_isa isa;
     TRY(isa_parse(o->isa, &isa, err));
@@ -430,9 +458,15 @@ status backend_cpu_open(const cpu_options *o, backend **ret, error *err) {
     c->base.n_threads = o->n_threads ? o->n_threads : MIN(cpu_count(), TEAM_MAX);
     snprintf(c->base.device, sizeof c->base.device, "%d thread%s, %s", c->base.n_threads,
              c->base.n_threads == 1 ? "" : "s", isa_name(isa));
+    if ((c->ws = mem_reserve(WORKSPACE_BYTES))) c->ws_bytes = WORKSPACE_BYTES;
+    if ((c->held = mem_reserve(WORKSPACE_BYTES))) c->held_bytes = WORKSPACE_BYTES;
     c->team = team_new(c->base.n_threads);
-    *ret = &c->base;
-    return OK;
+    status st = pin_team(c, o->pin, err);
+    if (st == OK)
+        *ret = &c->base;
+    else
+        cpu_close(&c->base);
+    return st;
 }
 
 void backend_close(backend *b) {

@@ -12,14 +12,15 @@ typedef struct cpu_backend {
     cpu_isa isa;
     cpu_rows rows;
     team *team;
-    char *ws; /* workspace of the op that runs now */
+    int *cpus; /* [n_threads] of the members; NULL: not pinned */
+    char *ws;  /* workspace of the op that runs now */
     size_t ws_bytes;
     char *held; /* workspace of an op that is made of others */
     size_t held_bytes;
 } cpu_backend;
 
 /* At least `bytes` of 64-byte aligned workspace, content undefined, valid until the next call.
- * Grows when an op needs more than any before; ends the process if memory is refused. */
+ * Grows when an op needs more than was reserved; ends the process if memory is refused. */
 void *cpu_workspace(cpu_backend *c, size_t bytes);
 /* The same for an op that calls others: they leave it alone. */
 void *cpu_held_workspace(cpu_backend *c, size_t bytes);

@@ -19,6 +19,10 @@ typedef void (*team_fn)(void *ctx, int member);
 team *team_new(int n);
 void team_free(team *t); /* takes NULL */
 int team_size(const team *t);
+/* Keep each member on a CPU of its own: cpus[i] is member i's. Member 0 is whoever calls team_run;
+ * team_pin_caller pins the calling thread to cpus[0]. */
+void team_pin(team *t, const int *cpus);
+void team_pin_caller(const int *cpus);
 
 /* fn(ctx, member) on every member, 0 being the caller. Writes before the call are seen by all
  * members, their writes by the caller afterwards. */

@@ -146,6 +146,7 @@ static scheduler_stats run(const char *dir, const char *kv, const variant *v, an
                            .max_waiting = 256,
                            .token_budget = v->budget ? v->budget : st.max_tokens,
                            .prefill_chunk = v->chunk,
+                           .target_us = strcmp(v->name, "paced") == 0 ? 1 : PACE_OFF,
                            .prefix_cache = v->prefix_cache,
                            .clock = clock_monotonic(),
                            .on_ready = on_ready};
@@ -178,6 +179,7 @@ static const variant variants[] = {
     {"cold", 2, 0, 0, 0, 0, 1, true, 0},
     {"warm", 2, 0, 0, 0, 0, 2, true, 0},
     {"warm crowd", 2, 0, 0, 0, CROWD, 2, true, 0},
+    {"paced", 2, 0, 0, 0, CROWD, 1, true, 0},
     {"chunked", 2, 5, 24, 0, 0, 1, false, 0},
     {"preempted", 2, 0, 0, 13, 0, 1, false, 0},
     {"preempted, cached", 2, 16, 64, 13, 0, 2, true, 0},

@@ -263,6 +263,18 @@ START_TEST(mem_map_is_aligned) {
 }
 END_TEST
 
+START_TEST(mem_reserve_is_memory) {
+    size_t n = (size_t)64 << 20;
+    char *p = mem_reserve(n);
+    ck_assert_ptr_nonnull(p);
+    ck_assert_uint_eq((uintptr_t)p % 64, 0);
+    ck_assert(p[0] == 0 && p[n - 1] == 0);
+    p[n / 2] = 1;
+    ck_assert_int_eq(p[n / 2], 1);
+    mem_unmap(p, n);
+}
+END_TEST
+
 int main(void) {
     Suite *s = suite_create("base");
     TCase *t = tcase_create("all");
@@ -281,6 +293,7 @@ int main(void) {
     tcase_add_test(t, spsc_keeps_order);
     tcase_add_test(t, waker_counts);
     tcase_add_test(t, mem_map_is_aligned);
+    tcase_add_test(t, mem_reserve_is_memory);
     suite_add_tcase(s, t);
     return suite_run(s);
 }

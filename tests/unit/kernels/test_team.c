@@ -6,7 +6,12 @@
 #include <time.h>
 #include <unistd.h>
 
+#include <sched.h>
+
 #include "engine/base/clock.h"
+#include "engine/base/mem.h"
+#include "engine/base/thread.h"
+#include "kernels/cpu/place.h"
 #include "kernels/cpu/team.h"
 #include "tests/unit/suite.h"
 
@@ -104,6 +109,101 @@ START_TEST(idle_team_parks) {
 }
 END_TEST
 
+/* Runs with any number of barriers, one after the other without a pause or with one in which
+ * members fall asleep; each checks what the stage before wrote. */
+typedef struct storm {
+    team *t;
+    int n, n_stages;
+    uint64_t value;          /* plain: ordered by the team alone */
+    uint64_t mark[TEAM_MAX]; /* each written by its member */
+    _Atomic int n_wrong;
+} storm;
+
+static void storm_run(void *ctx, int member) {
+    storm *s = ctx;
+    for (int k = 1; k <= s->n_stages; k++) {
+        s->mark[member] = s->value + (uint64_t)k;
+        team_barrier(s->t);
+        for (int i = 0; i < s->n; i++) s->n_wrong += s->mark[i] != s->value + (uint64_t)k;
+        team_barrier(s->t);
+    }
+    s->mark[member] = s->value;
+}
+
+START_TEST(storm_of_runs_and_barriers) {
+    static const int sizes[] = {2, 3, 9, 10, 20, 73};
+    for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
+        storm s = {.n = sizes[k], .t = team_new(sizes[k])};
+        int runs = s.n == 2 ? 3000 : s.n < 20 ? 60 : 6;
+        for (int i = 0; i < runs; i++) {
+            s.n_stages = i % 4;
+            s.value = (uint64_t)i << 32;
+            team_run(s.t, storm_run, &s);
+            for (int m = 0; m < s.n; m++) s.n_wrong += s.mark[m] != s.value;
+            if (i % 50 == 7) usleep(600);
+        }
+        ck_assert_int_eq(s.n_wrong, 0);
+        team_free(s.t);
+    }
+}
+END_TEST
+
+/* The thread that calls may be another each time. */
+static void *run_once(void *arg) {
+    storm *s = arg;
+    team_run(s->t, storm_run, s);
+    return NULL;
+}
+
+START_TEST(any_thread_may_call) {
+    storm s = {.n = 3, .n_stages = 2, .t = team_new(3)};
+    for (int i = 0; i < 20; i++) {
+        s.value = (uint64_t)i << 32;
+        pthread_join(thread_start("caller", run_once, &s), NULL);
+        team_run(s.t, storm_run, &s);
+    }
+    ck_assert_int_eq(s.n_wrong, 0);
+    team_free(s.t);
+}
+END_TEST
+
+static void where(void *ctx, int member) {
+    ((int *)ctx)[member] = sched_getcpu();
+}
+
+START_TEST(pinned_members_stay) {
+    cpu_set_t old;
+    int cpus[2], seen[2];
+    ck_assert_int_eq(sched_getaffinity(0, sizeof old, &old), 0);
+    ck_assert(place_cpus(1, cpus) && CPU_ISSET((size_t)cpus[0], &old));
+    ck_assert(!place_cpus(CPU_COUNT(&old) + 1, seen));
+    if (CPU_COUNT(&old) < 2) return; /* nothing to tell apart */
+    ck_assert(place_cpus(2, cpus) && cpus[0] != cpus[1]);
+    team *t = team_new(2);
+    team_pin(t, cpus);
+    team_pin_caller(cpus);
+    for (int i = 0; i < 50; i++) {
+        team_run(t, where, seen);
+        ck_assert_int_eq(seen[0], cpus[0]);
+        ck_assert_int_eq(seen[1], cpus[1]);
+    }
+    /* among the CPUs that are left */
+    int only;
+    ck_assert(place_cpus(1, &only) && only == cpus[0]);
+    team_free(t);
+    ck_assert_int_eq(sched_setaffinity(0, sizeof old, &old), 0);
+}
+END_TEST
+
+START_TEST(memory_may_be_interleaved) {
+    char *p = mem_map(1 << 22);
+    ck_assert_int_ge(place_nodes(), 1);
+    place_interleave(p, 1 << 22);
+    for (int i = 0; i < 1 << 22; i += 4096) p[i] = 1;
+    mem_unmap(p, 1 << 22);
+}
+END_TEST
+
 START_TEST(ranges_cover_exactly) {
     for (int n = 1; n < 9; n++)
         for (int count = 0; count < 100; count += 7)
@@ -128,6 +228,10 @@ int main(void) {
     tcase_add_test(tc, barrier_separates_stages);
     tcase_add_test(tc, counter_gives_each_item_once);
     tcase_add_test(tc, idle_team_parks);
+    tcase_add_test(tc, storm_of_runs_and_barriers);
+    tcase_add_test(tc, any_thread_may_call);
+    tcase_add_test(tc, pinned_members_stay);
+    tcase_add_test(tc, memory_may_be_interleaved);
     tcase_add_test(tc, ranges_cover_exactly);
     suite_add_tcase(s, tc);
     return suite_run(s);
