@@ -18,6 +18,7 @@
 #include "server/keys.h"
 #include "server/metrics.h"
 #include "server/reply.h"
+#include "server/stream.h"
 
 /* Events of a stream's choice that may wait for its reader, which looks after every step: room for
  * a client that is slow for a moment. With more, a client that does not read costs memory. */
@@ -276,8 +277,8 @@ void call_start(exchange *x, api_kind kind) {
         x->phase = PHASE_STREAM;
     } else {
         x->phase = PHASE_WAIT;
+        reactor_watch(x);
     }
-    reactor_watch(x);
 }
 
 /* --- events --- */
@@ -341,12 +342,11 @@ static void take_event(call *c, part *pt, const token_event *e) {
     if (++pt->n_acked == c->p.n) part_ended(c, pt);
 }
 
-/* Take what is there, at most until the stream's buffer holds `max` bytes. */
-static void take_events(call *c, size_t max) {
+/* Take what is there, of a stream until `out` holds `max` bytes. */
+static void take_events(call *c, strbuf *out, size_t max) {
     _Alignas(
         token_event) char buf[sizeof(token_event) + LIMIT_TOP_LOGPROBS * sizeof(token_logprob)];
     token_event *e = (token_event *)buf;
-    strbuf *out = &c->x->out;
     for (int32_t i = 0; i < c->n_parts; i++) {
         part *pt = &c->parts[i];
         while (!c->err && out->n < max && spsc_pop(pt->r->events, e)) {
@@ -368,10 +368,10 @@ bool call_done(const call *c) {
 void call_news(call *c) {
     exchange *x = c->x;
     if (x->phase == PHASE_WAIT) {
-        take_events(c, SIZE_MAX);
+        take_events(c, &x->out, SIZE_MAX);
         if (call_done(c)) reactor_resume(x);
     } else if (x->phase == PHASE_STREAM) {
-        reactor_resume(x); /* its reader takes the events */
+        stream_run(x);
     }
 }
 
@@ -419,7 +419,6 @@ static void begin_stream(call *c, strbuf *out) {
 }
 
 static void end_stream(call *c, strbuf *out) {
-    c->ended = true;
     note_for_log(c);
     if (c->err) {
         strbuf_addz(out, "data: ");
@@ -431,24 +430,12 @@ static void end_stream(call *c, strbuf *out) {
     strbuf_addz(out, "data: [DONE]\n\n");
 }
 
-ssize_t call_stream_read(call *c, char *buf, size_t max) {
-    strbuf *out = &c->x->out;
-    if (c->taken == out->n) {
-        strbuf_clear(out);
-        c->taken = 0;
-        if (c->ended) return -1;
-        if (!c->begun) begin_stream(c, out);
-        take_events(c, max);
-        if (call_done(c)) end_stream(c, out);
-    }
-    size_t n = MIN(max, out->n - c->taken);
-    if (n) memcpy(buf, out->p + c->taken, n);
-    c->taken += n;
-    return (ssize_t)n;
-}
-
-void call_keepalive(call *c) {
-    strbuf_addz(&c->x->out, ": keep-alive\n\n");
+bool call_stream_fill(call *c, strbuf *out, size_t max) {
+    if (!c->begun) begin_stream(c, out);
+    take_events(c, out, max);
+    if (!call_done(c)) return false;
+    end_stream(c, out);
+    return true;
 }
 
 /* --- ends --- */

@@ -45,10 +45,8 @@ struct call {
     bool abandoned;
 
     /* stream */
-    strbuf head;  /* what every chunk begins with, up to the choice's index */
-    size_t taken; /* bytes of x->out that the library has */
-    bool begun;   /* the role chunks are out */
-    bool ended;   /* [DONE] is in x->out */
+    strbuf head; /* what every event begins with, up to the choice's index */
+    bool begun;  /* the role events are out */
 };
 
 /* Parse the body, make and submit the requests. Leaves the exchange waiting, streaming, or with an
@@ -58,9 +56,8 @@ void call_start(exchange *x, api_kind kind);
 void call_news(call *c);
 bool call_done(const call *c); /* a whole answer can be given */
 void call_finish(call *c);     /* give it: fills the exchange's answer */
-/* More of the stream: > 0 bytes, 0 nothing yet, < 0 the end. */
-ssize_t call_stream_read(call *c, char *buf, size_t max);
-void call_keepalive(call *c); /* put a comment line into the stream */
+/* Append the stream's new events, about `max` bytes at most; true: the last ones. */
+bool call_stream_fill(call *c, strbuf *out, size_t max);
 /* The client is gone: cancel at once. The call itself goes with call_free. */
 void call_abandon(call *c);
 void call_free(call *c);

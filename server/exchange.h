@@ -30,7 +30,7 @@ struct exchange {
     server *srv;
     reactor *re;
     conn *cn;
-    struct MHD_Connection *mhd;
+    struct MHD_Connection *mhd; /* NULL once a stream has taken the connection over */
     exchange_phase phase;
     bool suspended;
 
@@ -40,13 +40,15 @@ struct exchange {
     str arg;            /* of a '*' route; in arg_buf */
     char arg_buf[256];
     char id[LIMIT_REQUEST_ID_BYTES + 1]; /* x-request-id */
-    const char *method_text;             /* borrowed from the library until completion */
+    bool chunked, close;                 /* the client speaks HTTP/1.1; no request comes after */
+    bool sure_of_bytes;                  /* the request's bytes are all in conn.n_read */
     keys *keys;                          /* a reference, or NULL when keys are not in use */
     key *key;                            /* the caller's, inside keys */
     strbuf body;
 
     int http_status; /* 0 until an answer is chosen */
-    strbuf out;
+    strbuf out;      /* the answer; of a stream what the socket did not take yet */
+    bool all_made;   /* of a stream: the last event is made */
     const char *content_type;
     char allow[64];
     int retry_after_s;  /* > 0: the header is sent */

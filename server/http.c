@@ -4,7 +4,7 @@
  *     body bytes         take_body(): bounded
  *     body complete      the route's handler                          -> answer, wait or stream
  *     (resumed)          call_finish() when a waiting generation ended
- *     answer             send_answer() / send_stream()
+ *     answer             send_answer(), or the connection goes to a stream (stream.c)
  *     all sent, or gone  on_completed(): metrics, log line, cleanup; exactly once
  *
  * A refusal before the body is in is kept until the body has been read and dropped, so that the
@@ -24,12 +24,12 @@
 #include "server/keys.h"
 #include "server/metrics.h"
 #include "server/peers.h"
+#include "server/stream.h"
+#include "server/unread.h"
 
 enum {
     KEEP_BUFFER = 64 << 10, /* larger buffers are not kept for the next exchange */
     KEEP_EXCHANGES = 256,
-    STREAM_BLOCK = 512, /* the response's own buffer, which only HTTP/1.0 clients need: chunks are
-                         * put into the connection's */
 };
 
 static const char *header(const exchange *x, const char *name) {
@@ -142,7 +142,14 @@ static void too_large(const exchange *x, error *e) {
               x->srv->o.body_bytes_max);
 }
 
-static exchange *begin(reactor *re, struct MHD_Connection *mhd, const char *method) {
+/* Does the client want the connection closed after the answer? */
+static bool wants_close(const exchange *x) {
+    const char *said = header(x, MHD_HTTP_HEADER_CONNECTION);
+    return !x->chunked || (said && strcasestr(said, "close"));
+}
+
+static exchange *begin(reactor *re, struct MHD_Connection *mhd, const char *method,
+                       const char *version) {
     exchange *x = exchange_take(re);
     x->srv = re->srv;
     x->re = re;
@@ -152,7 +159,8 @@ static exchange *begin(reactor *re, struct MHD_Connection *mhd, const char *meth
     x->cn->state = CONN_BODY;
     x->start_us = x->cn->since_us = re->now_us;
     x->method = route_method(method);
-    x->method_text = method;
+    x->chunked = strcmp(version, MHD_HTTP_VERSION_1_1) == 0;
+    x->close = wants_close(x);
     x->body.max = x->srv->o.body_bytes_max;
     x->phase = PHASE_BODY;
     choose_id(x);
@@ -188,7 +196,16 @@ static void look_at_headers(exchange *x, const char *url) {
     }
 }
 
+/* The library's count of the header's bytes goes to the first empty line included. */
+static void count_header(exchange *x) {
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(x->mhd, MHD_CONNECTION_INFO_REQUEST_HEADER_SIZE);
+    x->sure_of_bytes = info && !header(x, MHD_HTTP_HEADER_TRANSFER_ENCODING);
+    if (info) x->cn->n_read += info->header_size;
+}
+
 static void take_body(exchange *x, const char *data, size_t n) {
+    x->cn->n_read += n;
     if (x->phase != PHASE_BODY) return;
     if (strbuf_add(&x->body, str_n(data, n))) return;
     error e;
@@ -197,27 +214,27 @@ static void take_body(exchange *x, const char *data, size_t n) {
     x->phase = PHASE_DROP;
 }
 
-static void add_header(struct MHD_Response *r, const char *name, const char *value) {
+static void add_header(void *r, const char *name, const char *value) {
     MHD_add_response_header(r, name, value);
 }
 
-static void add_common_headers(exchange *x, struct MHD_Response *r) {
-    add_header(r, "x-request-id", x->id);
-    if (x->content_type) add_header(r, MHD_HTTP_HEADER_CONTENT_TYPE, x->content_type);
-    if (x->allow[0]) add_header(r, MHD_HTTP_HEADER_ALLOW, x->allow);
-    if (x->http_status == 401) add_header(r, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
+void http_headers(exchange *x, header_fn add, void *ctx) {
+    add(ctx, "x-request-id", x->id);
+    if (x->content_type) add(ctx, MHD_HTTP_HEADER_CONTENT_TYPE, x->content_type);
+    if (x->allow[0]) add(ctx, MHD_HTTP_HEADER_ALLOW, x->allow);
+    if (x->http_status == 401) add(ctx, MHD_HTTP_HEADER_WWW_AUTHENTICATE, "Bearer");
     if (x->retry_after_s > 0) {
         char text[16];
         snprintf(text, sizeof text, "%d", x->retry_after_s);
-        add_header(r, MHD_HTTP_HEADER_RETRY_AFTER, text);
+        add(ctx, MHD_HTTP_HEADER_RETRY_AFTER, text);
     }
-    if (x->limits_header) keys_limit_headers(x->key, r);
+    if (x->limits_header) keys_limit_headers(x->key, add, ctx);
     if (atomic_load_explicit(&x->srv->draining, memory_order_relaxed))
-        add_header(r, MHD_HTTP_HEADER_CONNECTION, "close");
+        add(ctx, MHD_HTTP_HEADER_CONNECTION, "close");
 }
 
-static enum MHD_Result queue(exchange *x, struct MHD_Response *r) {
-    add_common_headers(x, r);
+enum MHD_Result http_queue(exchange *x, struct MHD_Response *r) {
+    http_headers(x, add_header, r);
     enum MHD_Result ok = MHD_queue_response(x->mhd, (unsigned)x->http_status, r);
     MHD_destroy_response(r);
     return ok;
@@ -230,35 +247,13 @@ static enum MHD_Result send_answer(exchange *x) {
     x->phase = PHASE_SENT;
     x->cn->state = CONN_BUSY;
     x->cn->since_us = x->re->now_us;
-    return queue(x, r);
+    return http_queue(x, r);
 }
 
-static ssize_t read_stream(void *arg, uint64_t pos, char *buf, size_t max) {
-    exchange *x = arg;
-    if (x->phase == PHASE_DROP) return MHD_CONTENT_READER_END_WITH_ERROR;
-    ssize_t n = call_stream_read(x->call, buf, max);
-    if (n < 0) return MHD_CONTENT_READER_END_OF_STREAM;
-    x->cn->since_us = x->re->now_us;
-    if (n == 0) {
-        MHD_suspend_connection(x->mhd);
-        x->suspended = true;
-    }
-    return n;
-}
-
-static enum MHD_Result send_stream(exchange *x) {
-    struct MHD_Response *r =
-        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, STREAM_BLOCK, read_stream, x, NULL);
-    if (!r) return MHD_NO;
-    add_header(r, MHD_HTTP_HEADER_CACHE_CONTROL, "no-cache");
-    add_header(r, "X-Accel-Buffering", "no");
-    return queue(x, r);
-}
-
-static enum MHD_Result proceed(exchange *x) {
+static enum MHD_Result proceed(exchange *x, void **ctx) {
     switch (x->phase) {
     case PHASE_ANSWER: return send_answer(x);
-    case PHASE_STREAM: return send_stream(x);
+    case PHASE_STREAM: return stream_begin(x, ctx);
     case PHASE_WAIT:
         MHD_suspend_connection(x->mhd);
         x->suspended = true;
@@ -273,7 +268,8 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
                                   size_t *n, void **ctx) {
     exchange *x = *ctx;
     if (!x) {
-        *ctx = x = begin(cls, mhd, method);
+        *ctx = x = begin(cls, mhd, method, version);
+        count_header(x);
         look_at_headers(x, url);
         return x->phase == PHASE_ANSWER ? send_answer(x) : MHD_YES;
     }
@@ -289,17 +285,11 @@ static enum MHD_Result on_request(void *cls, struct MHD_Connection *mhd, const c
         x->phase = PHASE_ANSWER;
     else if (x->phase == PHASE_WAIT && x->call && call_done(x->call))
         call_finish(x->call);
-    return proceed(x);
+    return proceed(x, ctx);
 }
 
-static void on_completed(void *cls, struct MHD_Connection *mhd, void **ctx,
-                         enum MHD_RequestTerminationCode why) {
-    reactor *re = cls;
-    exchange *x = *ctx;
-    if (!x) return;
-    *ctx = NULL;
-    bool left = why != MHD_REQUEST_TERMINATED_COMPLETED_OK;
-    reactor_unwatch(x->cn);
+void http_ended(exchange *x, bool left) {
+    reactor *re = x->re;
     x->cn->x = NULL;
     x->cn->state = CONN_IDLE;
     uint64_t now = x->cn->since_us = clock_us();
@@ -313,6 +303,15 @@ static void on_completed(void *cls, struct MHD_Connection *mhd, void **ctx,
     exchange_give(re, x);
 }
 
+static void on_completed(void *cls, struct MHD_Connection *mhd, void **ctx,
+                         enum MHD_RequestTerminationCode why) {
+    exchange *x = *ctx;
+    if (!x) return;
+    *ctx = NULL;
+    reactor_unwatch(x->cn);
+    http_ended(x, why != MHD_REQUEST_TERMINATED_COMPLETED_OK);
+}
+
 static void on_connection(void *cls, struct MHD_Connection *mhd, void **ctx,
                           enum MHD_ConnectionNotificationCode what) {
     reactor *re = cls;
@@ -320,23 +319,23 @@ static void on_connection(void *cls, struct MHD_Connection *mhd, void **ctx,
         conn *c = mem_calloc(1, sizeof *c);
         c->re = re;
         c->fd = MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CONNECTION_FD)->connect_fd;
+        c->n_read = unread_taken(c->fd); /* not 0 after a stream */
+        c->held = true;
         c->since_us = re->now_us;
-        c->next = re->conns;
-        if (c->next) c->next->prev = c;
-        re->conns = c;
+        conn_enter(re, c);
         *ctx = c;
         return;
     }
     conn *c = *ctx;
-    if (c->prev)
-        c->prev->next = c->next;
-    else
-        re->conns = c->next;
-    if (c->next) c->next->prev = c->prev;
-    peers_leave(re->srv->peers,
-                MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
-    mem_free(c);
     *ctx = NULL;
+    c->held = false;
+    if (c->gone) {
+        mem_free(c);
+    } else if (!c->taken) {
+        peers_leave(re->srv->peers,
+                    MHD_get_connection_info(mhd, MHD_CONNECTION_INFO_CLIENT_ADDRESS)->client_addr);
+        conn_leave(c);
+    }
 }
 
 static enum MHD_Result on_accept(void *cls, const struct sockaddr *addr, socklen_t n) {
@@ -355,16 +354,19 @@ static size_t unescape(void *cls, struct MHD_Connection *mhd, char *s) {
     return MHD_http_unescape(s);
 }
 
-struct MHD_Daemon *http_daemon(reactor *re, int listen_fd) {
-    const server_options *o = &re->srv->o;
-    unsigned per_daemon = (unsigned)CEIL_DIV(o->max_connections, o->n_threads);
-    return MHD_start_daemon(
-        MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG, 0, on_accept, re, on_request,
-        re, MHD_OPTION_LISTEN_SOCKET, listen_fd, MHD_OPTION_EXTERNAL_LOGGER, on_message, NULL,
-        MHD_OPTION_CONNECTION_LIMIT, per_daemon, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
-        (size_t)LIMIT_HEADER_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1, MHD_OPTION_NOTIFY_COMPLETED,
-        on_completed, re, MHD_OPTION_NOTIFY_CONNECTION, on_connection, re,
-        MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_END);
+/* TURBO: the library closes sockets without shutting them down first, which would end the stream
+ * that has taken the connection over (stream.c). How many connections there are is the reactor's
+ * business, streams included; the library's own limit is never met. */
+struct MHD_Daemon *http_daemon(reactor *re) {
+    return MHD_start_daemon(MHD_USE_EPOLL | MHD_ALLOW_SUSPEND_RESUME | MHD_USE_ERROR_LOG |
+                                MHD_USE_NO_LISTEN_SOCKET | MHD_USE_TURBO,
+                            0, on_accept, re, on_request, re, MHD_OPTION_EXTERNAL_LOGGER,
+                            on_message, NULL, MHD_OPTION_CONNECTION_LIMIT,
+                            (unsigned)re->conns_max + 1, MHD_OPTION_CONNECTION_MEMORY_LIMIT,
+                            (size_t)LIMIT_HEADER_BYTES, MHD_OPTION_STRICT_FOR_CLIENT, 1,
+                            MHD_OPTION_NOTIFY_COMPLETED, on_completed, re,
+                            MHD_OPTION_NOTIFY_CONNECTION, on_connection, re,
+                            MHD_OPTION_UNESCAPE_CALLBACK, unescape, NULL, MHD_OPTION_END);
 }
 
 void http_refuse_raw(exchange *x, status code, const char *text) {

@@ -364,24 +364,24 @@ void key_use_get(key *k, key_use *ret) {
     pthread_mutex_unlock(&k->lock);
 }
 
-static void add_limit(struct MHD_Response *r, const char *what, const bucket *b) {
+static void add_limit(const char *what, const bucket *b, header_fn add, void *ctx) {
     char name[48], text[32];
     if (b->per_minute <= 0) return;
     snprintf(name, sizeof name, "x-ratelimit-limit-%s", what);
     snprintf(text, sizeof text, "%.0f", b->per_minute);
-    MHD_add_response_header(r, name, text);
+    add(ctx, name, text);
     snprintf(name, sizeof name, "x-ratelimit-remaining-%s", what);
     snprintf(text, sizeof text, "%.0f", b->left > 0 ? floor(b->left) : 0);
-    MHD_add_response_header(r, name, text);
+    add(ctx, name, text);
     snprintf(name, sizeof name, "x-ratelimit-reset-%s", what);
     snprintf(text, sizeof text, "%.1fs", (b->per_minute - b->left) / b->per_minute * 60);
-    MHD_add_response_header(r, name, text);
+    add(ctx, name, text);
 }
 
-void keys_limit_headers(key *k, struct MHD_Response *r) {
+void keys_limit_headers(key *k, header_fn add, void *ctx) {
     pthread_mutex_lock(&k->lock);
     bucket requests = k->requests, tokens = k->tokens;
     pthread_mutex_unlock(&k->lock);
-    add_limit(r, "requests", &requests);
-    add_limit(r, "tokens", &tokens);
+    add_limit("requests", &requests, add, ctx);
+    add_limit("tokens", &tokens, add, ctx);
 }

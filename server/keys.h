@@ -60,6 +60,8 @@ void key_salt(const key *k, uint64_t ret[2]);
 NODISCARD status key_enter(key *k, int32_t n_prompt, uint64_t now_us, int *ret_retry_s, error *err);
 void key_leave(key *k, int32_t n_generated);
 void key_use_get(key *k, key_use *ret);
-void keys_limit_headers(key *k, struct MHD_Response *r); /* x-ratelimit-*, as OpenAI's */
+/* x-ratelimit-*, as OpenAI's. */
+typedef void (*header_fn)(void *ctx, const char *name, const char *value);
+void keys_limit_headers(key *k, header_fn add, void *ctx);
 
 #endif

@@ -18,20 +18,34 @@
 #include <unistd.h>
 
 #include "engine/base/clock.h"
+#include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "server/call.h"
 #include "server/http.h"
 #include "server/job.h"
+#include "server/peers.h"
+#include "server/stream.h"
 
-enum { EVENTS_MAX = 256, SWEEP_MS = 200, STOP_US = 2000000 };
+enum {
+    EVENTS_MAX = 256,
+    ACCEPT_MAX = 64, /* connections accepted in one turn */
+    SWEEP_MS = 200,
+    SHUT_US = 200000, /* how long the door stays shut when there is no descriptor left */
+    STOP_US = 2000000,
+};
 
 static void hangup(conn *c) {
     exchange *x = c->x;
     reactor_unwatch(c);
     if (!x || !x->call) return;
-    call_abandon(x->call);
-    x->phase = PHASE_DROP;
-    reactor_resume(x);
+    stream_drop(x);
+}
+
+static void on_socket(conn *c, uint32_t events) {
+    if (events & (EPOLLRDHUP | EPOLLHUP | EPOLLERR))
+        hangup(c);
+    else if (c->taken && c->x->phase == PHASE_STREAM)
+        stream_run(c->x);
 }
 
 static void take_ready(reactor *re) {
@@ -68,13 +82,10 @@ static void cut(conn *c) {
 static void sweep_busy(conn *c, uint64_t now) {
     exchange *x = c->x;
     const server_options *o = &c->re->srv->o;
-    if (x->phase == PHASE_STREAM && x->suspended) {
-        if (over(now, c->since_us, o->keepalive_ms)) {
-            call_keepalive(x->call);
-            reactor_resume(x);
-        }
-    } else if (x->phase == PHASE_STREAM) {
+    if (x->phase == PHASE_STREAM && stream_blocked(x)) {
         if (over(now, c->since_us, o->stall_timeout_ms)) cut(c);
+    } else if (x->phase == PHASE_STREAM) {
+        if (over(now, c->since_us, o->keepalive_ms)) stream_keepalive(x);
     } else if (x->phase == PHASE_SENT && over(now, c->since_us, o->body_timeout_ms)) {
         cut(c);
     }
@@ -102,7 +113,48 @@ static void sweep_conn(conn *c, uint64_t now) {
 static void sweep(reactor *re) {
     if (re->now_us < re->sweep_at_us) return;
     re->sweep_at_us = re->now_us + SWEEP_MS * 1000;
-    for (conn *c = re->conns; c; c = c->next) sweep_conn(c, re->now_us);
+    for (conn *c = re->conns, *next; c; c = next) {
+        next = c->next; /* a stream whose client is gone ends here */
+        sweep_conn(c, re->now_us);
+    }
+}
+
+/* --- the door --- */
+
+static bool epoll_add(reactor *re, int fd, uint32_t events, void *tag) {
+    struct epoll_event ev = {.events = events, .data.ptr = tag};
+    return epoll_ctl(re->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0;
+}
+
+/* Accepting stops while this reactor has its share of the connections: who comes then waits in the
+ * listen queue, or is taken by another reactor. */
+static void set_listening(reactor *re, bool on) {
+    if (on == re->listening) return;
+    if (on)
+        re->listening = epoll_add(re, re->listen_fd, EPOLLIN | EPOLLEXCLUSIVE, &re->listen_fd);
+    else
+        re->listening = epoll_ctl(re->epoll_fd, EPOLL_CTL_DEL, re->listen_fd, NULL) != 0;
+}
+
+static void accept_some(reactor *re) {
+    for (int i = 0; i < ACCEPT_MAX && re->n_conns < re->conns_max; i++) {
+        peer_address a = {.n = sizeof a.in6};
+        int fd = accept4(re->listen_fd, &a.sa, &a.n, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        a.n = MAX(a.n, (socklen_t)sizeof a.sa); /* a Unix socket's peer has no name */
+        if (fd >= 0) {
+            (void)MHD_add_connection(re->daemon, fd, &a.sa, a.n); /* closes it where it fails */
+            continue;
+        }
+        if (errno != EMFILE && errno != ENFILE && errno != ENOBUFS && errno != ENOMEM) return;
+        log_warn("cannot accept a connection: %s; %d are open", strerror(errno), re->n_conns);
+        re->shut_until_us = re->now_us + SHUT_US;
+        return;
+    }
+}
+
+static void set_door(reactor *re) {
+    bool pause = re->now_us < re->shut_until_us;
+    set_listening(re, re->n_conns < re->conns_max && !pause && !atomic_load(&re->srv->stopping));
 }
 
 static int wait_ms(reactor *re) {
@@ -118,13 +170,16 @@ static void turn(reactor *re) {
     for (int i = 0; i < n; i++) {
         if (ev[i].data.ptr == &re->wake)
             waker_wait(&re->wake, 0);
+        else if (ev[i].data.ptr == &re->listen_fd)
+            accept_some(re);
         else if (ev[i].data.ptr != re)
-            hangup(ev[i].data.ptr);
+            on_socket(ev[i].data.ptr, ev[i].events);
     }
     take_ready(re);
     jobs_take(re);
     sweep(re);
     MHD_run(re->daemon);
+    set_door(re);
 }
 
 static bool busy(const reactor *re) {
@@ -142,18 +197,15 @@ static void *reactor_run(void *arg) {
     return NULL;
 }
 
-static bool epoll_add(reactor *re, int fd, uint32_t events, void *tag) {
-    struct epoll_event ev = {.events = events, .data.ptr = tag};
-    return epoll_ctl(re->epoll_fd, EPOLL_CTL_ADD, fd, &ev) == 0;
-}
-
 status reactor_new(server *s, int index, int listen_fd, reactor **ret, error *err) {
     reactor *re = mem_calloc(1, sizeof *re);
     re->srv = s;
     re->index = index;
     re->epoll_fd = epoll_create1(EPOLL_CLOEXEC);
     waker_init(&re->wake);
-    re->daemon = http_daemon(re, listen_fd);
+    re->listen_fd = listen_fd;
+    re->conns_max = CEIL_DIV(s->o.max_connections, s->o.n_threads);
+    re->daemon = http_daemon(re);
     if (!re->daemon || re->epoll_fd < 0) {
         reactor_free(re);
         return error_set(err, ERR_IO, "cannot start the HTTP daemon: out of file descriptors?");
@@ -164,6 +216,7 @@ status reactor_new(server *s, int index, int listen_fd, reactor **ret, error *er
         reactor_free(re);
         return error_set(err, ERR_IO, "cannot watch the HTTP daemon's sockets");
     }
+    set_door(re);
     *ret = re;
     return OK;
 }
@@ -186,8 +239,13 @@ void reactor_free(reactor *re) {
         (void)waker_wait(&re->wake, SWEEP_MS * 1000);
         jobs_take(re);
     }
-    for (conn *c = re->conns; c; c = c->next) {
+    for (conn *c = re->conns, *next; c; c = next) {
+        next = c->next;
         if (!c->x) continue;
+        if (c->taken) {
+            stream_drop(c->x);
+            continue;
+        }
         if (c->x->call) call_abandon(c->x->call);
         c->x->phase = PHASE_DROP;
         reactor_resume(c->x); /* the library refuses to stop with suspended connections */
@@ -197,8 +255,10 @@ void reactor_free(reactor *re) {
     take_ready(re);
     http_exchanges_free(re);
     if (re->epoll_fd >= 0) close(re->epoll_fd);
+    close(re->listen_fd);
     waker_done(&re->wake);
     strbuf_done(&re->scratch);
+    strbuf_done(&re->stream);
     mem_free(re);
 }
 
@@ -224,11 +284,32 @@ void reactor_resume(exchange *x) {
 void reactor_watch(exchange *x) {
     conn *c = x->cn;
     if (c->watched) return;
-    c->watched = epoll_add(c->re, c->fd, EPOLLRDHUP | EPOLLET, c);
+    uint32_t room = c->taken ? EPOLLOUT : 0; /* edges: only after the socket was full */
+    c->watched = epoll_add(c->re, c->fd, EPOLLRDHUP | EPOLLET | room, c);
 }
 
 void reactor_unwatch(conn *c) {
     if (!c->watched) return;
     epoll_ctl(c->re->epoll_fd, EPOLL_CTL_DEL, c->fd, NULL);
     c->watched = false;
+}
+
+void conn_enter(reactor *re, conn *c) {
+    c->next = re->conns;
+    if (c->next) c->next->prev = c;
+    re->conns = c;
+    re->n_conns++;
+}
+
+void conn_leave(conn *c) {
+    reactor *re = c->re;
+    if (c->prev)
+        c->prev->next = c->next;
+    else
+        re->conns = c->next;
+    if (c->next) c->next->prev = c->prev;
+    re->n_conns--;
+    if (c->taken) peers_leave(re->srv->peers, &c->addr.sa);
+    c->gone = true;
+    if (!c->held) mem_free(c);
 }

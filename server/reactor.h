@@ -8,6 +8,7 @@
 #define SERVER_REACTOR_H
 
 #include <microhttpd.h>
+#include <netinet/in.h>
 
 #include "engine/base/thread.h"
 #include "server/exchange.h"
@@ -21,6 +22,15 @@ typedef enum conn_state {
 
 typedef struct job job;
 
+typedef struct peer_address {
+    union {
+        struct sockaddr sa;
+        struct sockaddr_in in;
+        struct sockaddr_in6 in6;
+    };
+    socklen_t n;
+} peer_address;
+
 /* One TCP connection. */
 struct conn {
     conn *prev, *next; /* the reactor's list */
@@ -30,7 +40,11 @@ struct conn {
     uint64_t since_us; /* of the state, or of the last progress of a stream */
     exchange *x;       /* the request being served, or NULL */
     bool watched;      /* in the reactor's epoll set, for hang-ups */
-    bool counted;      /* in the per-address table */
+    uint64_t n_read;   /* bytes of the requests so far, as sent (chunked bodies left out) */
+    bool held;         /* the library knows it */
+    bool taken;        /* by a stream (stream.c) */
+    bool gone;         /* left the list; freed when the library lets go */
+    peer_address addr; /* with `taken` */
 };
 
 /* Ties a request (engine side) to its call (reactor side). Lives in the request's arena, so it is
@@ -56,7 +70,12 @@ struct reactor {
     _Atomic(job *) jobs;     /* that have ended (job.h) */
     int n_jobs;              /* under way or ended: this thread's count */
     _Atomic(ticket *) ready; /* pushed by the engine thread, taken whole by the reactor */
+    int listen_fd;
+    bool listening;         /* listen_fd is in the epoll set */
+    uint64_t shut_until_us; /* no descriptor was left for a connection: wait until then */
     conn *conns;
+    int n_conns, conns_max;
+    strbuf stream; /* where events of all streams are put together */
     exchange *free_exchanges;
     int n_free;
     uint64_t now_us; /* when this turn of the loop began: good enough for limits and arrivals */
@@ -79,5 +98,9 @@ void reactor_resume(exchange *x);
  * the socket of a suspended connection. */
 void reactor_watch(exchange *x);
 void reactor_unwatch(conn *c);
+
+void conn_enter(reactor *re, conn *c);
+/* Out of the list and of the count of its address; freed here or when the library lets go. */
+void conn_leave(conn *c);
 
 #endif

@@ -11,12 +11,15 @@
 #include "conf/limits.h"
 #include "engine/base/clock.h"
 #include "engine/base/hash.h"
+#include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "server/keys.h"
 #include "server/listen.h"
 #include "server/metrics.h"
 #include "server/peers.h"
 #include "server/reactor.h"
+
+enum { OTHER_FDS = 256 }; /* descriptors that are not connections */
 
 server_options server_options_default(void) {
     return (server_options){
@@ -94,13 +97,20 @@ static status open_listener(server *s, int *ret_fd, error *err) {
 }
 
 /* Each connection is a descriptor, and the usual soft limit (1024) is lower than what one server
- * may hold: go up to the hard limit. */
-static void raise_descriptors(const server *s) {
+ * may hold: go up to the hard limit. Where that is too low as well, fewer connections are taken;
+ * the rest waits in the listen queue. */
+static void raise_descriptors(server *s) {
     struct rlimit l;
-    rlim_t want = (rlim_t)s->o.max_connections + 256;
+    rlim_t want = (rlim_t)s->o.max_connections + OTHER_FDS;
     if (getrlimit(RLIMIT_NOFILE, &l) != 0 || l.rlim_cur >= want) return;
     l.rlim_cur = MIN(want, l.rlim_max);
-    (void)setrlimit(RLIMIT_NOFILE, &l);
+    if (setrlimit(RLIMIT_NOFILE, &l) != 0 || l.rlim_cur >= want) return;
+    int most = MAX(s->o.n_threads, (int)l.rlim_cur - OTHER_FDS);
+    log_warn(
+        "%d connections need %llu file descriptors and this process may have %llu (ulimit -n): "
+        "at most %d connections",
+        s->o.max_connections, (unsigned long long)want, (unsigned long long)l.rlim_cur, most);
+    s->o.max_connections = most;
 }
 
 status server_start(server *s, error *err) {
