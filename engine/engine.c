@@ -49,7 +49,7 @@ static status allocate(engine *e, error *err) {
         op_bounds most = engine_bounds(e, e->plan.len);
         TRY(e->b->v->reserve(e->b, &most, err));
     }
-    e->sampler = sampler_new(e->a->vocab);
+    for (int32_t i = 0; i < e->n_samplers; i++) e->samplers[i] = sampler_new(e->a->vocab);
     return engine_steps_new(e, err);
 }
 
@@ -128,7 +128,7 @@ status engine_open(const engine_options *o, engine **ret, error *err) {
 void engine_free(engine *e) {
     if (!e) return;
     engine_steps_free(e);
-    sampler_free(e->sampler);
+    for (int32_t i = 0; i < e->n_samplers; i++) sampler_free(e->samplers[i]);
     sample_device_free(e->device_sampler);
     engine_adapters_done(e);
     forward_done(&e->f);

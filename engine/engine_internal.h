@@ -31,6 +31,8 @@ typedef struct engine_step {
     bool is_queued;     /* all of it */
 } engine_step;
 
+#define SAMPLERS_MAX 16 /* each holds scratch for a vocabulary */
+
 struct engine {
     model_info info;
     family_set families;
@@ -45,7 +47,8 @@ struct engine {
     error plan_error;
     kvcache kv;
     forward f;
-    sampler *sampler;
+    sampler *samplers[SAMPLERS_MAX]; /* one for each thread that chooses at once */
+    int32_t n_samplers;
     sample_device *device_sampler; /* NULL: the backend has no op for it */
     int32_t max_tokens, max_seqs;
     int32_t max_picks; /* most rows of a step that are sampled */

@@ -148,6 +148,7 @@ status engine_plan_memory(engine *e, const engine_options *o, error *err) {
     bool host = e->b->host_memory, on_device = e->b->v->sample && e->a->has_head;
     e->depth = o->depth > 0 ? MIN(o->depth, FORWARD_STEPS_MAX) : host || !on_device ? 1 : 2;
     e->graphs = e->b->v->graphs && !(o->graphs && strcmp(o->graphs, "off") == 0);
+    e->n_samplers = e->b->v->spread ? MIN(MIN(e->b->n_threads, e->max_seqs), SAMPLERS_MAX) : 1;
     forward_need need =
         forward_bytes(&e->w, e->graphs, e->max_tokens, e->max_seqs, e->max_picks, e->adapters_max);
     *p = (memplan){
@@ -166,8 +167,8 @@ status engine_plan_memory(engine *e, const engine_options *o, error *err) {
         .kv_fraction = o->kv_fraction,
     };
     if (host)
-        p->activations_fixed +=
-            sampler_bytes(e->a->vocab) + (size_t)e->n_tasks_max * sizeof(row_task);
+        p->activations_fixed += (size_t)e->n_samplers * sampler_bytes(e->a->vocab) +
+                                (size_t)e->n_tasks_max * sizeof(row_task);
     if (e->graphs) /* and the page of padding rows */
         p->activations_fixed +=
             forward_graph_bytes(e->a, e->max_seqs, e->adapters_max > 0) + p->page_bytes;

@@ -96,12 +96,6 @@ static void undo_edits(sampler *s, float *x) {
 
 /* Greedy */
 
-static int32_t first_equal(const float *x, int32_t n, float value) {
-    for (int32_t i = 0; i < n; i++)
-        if (x[i] == value) return i;
-    return 0;
-}
-
 static status choose_greedy(sampler *s, const sample_params *p, const logits_row *row,
                             int32_t *ret) {
     if (p->allowed_ids) {
@@ -120,8 +114,9 @@ static status choose_greedy(sampler *s, const sample_params *p, const logits_row
         return OK;
     }
     float max = scan_max(row->x, s->vocab);
-    *ret = first_equal(row->x, s->vocab, max);
-    return isfinite(max) ? OK : ERR_INVALID;
+    if (!isfinite(max)) return ERR_INVALID;
+    *ret = scan_first_equal(row->x, s->vocab, max);
+    return OK;
 }
 
 /* Candidates */
@@ -254,7 +249,7 @@ static void collect_allowed(sampler *s, const sample_params *p, const float *x) 
 /* ids and x of what top_k leaves. */
 static void collect_top_k(sampler *s, const sample_params *p, const float *x) {
     if (!p->allowed_ids) {
-        s->n = scan_at_least(x, s->vocab, scan_kth(x, s->vocab, p->top_k, s->w), s->ids);
+        s->n = scan_top(x, s->vocab, p->top_k, s->w, s->ids);
         gather(s, x, s->x);
         return;
     }
@@ -272,10 +267,7 @@ static double collect_all(sampler *s, const sample_params *p, const float *x, fl
     double least = p->min_p > 0 ? p->min_p * 0.999 : 0;
     if (p->top_p < 1) least = MAX(least, (1 - p->top_p) * total / s->vocab * 0.999);
     if (p->typical_p < 1 && p->top_p >= 1) least = 0;
-    float *w = (float *)s->sort; /* free until the filters sort */
-    memcpy(w, s->w, (size_t)s->vocab * sizeof *w);
-    s->n = scan_at_least(w, s->vocab, (float)MAX(least, 1e-37), s->ids);
-    gather(s, w, s->w);
+    s->n = scan_take(s->w, s->vocab, (float)MAX(least, 1e-37), s->ids);
     return total;
 }
 
@@ -367,8 +359,7 @@ status sampler_distribution(sampler *s, const batch_seq *q, const logits_row *ro
 
 static void best_of(sampler *s, const float *x, int32_t n, float lse, sample_out *ret) {
     int32_t k = MIN(n, MIN(s->vocab, LIMIT_TOP_LOGPROBS));
-    float bar = scan_kth(x, s->vocab, k, s->w);
-    int32_t found = scan_at_least(x, s->vocab, bar, s->ids), m = 0;
+    int32_t found = scan_top(x, s->vocab, k, s->w, s->ids), m = 0;
     for (int32_t i = 0; i < found; i++) {
         int32_t id = s->ids[i], at = m < k ? m++ : k;
         if (at == k && !(x[id] > x[ret->top[k - 1].id])) continue;

@@ -10,6 +10,10 @@
 #include "engine/base/mem.h"
 #include "kernels/sample_num.h"
 
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
 #define BLOCK 64
 #define LANES 16
 
@@ -44,14 +48,18 @@ INLINE float block_max(const float *x, int32_t n) {
     return m[0];
 }
 
-INLINE int32_t at_least(const float *x, int32_t n, float least, int32_t *ret) {
+/* What is kept of element i of x: its place base + i, its value, or both. `values` may be x. */
+INLINE int32_t take(const float *x, int32_t n, float least, int32_t base, int32_t *ids,
+                    float *values) {
     int32_t found = 0;
     for (int32_t i = 0; i < n; i += BLOCK) {
         int32_t m = MIN(BLOCK, n - i);
         if (!(block_max(x + i, m) >= least)) continue;
         for (int32_t k = 0; k < m; k++) {
-            ret[found] = i + k;
-            found += x[i + k] >= least;
+            float v = x[i + k];
+            if (ids) ids[found] = base + i + k;
+            if (values) values[found] = v;
+            found += v >= least;
         }
     }
     return found;
@@ -62,15 +70,19 @@ INLINE void block_maxima(const float *x, int32_t n, float *ret) {
     for (int32_t i = 0; i + BLOCK <= n; i += BLOCK) ret[i / BLOCK] = block_max(x + i, BLOCK);
 }
 
-INLINE int32_t values_at_least(const float *x, int32_t n, float least, float *ret) {
-    int32_t found = 0;
-    for (int32_t i = 0; i < n; i += BLOCK) {
-        int32_t m = MIN(BLOCK, n - i);
-        if (!(block_max(x + i, m) >= least)) continue;
-        for (int32_t k = 0; k < m; k++)
-            if (x[i + k] >= least) ret[found++] = x[i + k];
+INLINE int32_t first_equal(const float *x, int32_t n, float value) {
+    v16f want = (v16f){0} + value;
+    int32_t i = 0;
+    for (; i + LANES <= n; i += LANES) {
+        v16f y;
+        uint64_t w[8];
+        memcpy(&y, x + i, sizeof y);
+        v16i equal = y == want;
+        memcpy(w, &equal, sizeof w);
+        if (w[0] | w[1] | w[2] | w[3] | w[4] | w[5] | w[6] | w[7]) break;
     }
-    return found;
+    while (i < n && x[i] != value) i++;
+    return i;
 }
 
 INLINE int32_t count_above(const float *x, int32_t n, float value) {
@@ -110,20 +122,53 @@ INLINE double exp_all(const float *x, int32_t n, float max, float inv_t, float *
 
 typedef struct scans {
     float (*max)(const float *, int32_t);
-    int32_t (*at_least)(const float *, int32_t, float, int32_t *);
+    int32_t (*take)(const float *, int32_t, float, int32_t, int32_t *, float *);
+    int32_t (*first_equal)(const float *, int32_t, float);
     int32_t (*count_above)(const float *, int32_t, float);
     double (*exp_all)(const float *, int32_t, float, float, float *);
     double (*sum)(const float *, int32_t);
     void (*block_maxima)(const float *, int32_t, float *);
-    int32_t (*values_at_least)(const float *, int32_t, float, float *);
 } scans;
+
+#if defined(__x86_64__)
+/* take with the instruction that closes up the lanes of a mask: whole vectors are stored, and never
+ * behind element i+15 of what was read. */
+FOR_AVX512 static int32_t avx512_take(const float *x, int32_t n, float least, int32_t base,
+                                      int32_t *ids, float *values) {
+    __m512 bar = _mm512_set1_ps(least);
+    __m512i iota = _mm512_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15);
+    int32_t found = 0, i = 0;
+    for (; i + BLOCK <= n; i += BLOCK) {
+        __m512 v[BLOCK / 16];
+        __mmask16 m[BLOCK / 16];
+        for (int k = 0; k < BLOCK / 16; k++) {
+            v[k] = _mm512_loadu_ps(x + i + 16 * k);
+            m[k] = _mm512_cmp_ps_mask(v[k], bar, _CMP_GE_OQ);
+        }
+        if (!(m[0] | m[1] | m[2] | m[3])) continue;
+        for (int k = 0; k < BLOCK / 16; k++) {
+            __m512i at = _mm512_add_epi32(iota, _mm512_set1_epi32(base + i + 16 * k));
+            if (ids) _mm512_storeu_si512(ids + found, _mm512_maskz_compress_epi32(m[k], at));
+            if (values) _mm512_storeu_ps(values + found, _mm512_maskz_compress_ps(m[k], v[k]));
+            found += __builtin_popcount(m[k]);
+        }
+    }
+    for (; i < n; i++) {
+        float v = x[i];
+        if (ids) ids[found] = base + i;
+        if (values) values[found] = v;
+        found += v >= least;
+    }
+    return found;
+}
+#endif
 
 #define VARIANT(name, attribute)                                                                   \
     attribute static float name##_max(const float *x, int32_t n) {                                 \
         return block_max(x, n);                                                                    \
     }                                                                                              \
-    attribute static int32_t name##_at_least(const float *x, int32_t n, float v, int32_t *r) {     \
-        return at_least(x, n, v, r);                                                               \
+    attribute static int32_t name##_first(const float *x, int32_t n, float v) {                    \
+        return first_equal(x, n, v);                                                               \
     }                                                                                              \
     attribute static int32_t name##_count(const float *x, int32_t n, float v) {                    \
         return count_above(x, n, v);                                                               \
@@ -137,14 +182,18 @@ typedef struct scans {
     attribute static void name##_maxima(const float *x, int32_t n, float *r) {                     \
         block_maxima(x, n, r);                                                                     \
     }                                                                                              \
-    attribute static int32_t name##_values(const float *x, int32_t n, float v, float *r) {         \
-        return values_at_least(x, n, v, r);                                                        \
-    }                                                                                              \
-    static const scans name = {name##_max, name##_at_least, name##_count, name##_exp,              \
-                               name##_sum, name##_maxima,   name##_values};
+    static const scans name = {name##_max, name##_take, name##_first, name##_count,                \
+                               name##_exp, name##_sum,  name##_maxima};
+#define TAKE(name, attribute)                                                                      \
+    attribute static int32_t name##_take(const float *x, int32_t n, float v, int32_t b,            \
+                                         int32_t *ids, float *values) {                            \
+        return take(x, n, v, b, ids, values);                                                      \
+    }
 
+TAKE(portable, )
 VARIANT(portable, )
 #if defined(__x86_64__)
+TAKE(avx2, FOR_AVX2)
 VARIANT(avx2, FOR_AVX2)
 VARIANT(avx512, FOR_AVX512)
 #endif
@@ -164,7 +213,15 @@ float scan_max(const float *x, int32_t n) {
 }
 
 int32_t scan_at_least(const float *x, int32_t n, float least, int32_t *ret) {
-    return best()->at_least(x, n, least, ret);
+    return best()->take(x, n, least, 0, ret, NULL);
+}
+
+int32_t scan_take(float *x, int32_t n, float least, int32_t *ret) {
+    return best()->take(x, n, least, 0, ret, x);
+}
+
+int32_t scan_first_equal(const float *x, int32_t n, float value) {
+    return best()->first_equal(x, n, value);
 }
 
 int32_t scan_count_above(const float *x, int32_t n, float value) {
@@ -204,16 +261,40 @@ static float kth_by_select(float *x, int32_t n, int32_t k) {
     return x[want];
 }
 
-/* The k-th largest of the block maxima is a bar that at least k values reach; only those that do
- * are looked at again. */
-float scan_kth(const float *x, int32_t n, int32_t k, float *scratch) {
+/* The k-th largest of the block maxima is a bar that at least k values reach, and only blocks whose
+ * maximum does are looked at again. The maxima lie at the end of the scratch, where the values that
+ * are kept in front of them cannot catch up: 64 for each block that was read. */
+static int32_t candidates(const float *x, int32_t n, int32_t k, float *values, int32_t *ids) {
+    const scans *s = best();
     int32_t n_blocks = n / BLOCK, m = 0;
-    if (k > n_blocks) {
+    float *maxima = values + n - n_blocks;
+    s->block_maxima(x, n, maxima);
+    memcpy(values, maxima, (size_t)n_blocks * sizeof *values);
+    float bar = kth_by_select(values, n_blocks, k);
+    for (int32_t b = 0; b < n_blocks; b++)
+        if (maxima[b] >= bar)
+            m += s->take(x + b * BLOCK, BLOCK, bar, b * BLOCK, ids ? ids + m : NULL, values + m);
+    int32_t rest = n_blocks * BLOCK;
+    return m + s->take(x + rest, n - rest, bar, rest, ids ? ids + m : NULL, values + m);
+}
+
+float scan_kth(const float *x, int32_t n, int32_t k, float *scratch) {
+    int32_t m = n;
+    if (k > n / BLOCK)
         memcpy(scratch, x, (size_t)n * sizeof *x);
-        return kth_by_select(scratch, n, k);
-    }
-    best()->block_maxima(x, n, scratch);
-    float bar = kth_by_select(scratch, n_blocks, k);
-    m = best()->values_at_least(x, n, bar, scratch);
+    else
+        m = candidates(x, n, k, scratch, NULL);
     return kth_by_select(scratch, m, k);
+}
+
+int32_t scan_top(const float *x, int32_t n, int32_t k, float *scratch, int32_t *ret) {
+    if (k > n / BLOCK) return scan_at_least(x, n, scan_kth(x, n, k, scratch), ret);
+    int32_t m = candidates(x, n, k, scratch, ret), found = 0;
+    float bar = kth_by_select(scratch, m, k);
+    for (int32_t i = 0; i < m; i++) {
+        int32_t id = ret[i];
+        ret[found] = id;
+        found += x[id] >= bar;
+    }
+    return found;
 }

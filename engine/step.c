@@ -125,12 +125,12 @@ static void note_choice(const batch_plan *plan, const row_task *t, const sample_
     ret->n_right[t->seq] = t->draft + right;
 }
 
-static status run_on_host(engine *e, const batch_plan *plan, const row_task *t, int32_t row,
-                          sample_out *out) {
+static status run_on_host(engine *e, sampler *by, const batch_plan *plan, const row_task *t,
+                          int32_t row, sample_out *out) {
     batch_seq s = seen_by(plan, t);
     logits_row x = forward_row(&e->f, row);
-    if (t->prompt < 0) return sampler_choose(e->sampler, &s, &x, out);
-    return sampler_describe(e->sampler, &x, s.ids[t->prompt], s.params->n_logprobs, out);
+    if (t->prompt < 0) return sampler_choose(by, &s, &x, out);
+    return sampler_describe(by, &x, s.ids[t->prompt], s.params->n_logprobs, out);
 }
 
 static void list_on_device(engine *e, const batch_plan *plan, row_task *t, int32_t row) {
@@ -154,7 +154,7 @@ static void choose_block(engine *e, engine_step *k, row_task *tasks, int32_t n, 
         sample_out out;
         if (tasks[i].is_late != late || tasks[i].result >= 0) continue;
         forward_fetch_row(&e->f, i);
-        status st = run_on_host(e, k->plan, &tasks[i], i, &out);
+        status st = run_on_host(e, e->samplers[0], k->plan, &tasks[i], i, &out);
         tasks[i].result = sample_device_put(e->device_sampler, st, &out);
     }
 }
@@ -234,16 +234,38 @@ static status take_results(engine *e, engine_step *k, step_result *ret, error *e
 
 /* --- at once: in the host's memory --- */
 
-static void choose_on_host(engine *e, engine_step *k, int32_t at, int32_t n, step_result *ret) {
-    forward_fetch_logits(&e->f, n);
-    for (int32_t i = 0; i < n; i++) {
-        const row_task *t = &k->tasks[at + i];
-        status *st = &k->seq_status[t->seq];
-        sample_out *out = out_of(k->plan, t, ret);
-        if (*st != OK || !does_count(t, ret)) continue;
-        *st = run_on_host(e, k->plan, t, i, out);
-        if (*st == OK) note_choice(k->plan, t, out, ret);
+/* A block of logits: tasks [at, at + n) are of its rows in order. */
+typedef struct host_block {
+    engine *e;
+    engine_step *k;
+    int32_t at, n;
+    step_result *ret;
+} host_block;
+
+/* Task i of the block and those after it that are of the same sequence, in their order: what a
+ * draft's row gives counts only where the rows before it agreed. */
+static void choose_of_seq(void *ctx, int32_t i, int member) {
+    const host_block *b = ctx;
+    engine_step *k = b->k;
+    const row_task *t = &k->tasks[b->at + i];
+    int32_t seq = t->seq;
+    if (i > 0 && t[-1].seq == seq) return; /* done with the first of them */
+    status *st = &k->seq_status[seq];
+    for (; i < b->n && t->seq == seq; i++, t++) {
+        sample_out *out = out_of(k->plan, t, b->ret);
+        if (*st != OK || !does_count(t, b->ret)) continue;
+        *st = run_on_host(b->e, b->e->samplers[member], k->plan, t, i, out);
+        if (*st == OK) note_choice(k->plan, t, out, b->ret);
     }
+}
+
+static void choose_on_host(engine *e, engine_step *k, int32_t at, int32_t n, step_result *ret) {
+    host_block b = {e, k, at, n, ret};
+    forward_fetch_logits(&e->f, n);
+    if (e->n_samplers > 1)
+        e->b->v->spread(e->b, n, e->n_samplers, choose_of_seq, &b);
+    else
+        for (int32_t i = 0; i < n; i++) choose_of_seq(&b, i, 0);
 }
 
 static status compute(engine *e, engine_step *k, step_result *ret, error *err) {

@@ -115,6 +115,11 @@ typedef struct backend_vtbl {
 #define OP(name, tol32, tol16, what) void (*name)(backend * b, const op_##name *a);
 #include "kernels/ops.def"
 #undef OP
+    /* fn(ctx, i, member) for every i < n, by at most `most` threads at once; member < most tells
+     * them apart. Work of the program's own on rows in its memory, between ops. NULL: there is
+     * nobody but the caller. */
+    void (*spread)(backend *b, int32_t n, int32_t most,
+                   void (*fn)(void *ctx, int32_t i, int member), void *ctx);
     /* Optional: NULL where the host samples from logits that it fetches. */
     void (*sample)(backend *b, const op_sample *a);
 } backend_vtbl;

@@ -393,6 +393,30 @@ static void cpu_enter(backend *b) {
     if (c->cpus) team_pin_caller(c->cpus);
 }
 
+/* Items cost as they like: members take them from a counter. */
+typedef struct spread_job {
+    team *t;
+    int32_t n, most;
+    void (*fn)(void *ctx, int32_t i, int member);
+    void *ctx;
+} spread_job;
+
+static void spread_member(void *ctx, int member) {
+    const spread_job *j = ctx;
+    if (member >= j->most) return;
+    for (int64_t i; (i = team_next(j->t)) < j->n;) j->fn(j->ctx, (int32_t)i, member);
+}
+
+static void cpu_spread(backend *b, int32_t n, int32_t most,
+                       void (*fn)(void *ctx, int32_t i, int member), void *ctx) {
+    spread_job j = {((cpu_backend *)b)->team, n, most, fn, ctx};
+    if (n > 1 && most > 1) {
+        team_run(j.t, spread_member, &j);
+        return;
+    }
+    for (int32_t i = 0; i < n; i++) fn(ctx, i, 0);
+}
+
 static const backend_vtbl vtbl = {
     .enter = cpu_enter,
     .close = cpu_close,
@@ -417,6 +441,7 @@ static const backend_vtbl vtbl = {
     .quant_init = cpu_quant_init,
     .quant_pack = cpu_quant_pack,
     .quant_side = cpu_quant_side,
+    .spread = cpu_spread,
     .native_act = cpu_native_act,
 #define OP(name, tol32, tol16, what) .name = cpu_##name,
 #include "kernels/ops.def"

@@ -1,5 +1,5 @@
 /* The sampler against transformers' logits processors (sampler_cases.json), its draws against the
- * distribution, and what it promises of rows, seeds and errors. With "bench": time per row. */
+ * distribution, and what it promises of rows, seeds and errors. */
 #include "engine/sampler.h"
 
 #include <check.h>
@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "engine/base/clock.h"
 #include "engine/base/json.h"
 #include "engine/base/mem.h"
 #include "engine/base/rng.h"
@@ -284,11 +283,17 @@ static int down(const void *a, const void *b) {
     return (x < y) - (x > y);
 }
 
+static int32_t first_of(const float *x, float value) {
+    int32_t i = 0;
+    while (x[i] != value) i++;
+    return i;
+}
+
 START_TEST(scans_agree_with_plain_loops) {
     for (int32_t n = 1; n < 3000; n = n * 2 + 3) {
         float *x = mem_alloc((size_t)n * sizeof *x), *y = mem_alloc((size_t)n * sizeof *y);
         float *w = mem_alloc((size_t)n * sizeof *w);
-        int32_t *at = mem_alloc((size_t)n * sizeof *at);
+        int32_t *at = mem_alloc((size_t)n * sizeof *at), *top = mem_alloc((size_t)n * sizeof *top);
         for (int32_t i = 0; i < n; i++)
             y[i] = x[i] = floorf(100 * (float)rng_uniform(3, (uint64_t)i, (uint32_t)n)) / 8;
         qsort(y, (size_t)n, sizeof *y, down);
@@ -302,6 +307,13 @@ START_TEST(scans_agree_with_plain_loops) {
             int32_t above = 0;
             for (int32_t i = 0; i < n; i++) above += x[i] > y[k - 1];
             ck_assert_int_eq(scan_count_above(x, n, y[k - 1]), above);
+            ck_assert_int_eq(scan_top(x, n, k, w, top), found);
+            ck_assert_mem_eq(top, at, (size_t)found * sizeof *at);
+            ck_assert_int_eq(scan_first_equal(x, n, y[k - 1]), first_of(x, y[k - 1]));
+            memcpy(w, x, (size_t)n * sizeof *w);
+            ck_assert_int_eq(scan_take(w, n, y[k - 1], top), found);
+            ck_assert_mem_eq(top, at, (size_t)found * sizeof *at);
+            for (int32_t i = 0; i < found; i++) ck_assert_float_eq(w[i], x[at[i]]);
         }
         double sum = scan_exp(x, n, y[0], 0.8f, w), want = 0;
         for (int32_t i = 0; i < n; i++) {
@@ -314,62 +326,12 @@ START_TEST(scans_agree_with_plain_loops) {
         mem_free(y);
         mem_free(w);
         mem_free(at);
+        mem_free(top);
     }
 }
 END_TEST
 
-static void bench(const char *name, sample_params p, float spread) {
-    int32_t vocab = 151936, ids[1] = {0};
-    float *x = mem_alloc((size_t)vocab * sizeof *x);
-    for (int32_t i = 0; i < vocab; i++) { /* peaked: exponential; flat: normal (random weights) */
-        double u = 1e-9 + rng_uniform(5, (uint64_t)i, 0), v = rng_uniform(6, (uint64_t)i, 0);
-        x[i] =
-            spread > 0 ? spread * (float)-log(u) : (float)(sqrt(-2 * log(u)) * cos(2 * M_PI * v));
-    }
-    sampler *s = sampler_new(vocab);
-    logits_row row = row_of(x, vocab);
-    batch_seq q = {.ids = ids, .n_known = 1, .n_prompt = 1, .params = &p};
-    uint64_t best = UINT64_MAX;
-    for (int i = 0; i < 200; i++) {
-        sample_out out;
-        p.seed = (uint64_t)i;
-        uint64_t t = clock_ns();
-        if (sampler_choose(s, &q, &row, &out) != OK) abort();
-        best = MIN(best, clock_ns() - t);
-    }
-    printf("%-28s %7.1f us per row of %d\n", name, (double)best / 1000, vocab);
-    sampler_free(s);
-    mem_free(x);
-}
-
-static int bench_all(void) {
-    sample_params p = off;
-    bench("temperature", p, 1);
-    p.top_p = 0.95f;
-    bench("top_p 0.95, peaked", p, 1.5f);
-    bench("top_p 0.95, flat", p, 0);
-    p.top_k = 50;
-    bench("top_k 50, top_p 0.95", p, 1);
-    p.n_logprobs = 20;
-    bench("the same, 20 logprobs", p, 1);
-    p = off;
-    p.top_k = 2000;
-    bench("top_k 2000", p, 1);
-    p = off;
-    p.min_p = 0.05f;
-    bench("min_p 0.05", p, 1);
-    p = off;
-    p.typical_p = 0.9f;
-    bench("typical_p 0.9", p, 1);
-    p = off;
-    p.temperature = 0;
-    p.n_logprobs = 0;
-    bench("greedy with logprob", p, 1);
-    return 0;
-}
-
-int main(int argc, char **argv) {
-    if (argc > 1 && strcmp(argv[1], "bench") == 0) return bench_all();
+int main(void) {
     Suite *s = suite_create("sampler");
     TCase *t = tcase_create("all");
     tcase_set_timeout(t, 60);
