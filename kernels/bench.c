@@ -74,6 +74,7 @@ typedef struct bench_line {
     char name[64];
     double bytes, flops; /* of one repetition */
     bool bf16;           /* peak is the better of f32 and bf16 */
+    bool codes;          /* peak is that of products of codes */
     void (*run)(void *ctx, int rep);
     void *ctx;
 } bench_line;
@@ -97,6 +98,7 @@ typedef struct limits {
 
 static limits cpu_limits(const bench *b, const bench_line *l) {
     probe_limits p = probe_run(b->c->team, b->c->isa, b->pool, b->pool_bytes, PROBE_MS);
+    if (l->codes) return (limits){p.read_gbs, p.code_gops};
     return (limits){p.read_gbs, l->bf16 ? MAX(p.bf16_gflops, p.f32_gflops) : p.f32_gflops};
 }
 
@@ -224,9 +226,14 @@ static void fill_weights(bench *b, dtype dt) {
 
 static void bench_gemm_shape(bench *b, dtype dt, int32_t n, int32_t k) {
     static const int32_t rows[] = {1, 4, 8, 16, 32, 64, 512};
-    static const quant_spec spec = {.group = 128, .scale_dt = DT_F16, .scale_mul = 1};
+    quant_spec spec = {.group = 128, .scale_dt = DT_F16, .zero = 128, .scale_mul = 1};
     backend *be = b->be;
     bool quant = dtype_is_quant(dt);
+    if (quant && be->v->native_act) {
+        act_rounding act = be->v->native_act(be, dt, &spec, k);
+        spec.act = act.act;
+        spec.act_group = act.act_group;
+    }
     size_t need = quant ? be->v->quant_bytes(be, n, k, dt, &spec) : be->v->wmat_bytes(be, n, k, dt);
     size_t bytes = ALIGN_UP(need, 256);
     gemm_bench g = {.b = be, .n_copies = (int)(b->pool_bytes / bytes)};
@@ -243,6 +250,7 @@ static void bench_gemm_shape(bench *b, dtype dt, int32_t n, int32_t k) {
         g.op = (op_gemm){rows[i], a, k, NULL, NULL, out, n, false};
         bench_line l = {.bytes = (double)bytes, .flops = 2.0 * rows[i] * n * k, .run = gemm_rep};
         l.bf16 = dt == DT_BF16;
+        l.codes = spec.act == ACT_ROUND_INT8_GROUP;
         l.ctx = &g;
         snprintf(l.name, sizeof l.name, "%sgemm %s m=%d n=%d k=%d", quant ? "quant " : "",
                  dtype_name(dt), rows[i], n, k);
@@ -262,7 +270,7 @@ static void bench_gemm(bench *b) {
     }
 }
 
-/* One shape of quantised storage each; the values do not matter to the time. */
+/* Quantised storage, the shapes of models for the usual kinds; values do not matter to the time. */
 static void bench_quant(bench *b) {
     static const dtype types[] = {DT_INT4, DT_INT8, DT_INT3, DT_E2M1, DT_F8_E4M3,
                                   DT_Q4_0, DT_Q8_0, DT_Q4_K, DT_Q6_K};
@@ -271,7 +279,14 @@ static void bench_quant(bench *b) {
     memset(pattern, 0x21, CHUNK);
     fill(b, pattern);
     mem_free(pattern);
-    for (size_t t = 0; t < ARRAY_LEN(types); t++) bench_gemm_shape(b, types[t], 4864, 1024);
+    static const int32_t shapes[][2] = {/* of a 0.5B and of a 1B model */
+                                        {1152, 896},   {9728, 896},  {896, 4864}, {2560, 2048},
+                                        {16384, 2048}, {2048, 8192}, {4864, 1024}};
+    for (size_t t = 0; t < ARRAY_LEN(types); t++) {
+        bool codes = types[t] == DT_INT4 || types[t] == DT_INT8 || types[t] == DT_Q8_0;
+        for (size_t i = codes ? 0 : ARRAY_LEN(shapes) - 1; i < ARRAY_LEN(shapes); i++)
+            bench_gemm_shape(b, types[t], shapes[i][0], shapes[i][1]);
+    }
 }
 
 /* ---- attention: K in the lower half of the pool, V in the upper ---- */

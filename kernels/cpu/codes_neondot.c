@@ -10,11 +10,28 @@
 
 typedef int32x4_t vi;
 
+#define VI_KEEP(v) __asm__("" : "+w"(v))
+
 SIMD_FN vi vi_set1(int32_t x) {
     return vdupq_n_s32(x);
 }
 SIMD_FN vi vi_load(const void *p) {
     return vreinterpretq_s32_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(128)));
+}
+SIMD_FN void vi_store(void *p, vi v) {
+    vst1q_s32(p, v);
+}
+SIMD_FN vi vi_add(vi a, vi b) {
+    return vaddq_s32(a, b);
+}
+SIMD_FN vi vi_round(vf v) {
+    return vcvtnq_s32_f32(v);
+}
+SIMD_FN void vi_store_i8(int8_t *p, vi v) {
+    int16x4_t w = vmovn_s32(v);
+    int32x2_t four = vreinterpret_s32_s8(vmovn_s16(vcombine_s16(w, w)));
+    int32_t bytes = vget_lane_s32(four, 0);
+    memcpy(p, &bytes, sizeof bytes);
 }
 SIMD_FN vf vi_to_f32(vi v) {
     return vcvtq_f32_s32(v);

@@ -40,6 +40,21 @@ static const probe_level *level_of(cpu_isa isa) {
 #endif
 }
 
+static const probe_codes *codes_of(cpu_isa isa) {
+#if defined(__x86_64__)
+    static const probe_codes *const levels[ISA_COUNT] = {
+        [ISA_AVX2] = &probe_codes_avx2,
+        [ISA_AVXVNNI] = &probe_codes_avxvnni,
+        [ISA_AVX512] = &probe_codes_avx2, /* the row that it inherits */
+        [ISA_AVX512VNNI] = &probe_codes_avx512vnni,
+        [ISA_AVX512BF16] = &probe_codes_avx512vnni,
+    };
+    return levels[isa];
+#else
+    return NULL;
+#endif
+}
+
 typedef struct probe_job {
     team *t;
     const float *buffer;
@@ -96,6 +111,8 @@ probe_limits probe_run(team *t, cpu_isa isa, const void *buffer, size_t bytes, i
     probe_limits p;
     p.f32_gflops = best_flops(j, l->f32, l->f32_flops, ms / 2);
     p.bf16_gflops = l->bf16 ? best_flops(j, l->bf16, l->bf16_flops, ms / 2) : p.f32_gflops;
+    const probe_codes *codes = codes_of(isa);
+    p.code_gops = codes ? best_flops(j, codes->loop, codes->ops, ms / 2) : 0;
     double window = (double)MIN(READ_FLOATS * (int64_t)team_size(t), j->n) * sizeof(float);
     p.read_gbs = best_rate(j, read_member, window, ms);
     mem_free(j);

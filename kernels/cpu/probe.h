@@ -10,6 +10,7 @@ typedef struct probe_limits {
     double read_gbs;    /* reading a buffer far larger than the caches of one core, GB/s */
     double f32_gflops;  /* multiply-adds in registers, 2 flops each */
     double bf16_gflops; /* the same by bf16 dot products; equals f32 where there are none */
+    double code_gops;   /* products of int8 codes, 2 operations each; 0 where there are none */
 } probe_limits;
 
 /* Straight-line loops of one level. Results are returned so that nothing is optimised away. */
@@ -20,14 +21,20 @@ typedef struct probe_level {
     float (*bf16)(int64_t rounds); /* NULL: no bf16 dot product */
     int32_t bf16_flops;
 } probe_level;
+/* The loop of products of codes. */
+typedef struct probe_codes {
+    float (*loop)(int64_t rounds);
+    int32_t ops; /* per round */
+} probe_codes;
 extern const probe_level probe_ref;
 #if defined(__x86_64__)
 extern const probe_level probe_avx2, probe_avx512, probe_avx512bf16;
+extern const probe_codes probe_codes_avx2, probe_codes_avxvnni, probe_codes_avx512vnni;
 #elif defined(__aarch64__)
 extern const probe_level probe_neon, probe_neonbf16;
 #endif
 
-/* Probe all members of the team together, about 2 x `ms` milliseconds. `buffer`: [bytes], touched
+/* Probe all members of the team together, about 3 x `ms` milliseconds. `buffer`: [bytes], touched
  * before; each member reads its part once or more. */
 probe_limits probe_run(team *t, cpu_isa isa, const void *buffer, size_t bytes, int ms);
 
