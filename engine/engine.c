@@ -9,6 +9,7 @@
 #include "engine/engine_internal.h"
 #include "engine/kvswap.h"
 #include "engine/loader.h"
+#include "engine/packed_cache.h"
 
 static status check_len(const engine *e, const engine_options *o, error *err) {
     if (o->max_model_len > e->a->ctx_max)
@@ -73,6 +74,31 @@ static status measure_quantised(engine *e, const engine_options *o, error *err) 
     return loader_run(&e->w, &e->ckpt, &l, err);
 }
 
+/* Read and pack, or read what was packed before; notes: lines for people. */
+static status load(engine *e, const engine_options *o, strbuf *notes, error *err) {
+    loader_options l = {.n_threads = e->b->n_threads, .progress = o->progress, .ctx = o->ctx};
+    packed_cache cache = {0};
+    error why;
+    if (!o->packed_cache) return loader_run(&e->w, &e->ckpt, &l, err);
+    TRY(packed_cache_open(o->packed_cache, o->model_dir, &e->w, &e->ckpt, &cache, err));
+    status st = packed_cache_read(&cache, &e->w, e->b->n_threads, &why);
+    if (st == OK) {
+        strbuf_addf(notes, "packed weights read from %s\n", cache.path);
+        packed_cache_done(&cache);
+        return OK;
+    }
+    if (st != ERR_NOT_FOUND) strbuf_addf(notes, "packed weights not used: %s\n", why.text);
+    st = loader_run(&e->w, &e->ckpt, &l, err);
+    if (st == OK) {
+        if (packed_cache_write(&cache, &e->w, &why) == OK)
+            strbuf_addf(notes, "packed weights written to %s\n", cache.path);
+        else
+            strbuf_addf(notes, "packed weights not written: %s\n", why.text);
+    }
+    packed_cache_done(&cache);
+    return st;
+}
+
 static status open_all(engine *e, const engine_options *o, error *err) {
     TRY(engine_resolve(e, o, err));
     if (e->config_only) {
@@ -97,8 +123,11 @@ static status open_all(engine *e, const engine_options *o, error *err) {
         return e->plan_status;
     }
     TRY(allocate(e, err));
-    loader_options l = {.n_threads = e->b->n_threads, .progress = o->progress, .ctx = o->ctx};
-    TRY(loader_run(&e->w, &e->ckpt, &l, err));
+    strbuf notes = {0};
+    status st = load(e, o, &notes, err);
+    if (st == OK && notes.n && o->on_loaded) o->on_loaded(o->ctx, strbuf_str(&notes));
+    strbuf_done(&notes);
+    TRY(st);
     checkpoint_rest(&e->ckpt);
     take_rope_factors(e);
     if (o->merge_lora) TRY(adapter_merge(o->merge_lora, &e->w, &e->ckpt, err));

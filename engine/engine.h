@@ -14,8 +14,10 @@ typedef struct engine_options {
     const char *model_dir;     /* a directory, or a GGUF file */
     const char *register_path; /* NULL or a directory with more family files (NAME.json) */
     const char *dtype;         /* "auto" (the checkpoint's), "f32", "bf16", "f16" */
-    const char *quantize;   /* NULL or "none", "int8", "int4": float weights become codes while they
-                             * are loaded (engine/quantize.h) */
+    const char *quantize; /* NULL or "none", "int8", "int4": float weights become codes while they
+                           * are loaded (engine/quantize.h) */
+    const char *packed_cache; /* NULL: none; a directory, or "auto": the model's
+                               * (engine/packed_cache.h) */
     const char *kv_dtype;   /* "auto" (f32 with f32 or quantised f16 weights, else bf16), f32, bf16,
                              * int8, fp8 (kernels/kv8.h) */
     const char *quant_math; /* "exact": products with quantised weights in f32, activations as they

@@ -128,6 +128,7 @@ struct backend {
     const backend_vtbl *v;
     const char *name; /* "cpu" */
     char device[96];  /* for people: "2 threads, avx512-bf16" */
+    char layout[32];  /* where host_memory: packed bytes are the same for the same text and build */
     int n_threads;
     bool host_memory; /* mem_alloc gives ordinary memory */
 };

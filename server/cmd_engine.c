@@ -21,6 +21,7 @@ engine_options cmd_engine_options(const conf *c) {
         .dtype = c->dtype,
         .kv_dtype = c->kv_cache_dtype,
         .quantize = c->quantize,
+        .packed_cache = c->packed_cache,
         .quant_math = c->quant_math,
         .gemm_library = c->gemm_library,
         .device = c->device,

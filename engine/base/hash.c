@@ -2,6 +2,7 @@
  * SipHash and SHA-256 follow their papers; both are checked against published vectors. */
 #include "engine/base/hash.h"
 
+#include <pthread.h>
 #include <string.h>
 #include <sys/random.h>
 
@@ -28,6 +29,73 @@ uint64_t hash64(const void *data, size_t n, uint64_t seed) {
     if (left) memcpy(tail, p, left);
     h = fold(tail[0] ^ c1 ^ h, tail[1] ^ c2 ^ n);
     return fold(h ^ c2, n ^ c1);
+}
+
+/* CRC-32C: by the instruction where there is one, else eight bytes a step by tables. */
+
+static uint32_t crc_table[8][256];
+static pthread_once_t crc_once = PTHREAD_ONCE_INIT;
+
+static void make_crc_table(void) {
+    for (uint32_t i = 0; i < 256; i++) {
+        uint32_t c = i;
+        for (int k = 0; k < 8; k++) c = c >> 1 ^ (c & 1 ? 0x82F63B78u : 0);
+        crc_table[0][i] = c;
+    }
+    for (int t = 1; t < 8; t++)
+        for (int i = 0; i < 256; i++)
+            crc_table[t][i] = crc_table[t - 1][i] >> 8 ^ crc_table[0][crc_table[t - 1][i] & 255];
+}
+
+static uint32_t crc_plain(const unsigned char *p, size_t n, uint32_t c) {
+    pthread_once(&crc_once, make_crc_table);
+    for (; n >= 8; n -= 8, p += 8) {
+        uint32_t low = c ^ ((uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
+                            (uint32_t)p[3] << 24);
+        c = crc_table[7][low & 255] ^ crc_table[6][low >> 8 & 255] ^ crc_table[5][low >> 16 & 255] ^
+            crc_table[4][low >> 24] ^ crc_table[3][p[4]] ^ crc_table[2][p[5]] ^ crc_table[1][p[6]] ^
+            crc_table[0][p[7]];
+    }
+    while (n--) c = c >> 8 ^ crc_table[0][(c ^ *p++) & 255];
+    return c;
+}
+
+#if defined(__x86_64__)
+__attribute__((target("sse4.2"))) static uint32_t crc_fast(const unsigned char *p, size_t n,
+                                                           uint32_t c) {
+    uint64_t wide = c;
+    for (; n >= 8; n -= 8, p += 8) wide = __builtin_ia32_crc32di(wide, load64(p));
+    c = (uint32_t)wide;
+    while (n--) c = __builtin_ia32_crc32qi(c, *p++);
+    return c;
+}
+
+/* The instruction takes three cycles and a new one can begin in each. */
+__attribute__((target("sse4.2"))) static void crc_fast_four(const unsigned char *p, size_t n,
+                                                            uint32_t ret[4]) {
+    uint64_t c[4] = {UINT32_MAX, UINT32_MAX, UINT32_MAX, UINT32_MAX};
+    size_t whole = n / 8 * 8;
+    for (size_t i = 0; i < whole; i += 8)
+        for (size_t k = 0; k < 4; k++) c[k] = __builtin_ia32_crc32di(c[k], load64(p + k * n + i));
+    for (size_t k = 0; k < 4; k++) ret[k] = ~crc_fast(p + k * n + whole, n - whole, (uint32_t)c[k]);
+}
+#endif
+
+uint32_t crc32c(const void *p, size_t n, uint32_t crc) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("sse4.2")) return ~crc_fast(p, n, ~crc);
+#endif
+    return ~crc_plain(p, n, ~crc);
+}
+
+void crc32c_four(const void *p, size_t n, uint32_t ret[4]) {
+#if defined(__x86_64__)
+    if (__builtin_cpu_supports("sse4.2")) {
+        crc_fast_four(p, n, ret);
+        return;
+    }
+#endif
+    for (size_t k = 0; k < 4; k++) ret[k] = ~crc_plain((const unsigned char *)p + k * n, n, ~0u);
 }
 
 hash_key hash_key_random(void) {

@@ -18,6 +18,11 @@ typedef struct hash128 {
 hash_key hash_key_random(void); /* from the operating system */
 hash128 hash128_of(hash_key key, const void *p, size_t n);
 
+/* CRC-32C (Castagnoli, RFC 3720) of what follows bytes whose CRC is crc; 0 for the first. */
+uint32_t crc32c(const void *p, size_t n, uint32_t crc);
+/* Those of four neighbouring runs of n bytes, side by side: about three times as fast. */
+void crc32c_four(const void *p, size_t n, uint32_t ret[4]);
+
 /* SHA-256 (FIPS 180-4): API keys are kept only as this. */
 void sha256(const void *p, size_t n, uint8_t out[32]);
 /* 1 when equal; time depends on n only. */

@@ -485,6 +485,7 @@ status backend_cpu_open(const cpu_options *o, backend **ret, error *err) {
              c->base.n_threads == 1 ? "" : "s", isa_name(isa));
     if ((c->ws = mem_reserve(WORKSPACE_BYTES))) c->ws_bytes = WORKSPACE_BYTES;
     if ((c->held = mem_reserve(WORKSPACE_BYTES))) c->held_bytes = WORKSPACE_BYTES;
+    snprintf(c->base.layout, sizeof c->base.layout, "cpu %s", isa_name(isa));
     c->team = team_new(c->base.n_threads);
     status st = pin_team(c, o->pin, err);
     if (st == OK)

@@ -76,6 +76,25 @@ START_TEST(philox_vectors) {
 }
 END_TEST
 
+/* RFC 3720, B.4, and pieces against the whole. */
+START_TEST(crc32c_is_the_standards) {
+    static unsigned char p[4 * 1001];
+    uint32_t four[4];
+    ck_assert_uint_eq(crc32c(p, 32, 0), 0x8A9136AAu);
+    memset(p, 0xFF, 32);
+    ck_assert_uint_eq(crc32c(p, 32, 0), 0x62A8AB43u);
+    for (int i = 0; i < 32; i++) p[i] = (unsigned char)i;
+    ck_assert_uint_eq(crc32c(p, 32, 0), 0x46DD794Eu);
+    ck_assert_uint_eq(crc32c("123456789", 9, 0), 0xE3069283u);
+    for (size_t i = 0; i < sizeof p; i++) p[i] = (unsigned char)(i * i >> 3);
+    uint32_t whole = crc32c(p, sizeof p, 0);
+    for (size_t cut = 0; cut < 100; cut++)
+        ck_assert_uint_eq(crc32c(p + cut, sizeof p - cut, crc32c(p, cut, 0)), whole);
+    crc32c_four(p, 1001, four);
+    for (size_t k = 0; k < 4; k++) ck_assert_uint_eq(four[k], crc32c(p + k * 1001, 1001, 0));
+}
+END_TEST
+
 START_TEST(hash64_spreads) {
     int buckets[64] = {0};
     for (uint32_t i = 0; i < 64000; i++) buckets[hash64(&i, 4, 0) & 63]++;
@@ -283,6 +302,7 @@ int main(void) {
     tcase_add_test(t, sha256_vectors);
     tcase_add_test(t, philox_vectors);
     tcase_add_test(t, hash64_spreads);
+    tcase_add_test(t, crc32c_is_the_standards);
     tcase_add_test(t, utf8_is_strict);
     tcase_add_test(t, strbuf_bounds_and_json);
     tcase_add_test(t, arena_is_bounded);
