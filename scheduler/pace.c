@@ -13,10 +13,10 @@
  * that size's means, so the curve drops out). A long prompt in equal chunks shows it at once.
  *
  * What makes one size slower or faster, a neighbour or a clock, makes all: where a size that is
- * well known surprises, the others move by an eighth of that, and so follow one that stays
- * different in full, while the eighths of its own mean close the gap. Without that a size that was
- * once too slow to be used would never be seen again. A step that took far longer than thought (the
- * machine stood still) counts only as a few times as long. */
+ * well known surprises, larger ones move by an eighth of that, and so follow one that stays
+ * different in full, while the eighths of its own mean close the gap; smaller ones by a quarter of
+ * it. Without that a size that was once too slow to be used would never be seen again. A step that
+ * took far longer than thought (the machine stood still) counts only as a few times as long. */
 #include "scheduler/pace.h"
 
 #include <stdbool.h>
@@ -27,11 +27,11 @@ enum {
     ALL_TO = 8,    /* sizes up to here each for itself */
     FOURS_TO = 64, /* and up to here four by four */
     FOURS = ALL_TO + (FOURS_TO - ALL_TO) / 4,
-    RUSH_STEPS = 4,
+    RUSH_STEPS = 3,
     LEAST = 8, /* tokens of prompts in a step, whatever the target: they must come to an end */
 };
-static const double WEIGHT_MAX = 8, KNOWN = 3, DRIFT = 1 / 8.0, FADE = 0.998, OUTLIER = 4,
-                    SHARE = 0.8, RUSH = 4;
+static const double WEIGHT_MAX = 8, KNOWN = 3, DRIFT = 1 / 8.0, DRIFT_DOWN = 1 / 32.0, FADE = 0.998,
+                    OUTLIER = 4, SHARE = 0.8, RUSH = 6;
 /* What a step of few tokens takes at least, of one of many: weights are read for each. */
 static const double FLOOR = 0.125;
 
@@ -80,12 +80,13 @@ static void draw(pace *p) {
     }
 }
 
-/* A size that is well known took by * as long as thought: so will the others. */
+/* A size that is well known took by * as long as thought: so will the others. Smaller ones move
+ * less: what decoding alone takes must not be talked up by the steps that it is the measure of. */
 static void drift(pace *p, const pace_size *but, double by) {
     for (int32_t i = 0; i < PACE_SIZES; i++) {
         pace_size *s = &p->sizes[i];
         s->weight *= FADE;
-        if (s != but) s->us *= 1 + (by - 1) * DRIFT;
+        if (s != but) s->us *= 1 + (by - 1) * (s > but ? DRIFT : DRIFT_DOWN);
     }
 }
 

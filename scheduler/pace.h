@@ -63,14 +63,14 @@ double pace_us(const pace *p, pace_step step);
  * Where nobody decodes: most. With a target: what takes no longer than that. With PACE_AUTO: what
  * takes no longer than so many times what decoding alone would:
  *
- *   4     where a few such steps (4) compute the first prompt
+ *   6     where a few such steps (3) compute the first prompt
  *   1.8   else, for one prompt: it shares the time about equally with those that decode
- *   + 0.8 for each prompt more, up to 4: what waits behind a long one must come on as well
+ *   + 0.8 for each prompt more, up to 6: what waits behind a long one must come on as well
  *
- * Chosen with a model of this server: 16 in flight, 128 tokens in and 64 out. Prompts first gives
- * a TTFT p50 of 1.03 s and an ITL p99 of 550 ms, short prompts at 3, 4 and 6 times 0.47, 0.42 and
- * 0.62 s and 158, 210 and 316 ms, all at 127 to 132 tok/s; at 1.8 they queue up (3.6 s, 113
- * tok/s). */
+ * Measured with a 0.5B model on two cores, 16 in flight, 128 tokens in and 64 out, bf16 / int8:
+ * prompts first gives a TTFT p50 of 1162 / 648 ms, an ITL p99 of 593 / 263 ms and 124.9 / 275
+ * tok/s; short ones at 4 times 528 / 254 ms, 231 / 116 ms and 121 / 248 tok/s; at 6 times 457 / 275
+ * ms, 317 / 154 ms and 124.4 / 260 tok/s. At 1.8 they would queue up. */
 int32_t pace_budget(const pace *p, const pace_load *load);
 
 #endif

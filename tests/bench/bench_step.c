@@ -1,10 +1,11 @@
 /* What a step of a model takes, by its number of tokens: the curve that the scheduler's pace
  * (scheduler/pace.h) learns.
  *
- *     bench_step MODEL_DIR [--dtype T] [--threads N] [--context N] [--seconds S] [TOKENS...]
+ *     bench_step MODEL_DIR [--dtype T] [--quantize Q] [--threads N] [--context N] [--seconds S]
+ * [TOKENS...]
  *
  * Each line: steps of one prompt's chunk of so many tokens, and steps of so many sequences that
- * decode, at a context of N tokens; milliseconds (median and least), tokens/s. */
+ * decode, at a context of N tokens; milliseconds (median, least, most), tokens/s. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -64,8 +65,8 @@ static void measure(setup *u, const char *what, int32_t n_seqs, int32_t n_tokens
     }
     qsort(ns, (size_t)n, sizeof *ns, by_value);
     double ms = (double)ns[n / 2] * 1e-6;
-    printf("%-8s %5d tokens  %8.2f ms (least %.2f, %d steps)  %8.1f tok/s\n", what, plan.n_tokens,
-           ms, (double)ns[0] * 1e-6, n, plan.n_tokens / ms * 1e3);
+    printf("%-8s %5d tokens  %8.2f ms (%.2f .. %.2f, %d steps)  %8.1f tok/s\n", what, plan.n_tokens,
+           ms, (double)ns[0] * 1e-6, (double)ns[n - 1] * 1e-6, n, plan.n_tokens / ms * 1e3);
     fflush(stdout);
 }
 
@@ -94,6 +95,8 @@ int main(int argc, char **argv) {
         const char *a = argv[i], *v = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(a, "--dtype") == 0)
             o.dtype = v, i++;
+        else if (strcmp(a, "--quantize") == 0)
+            o.quantize = v, i++;
         else if (strcmp(a, "--threads") == 0)
             o.n_threads = atoi(v), i++;
         else if (strcmp(a, "--context") == 0)
@@ -106,8 +109,10 @@ int main(int argc, char **argv) {
             tokens[n_tokens++] = atoi(a);
     }
     if (!o.model_dir) {
-        fprintf(stderr, "usage: bench_step MODEL_DIR [--dtype T] [--threads N] [--context N] "
-                        "[--seconds S] [TOKENS...]\n");
+        fprintf(
+            stderr,
+            "usage: bench_step MODEL_DIR [--dtype T] [--quantize Q] [--threads N] [--context N] "
+            "[--seconds S] [TOKENS...]\n");
         return 2;
     }
     o.max_model_len = u.context + 1024;

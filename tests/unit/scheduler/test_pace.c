@@ -87,10 +87,10 @@ START_TEST(targets) {
     l.n_prompts = 2;
     close_to(pace_budget(&p, &l), 36, 0.1); /* 78 ms */
     l.n_prompts = 50;
-    close_to(pace_budget(&p, &l), 57, 0.1); /* 120 ms */
+    close_to(pace_budget(&p, &l), 87, 0.1); /* 180 ms */
     l.n_prompts = 1;
-    l.fresh = 150; /* three such steps */
-    close_to(pace_budget(&p, &l), 57, 0.1);
+    l.fresh = 240; /* three such steps */
+    close_to(pace_budget(&p, &l), 87, 0.1);
     l.decoding.n_tokens = 0; /* nobody waits for a token */
     ck_assert_int_eq(pace_budget(&p, &l), 256);
     p.target_us = 100000;
