@@ -14,15 +14,16 @@
 #include "engine/base/mem.h"
 #include "kernels/ref/rows.h"
 
-static const char *const names[ISA_COUNT] = {
-    "ref", "avx2", "avxvnni", "avx512", "avx512vnni", "avx512bf16", "neon", "neondot", "neonbf16"};
+static const char *const names[ISA_COUNT] = {"ref",        "avx2",       "avxvnni",    "avx512",
+                                             "avx512vnni", "avx512bf16", "avx512fp16", "neon",
+                                             "neondot",    "neonbf16"};
 
 const char *isa_name(cpu_isa isa) {
     return names[isa];
 }
 
 #if defined(__x86_64__)
-/* Three features by CPUID itself: clang 14 does not know their names. They are asked after AVX2 and
+/* Features by CPUID itself: clang 14 does not know their names. They are asked after AVX2 and
  * AVX-512, so the operating system is known to keep the registers. */
 static bool has_f16c(void) {
     unsigned a, b, c, d;
@@ -32,6 +33,11 @@ static bool has_f16c(void) {
 static bool has_7_1(int bit) {
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << bit);
+}
+
+static bool has_avx512fp16(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 23);
 }
 #endif
 
@@ -57,6 +63,7 @@ bool isa_usable(cpu_isa isa) {
     case ISA_AVX512: return avx512;
     case ISA_AVX512VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
     case ISA_AVX512BF16: return avx512 && __builtin_cpu_supports("avx512vnni") && has_7_1(5);
+    case ISA_AVX512FP16: return isa_usable(ISA_AVX512BF16) && has_avx512fp16();
     default: return false;
     }
 #elif defined(__aarch64__)
@@ -85,7 +92,16 @@ cpu_isa isa_best(void) {
     return best;
 }
 
+/* Products of 16-bit weights are those of f32 operands, summed in f32. */
+static bool is_exact(cpu_isa isa) {
+    return isa != ISA_AVX512BF16 && isa != ISA_AVX512FP16 && isa != ISA_NEONBF16;
+}
+
 status isa_parse(const char *name, cpu_isa *ret_isa, error *err) {
+    if (name && str_eqz(str_z("exact"), name)) {
+        for (*ret_isa = ISA_COUNT - 1; !isa_usable(*ret_isa) || !is_exact(*ret_isa);) (*ret_isa)--;
+        return OK;
+    }
     if (!name || str_eqz(str_z("auto"), name)) {
         *ret_isa = isa_best();
         return OK;
@@ -100,25 +116,32 @@ status isa_parse(const char *name, cpu_isa *ret_isa, error *err) {
         }
         strbuf_addf(&usable, "%s%s", usable.n ? ", " : "", names[i]);
     }
-    error_set(err, ERR_INVALID, "isa \"%s\" is not usable here: this CPU and build have auto, %s",
-              name, usable.p);
+    error_set(err, ERR_INVALID,
+              "isa \"%s\" is not usable here: this CPU and build have auto, exact, %s", name,
+              usable.p);
     strbuf_done(&usable);
     return ERR_INVALID;
 }
 
 /* The level that one is built on; of ISA_REF, itself. */
 static cpu_isa below(cpu_isa isa) {
-    static const cpu_isa levels[ISA_COUNT] = {
-        [ISA_AVX2] = ISA_REF,          [ISA_AVXVNNI] = ISA_AVX2,          [ISA_AVX512] = ISA_AVX2,
-        [ISA_AVX512VNNI] = ISA_AVX512, [ISA_AVX512BF16] = ISA_AVX512VNNI, [ISA_NEON] = ISA_REF,
-        [ISA_NEONDOT] = ISA_NEON,      [ISA_NEONBF16] = ISA_NEONDOT};
+    static const cpu_isa levels[ISA_COUNT] = {[ISA_AVX2] = ISA_REF,
+                                              [ISA_AVXVNNI] = ISA_AVX2,
+                                              [ISA_AVX512] = ISA_AVX2,
+                                              [ISA_AVX512VNNI] = ISA_AVX512,
+                                              [ISA_AVX512BF16] = ISA_AVX512VNNI,
+                                              [ISA_AVX512FP16] = ISA_AVX512BF16,
+                                              [ISA_NEON] = ISA_REF,
+                                              [ISA_NEONDOT] = ISA_NEON,
+                                              [ISA_NEONBF16] = ISA_NEONDOT};
     return levels[isa];
 }
 
 void select_rows(cpu_isa isa, cpu_rows *ret_rows) {
 #if defined(__x86_64__)
     static const cpu_rows *const levels[ISA_COUNT] = {
-        &rows_ref, &rows_avx2, &rows_avxvnni, &rows_avx512, &rows_avx512vnni, &rows_avx512bf16};
+        &rows_ref,        &rows_avx2,       &rows_avxvnni,   &rows_avx512,
+        &rows_avx512vnni, &rows_avx512bf16, &rows_avx512fp16};
 #elif defined(__aarch64__)
     static const cpu_rows *const levels[ISA_COUNT] = {
         &rows_ref, [ISA_NEON] = &rows_neon, [ISA_NEONDOT] = &rows_neondot,

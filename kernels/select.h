@@ -17,7 +17,8 @@ typedef enum cpu_isa {
     ISA_AVXVNNI, /* integer dot products in 256 bits */
     ISA_AVX512,
     ISA_AVX512VNNI,
-    ISA_AVX512BF16,
+    ISA_AVX512BF16, /* products of bf16 weights: activations are rounded to bf16 */
+    ISA_AVX512FP16, /* products of 16-bit weights: short sums in f16 */
     ISA_NEON,
     ISA_NEONDOT,  /* integer dot products: Armv8.2 with dotprod */
     ISA_NEONBF16, /* and those of bf16: most of Armv8.6 */
@@ -29,7 +30,8 @@ bool isa_built(cpu_isa isa);       /* into this program: of its architecture */
 /* Built into this program and present on this CPU. ISA_REF always is. */
 bool isa_usable(cpu_isa isa);
 cpu_isa isa_best(void); /* the fastest usable one; a later level may be slower on some CPUs */
-/* NULL and "auto" give the best. ERR_INVALID names the usable ones. */
+/* NULL and "auto" give the best, "exact" the best without the roundings of avx512bf16 and
+ * avx512fp16: for results that are compared across machines. ERR_INVALID names the usable ones. */
 NODISCARD status isa_parse(const char *name, cpu_isa *ret_isa, error *err);
 
 struct cpu_rows;

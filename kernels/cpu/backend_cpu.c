@@ -99,7 +99,8 @@ static void cpu_wmat_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, v
 
 static void cpu_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *src,
                           dtype src_dt, int64_t src_stride) {
-    pack_rows_into(w, row0, n_rows, src, src_dt, src_stride);
+    const gemm_row *row = cpu_gemm_row((cpu_backend *)b, w->dt);
+    (row->pack ? row->pack : pack_rows_into)(w, row0, n_rows, src, src_dt, src_stride);
 }
 
 static size_t cpu_quant_bytes(backend *b, int32_t n, int32_t k, dtype dt, const quant_spec *spec) {

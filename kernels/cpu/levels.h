@@ -7,6 +7,11 @@
 extern const gemm_row avx2_gemm_f32, avx2_gemm_f16, avx2_gemm_bf16;       /* gemm_avx2.c */
 extern const gemm_row avx512_gemm_f32, avx512_gemm_f16, avx512_gemm_bf16; /* gemm_avx512.c */
 extern const gemm_row avx512bf16_gemm_bf16;                               /* gemm_avx512bf16.c */
+extern const gemm_row avx512fp16_gemm_f16, avx512fp16_gemm_bf16;          /* gemm_avx512fp16.c */
+
+/* pack_avx512fp16.c: WMAT_HALVES */
+void avx512fp16_pack(wmat *w, int32_t row0, int32_t n_rows, const void *src, dtype src_dt,
+                     int64_t src_stride);
 
 extern const attention_row avx2_attention_f32, avx2_attention_bf16; /* attention_avx2.c */
 extern const attention_row avx2_attention_int8, avx2_attention_f8;

@@ -20,6 +20,9 @@ size_t pack_bytes(wmat_layout layout, int32_t n, int32_t k, dtype dt) {
     CHECK(n > 0 && k > 0);
     CHECK(dt == DT_F32 || dt == DT_F16 || dt == DT_BF16);
     if (layout == WMAT_ROWS) return (size_t)n * (size_t)k * dtype_bytes(dt);
+    if (layout == WMAT_HALVES)
+        return (size_t)CEIL_DIV(n, PANEL_COLS) *
+               (pack_panel_bytes(k, DT_BF16) + PANEL_COLS * sizeof(float));
     return (size_t)CEIL_DIV(n, PANEL_COLS) * pack_panel_bytes(k, dt);
 }
 

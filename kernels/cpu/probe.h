@@ -9,7 +9,8 @@
 typedef struct probe_limits {
     double read_gbs;    /* reading a buffer far larger than the caches of one core, GB/s */
     double f32_gflops;  /* multiply-adds in registers, 2 flops each */
-    double bf16_gflops; /* the same by bf16 dot products; equals f32 where there are none */
+    double bf16_gflops; /* what the level multiplies 16-bit types by: dot products of bf16,
+                         * multiply-adds of f16; equals f32 where it has neither */
     double code_gops;   /* products of int8 codes, 2 operations each; 0 where there are none */
 } probe_limits;
 
@@ -18,7 +19,7 @@ typedef struct probe_level {
     float (*read)(const float *p, int64_t n);
     float (*f32)(int64_t rounds);
     int32_t f32_flops;             /* per round */
-    float (*bf16)(int64_t rounds); /* NULL: no bf16 dot product */
+    float (*bf16)(int64_t rounds); /* NULL: as f32 */
     int32_t bf16_flops;
 } probe_level;
 /* The loop of products of codes. */
@@ -28,7 +29,7 @@ typedef struct probe_codes {
 } probe_codes;
 extern const probe_level probe_ref;
 #if defined(__x86_64__)
-extern const probe_level probe_avx2, probe_avx512, probe_avx512bf16;
+extern const probe_level probe_avx2, probe_avx512, probe_avx512bf16, probe_avx512fp16;
 extern const probe_codes probe_codes_avx2, probe_codes_avxvnni, probe_codes_avx512vnni;
 #elif defined(__aarch64__)
 extern const probe_level probe_neon, probe_neonbf16;

@@ -59,3 +59,8 @@ const cpu_rows rows_avx512vnni = {
 const cpu_rows rows_avx512bf16 = {
     .gemm_bf16 = &avx512bf16_gemm_bf16,
 };
+
+const cpu_rows rows_avx512fp16 = {
+    .gemm_f16 = &avx512fp16_gemm_f16,
+    .gemm_bf16 = &avx512fp16_gemm_bf16,
+};

@@ -71,6 +71,8 @@ typedef struct logsumexp_row {
 typedef enum wmat_layout {
     WMAT_ROWS,   /* [N][K] */
     WMAT_PANELS, /* f32, f16: [N/32][K][32]; bf16: [N/32][ceil(K/2)][32][2]; zero padded */
+    WMAT_HALVES, /* [N/32] of f16 [ceil(K/2)][32][2] and f32 [32]: row n is its f16 times the
+                  * latter, a power of two that puts its largest in [8, 16); zero padded */
     WMAT_QUANT,  /* what quant_pack_side writes, then N rows of quant_row_bytes */
     WMAT_CODES   /* of the code_row that serves it (cpu/codes.h) */
 } wmat_layout;
@@ -103,6 +105,9 @@ typedef struct gemm_row {
     wmat_layout layout;
     int32_t pack_rows; /* columns of out in one panel */
     int32_t tile_rows;
+    /* backend_vtbl.wmat_pack of its layout; NULL: pack.c has it. */
+    void (*pack)(wmat *w, int32_t row0, int32_t n_rows, const void *src, dtype src_dt,
+                 int64_t src_stride);
     size_t (*a_bytes)(int32_t m, int32_t k); /* of all packed tiles; NULL: reads a as it is */
     void (*pack_a)(const op_gemm *g, int32_t n_tiles, int32_t tile0, int32_t tile1, void *dst);
     size_t (*scratch_bytes)(int32_t m, int32_t n, int32_t k); /* for any grid */
@@ -176,7 +181,8 @@ typedef struct cpu_rows {
 
 extern const cpu_rows rows_ref;
 #if defined(__x86_64__)
-extern const cpu_rows rows_avx2, rows_avxvnni, rows_avx512, rows_avx512vnni, rows_avx512bf16;
+extern const cpu_rows rows_avx2, rows_avxvnni, rows_avx512, rows_avx512vnni, rows_avx512bf16,
+    rows_avx512fp16;
 #elif defined(__aarch64__)
 extern const cpu_rows rows_neon, rows_neondot, rows_neonbf16;
 #endif

@@ -18,12 +18,13 @@ status model_open(const char *dir, const char *want, const char *isa, engine **r
 
 status model_open_kv(const char *dir, const char *want, const char *kv_dtype, const char *isa,
                      engine **ret, error *err) {
+    bool exact = strcmp(want, "f32") == 0 || (isa && strcmp(isa, "exact") == 0);
     engine_options o = {.model_dir = dir,
                         .dtype = want,
                         .kv_dtype = kv_dtype,
-                        .quant_math = strcmp(want, "f32") == 0 ? "exact" : "auto",
+                        .quant_math = exact ? "exact" : "auto",
                         .device = test_device(),
-                        .isa = isa,
+                        .isa = isa || !exact ? isa : "exact",
                         .n_threads = 2,
                         .max_seqs = 80,
                         .max_batched_tokens = 256,

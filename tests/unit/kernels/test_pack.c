@@ -1,5 +1,6 @@
 /* Packed layouts element by element, ranges in any split, and the choice of rows and grids. */
 #include <check.h>
+#include <math.h>
 #include <stdlib.h>
 
 #include "engine/base/mem.h"
@@ -71,6 +72,57 @@ START_TEST(layouts_hold_every_element) {
 }
 END_TEST
 
+/* WMAT_HALVES as rows.h states it: exact for such values whatever the row's scale, in any split. */
+static void check_halves(const gemm_row *row, dtype dt, dtype src_dt, int32_t n, int32_t k,
+                         int32_t cut) {
+    size_t bytes = pack_bytes(WMAT_HALVES, n, k, dt);
+    wmat w = {n, k, dt, WMAT_HALVES, mem_alloc(bytes), bytes, {0}};
+    memset(w.data, 0x5A, bytes);
+    char *src = mem_calloc((size_t)n * (size_t)k, 4);
+    for (int32_t i = 0; i < n; i++)
+        for (int32_t j = 0; j < k; j++) {
+            float v = ldexpf(value(i, j), i % 9 - 12);
+            int32_t at = i * k + j;
+            if (src_dt == DT_F32)
+                ((float *)src)[at] = v;
+            else
+                ((uint16_t *)src)[at] = src_dt == DT_F16 ? f32_to_f16(v) : f32_to_bf16(v);
+        }
+    row->pack(&w, cut, n - cut, src + (size_t)(cut * k) * dtype_bytes(src_dt), src_dt, k);
+    row->pack(&w, 0, cut, src, src_dt, k);
+    int32_t pairs = (k + 1) / 2, n_cols = ALIGN_UP(n, PANEL_COLS);
+    size_t panel_bytes = (size_t)pairs * PANEL_COLS * 4 + PANEL_COLS * sizeof(float);
+    for (int32_t i = 0; i < n_cols; i++) {
+        const char *panel = (const char *)w.data + (size_t)(i / PANEL_COLS) * panel_bytes;
+        float inverse = ((const float *)(panel + (size_t)pairs * PANEL_COLS * 4))[i % PANEL_COLS];
+        float largest = 0;
+        for (int32_t j = 0; j < 2 * pairs; j++) {
+            float h = f16_to_f32(
+                ((const uint16_t *)panel)[(j / 2 * PANEL_COLS + i % PANEL_COLS) * 2 + j % 2]);
+            float want = i < n && j < k ? ldexpf(value(i, j), i % 9 - 12) : 0;
+            if (h * inverse != want) ck_abort_msg("element %d,%d is %g", i, j, h * inverse);
+            largest = fmaxf(largest, fabsf(h));
+        }
+        ck_assert(i >= n || (largest >= 8 && largest < 16));
+    }
+    mem_free(w.data), mem_free(src);
+}
+
+START_TEST(halves_hold_every_element) {
+    static const dtype types[] = {DT_F32, DT_F16, DT_BF16};
+    cpu_rows rows;
+    select_rows(ISA_AVX512FP16, &rows);
+    if (!isa_usable(ISA_AVX512FP16)) return;
+    for (int d = 1; d < 3; d++)
+        for (int s = 0; s < 3; s++) {
+            check_halves(rows.gemm_bf16, types[d], types[s], 1, 1, 0);
+            check_halves(rows.gemm_bf16, types[d], types[s], 70, 257, 13);
+            check_halves(rows.gemm_bf16, types[d], types[s], 64, 128, 32);
+            check_halves(rows.gemm_f16, types[d], types[s], 33, 301, 32);
+        }
+}
+END_TEST
+
 START_TEST(every_level_fills_every_slot) {
     for (cpu_isa isa = 0; isa < ISA_COUNT; isa++) {
         cpu_rows rows;
@@ -111,6 +163,7 @@ int main(void) {
     Suite *s = suite_create("pack");
     TCase *tc = tcase_create("pack");
     tcase_add_test(tc, layouts_hold_every_element);
+    tcase_add_test(tc, halves_hold_every_element);
     tcase_add_test(tc, every_level_fills_every_slot);
     tcase_add_test(tc, grids_use_their_threads);
     suite_add_tcase(s, tc);
