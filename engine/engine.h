@@ -32,8 +32,8 @@ typedef struct engine_options {
     cpu_pinning pin;            /* of them */
     int32_t max_model_len;      /* 0: the model's, reduced to what fits */
     int32_t max_seqs;           /* most sequences in a step */
-    int32_t max_drafts;         /* most drafts of a sequence in a step that are expected: rows of
-                                 * logits at a time are planned for them */
+    int32_t max_drafts;         /* most drafts of a sequence in a step that are expected: on the CPU
+                                 * rows of logits at a time are planned for them */
     int32_t max_batched_tokens; /* most tokens in a step; at least max_model_len where the model
                                  * needs its prompt whole */
     size_t kv_bytes;            /* 0: chosen from free memory */

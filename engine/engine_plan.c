@@ -144,8 +144,9 @@ status engine_plan_memory(engine *e, const engine_options *o, error *err) {
         e->max_tokens = MAX(e->max_tokens, o->max_model_len > 0 ? o->max_model_len : e->a->ctx_max);
     e->max_seqs = MIN(o->max_seqs > 0 ? o->max_seqs : 64, e->max_tokens);
     e->n_tasks_max = e->max_tokens + e->max_seqs;
-    e->max_picks = (int32_t)MIN((int64_t)e->max_seqs * (1 + o->max_drafts), e->max_tokens);
     bool host = e->b->host_memory, on_device = e->b->v->sample && e->a->has_head;
+    int64_t picks = (int64_t)e->max_seqs * (1 + (host ? o->max_drafts : 0));
+    e->max_picks = (int32_t)MIN(picks, e->max_tokens);
     e->depth = o->depth > 0 ? MIN(o->depth, FORWARD_STEPS_MAX) : host || !on_device ? 1 : 2;
     e->graphs = e->b->v->graphs && !(o->graphs && strcmp(o->graphs, "off") == 0);
     e->n_samplers = e->b->v->spread ? MIN(MIN(e->b->n_threads, e->max_seqs), SAMPLERS_MAX) : 1;

@@ -31,6 +31,8 @@ static void core_alloc(core *c) {
     c->last = c->ring;
     c->result.out = mem_calloc(n, sizeof *c->result.out);
     c->result.seq_status = mem_calloc(n, sizeof *c->result.seq_status);
+    c->result.n_right = mem_calloc(n, sizeof *c->result.n_right);
+    c->result.more = mem_calloc((size_t)c->o.token_budget, sizeof *c->result.more);
     c->ready = mem_calloc(READY_MAX, sizeof *c->ready);
     c->event = mem_calloc(1, token_event_bytes(ARRAY_LEN(c->result.out->top)));
 }
@@ -54,6 +56,7 @@ core *core_new(const scheduler_options *o, stepper s, hash_key key) {
     waitq_init(&c->wait);
     core_alloc(c);
     swap_init(c);
+    drafts_init(c, o->max_drafts);
     return c;
 }
 
@@ -72,6 +75,8 @@ void core_free(core *c) {
     mem_free(c->ring);
     mem_free(c->result.out);
     mem_free(c->result.seq_status);
+    mem_free(c->result.n_right);
+    mem_free(c->result.more);
     mem_free(c->ready);
     mem_free(c->event);
     mem_free(c->vtime);
@@ -214,7 +219,7 @@ static void count_step(core *c, flight *f) {
     uint64_t from = MAX(f->launch_us, c->collect_us), us = c->now_us - MIN(from, c->now_us);
     c->collect_us = c->now_us;
     c->stats.step_us_total += us;
-    if (c->pace.target_us != PACE_OFF) learn_pace(c, &f->plan, us);
+    if (c->pace.target_us != PACE_OFF || c->drafting.most) learn_pace(c, &f->plan, us);
     swap_stepped(c, &f->plan, us);
     c->stats.n_steps++;
     c->stats.step_tokens_total += (uint64_t)f->plan.n_tokens;
@@ -278,9 +283,20 @@ static bool fail_first(core *c) {
     return true;
 }
 
+static bool collect_all(core *c) {
+    error e = {0};
+    while (c->n_flight > 0)
+        if (collect(c, &e) != OK) {
+            fail_device(c, &e);
+            return false;
+        }
+    return true;
+}
+
 /* The next step is launched before the oldest in flight is waited for, so the device has work while
- * results are dealt with, and while the step after that is planned. */
+ * results are dealt with, and while the step after that is planned; but for drafts (drafts.c). */
 static bool turn(core *c, bool look) {
+    if (drafts_hoped(c) && !collect_all(c)) return true;
     uint64_t start = c->now_us;
     if (!c->stats.healthy) end_all(c, FINISH_ERROR, &c->failure);
     if (look || start >= c->due_us) core_sweep(c);
@@ -291,7 +307,8 @@ static bool turn(core *c, bool look) {
     if (has_plan) launch(c);
     if (c->n_flight == 0) return has_plan || fail_first(c);
     error e = {0};
-    if ((!has_plan || c->n_flight == c->step.depth) && collect(c, &e) != OK) fail_device(c, &e);
+    bool wait = !has_plan || c->n_flight == c->step.depth || c->last->plan.n_drafts > 0;
+    if (wait && collect(c, &e) != OK) fail_device(c, &e);
     return true;
 }
 

@@ -16,16 +16,16 @@ static void *block_new(size_t bytes) {
 }
 
 /* Sizes of one choice's arrays; false on overflow. Hashes first: they need 8-byte alignment. */
-static bool choice_bytes(const group *g, size_t *ret) {
-    size_t ids, tables;
+static bool choice_bytes(const core *c, const group *g, size_t *ret) {
+    size_t ids, tables, index = c->drafting.most ? ngram_bytes(g->len_max) : 0;
     if (!mul_ok((size_t)g->len_max, sizeof(int32_t), &ids)) return false;
     if (!mul_ok((size_t)g->n_pages_max, sizeof(hash128) + sizeof(int32_t), &tables)) return false;
-    if (!add_ok(ids, tables, ret)) return false;
+    if (!add_ok(ids, tables, ret) || !add_ok(*ret, index, ret)) return false;
     *ret = ALIGN_UP(*ret, sizeof(hash128));
     return true;
 }
 
-static void lay_out(group *g, size_t per_choice) {
+static void lay_out(const core *c, group *g, size_t per_choice) {
     unsigned char *at = (unsigned char *)&g->seqs[g->r->n];
     at += ALIGN_UP((uintptr_t)at, sizeof(hash128)) - (uintptr_t)at;
     for (int32_t i = 0; i < g->r->n; i++, at += per_choice) {
@@ -35,6 +35,7 @@ static void lay_out(group *g, size_t per_choice) {
         s->hashes = (hash128 *)at;
         s->pages = (int32_t *)(s->hashes + g->n_pages_max);
         s->ids = s->pages + g->n_pages_max;
+        if (c->drafting.most) ngram_init(&s->drafts.index, s->ids + g->len_max, g->len_max);
     }
 }
 
@@ -105,7 +106,7 @@ status group_new(const core *c, request *r, group **ret, error *err) {
     group shape = {.r = r}, *g;
     set_lengths(c, &shape);
     size_t per_choice, choices, bytes;
-    if (!choice_bytes(&shape, &per_choice) ||
+    if (!choice_bytes(c, &shape, &per_choice) ||
         !mul_ok((size_t)r->n, sizeof(seq) + per_choice, &choices) ||
         !add_ok(sizeof *g + sizeof(hash128), choices, &bytes) || !(g = block_new(bytes)))
         return error_set(err, ERR_NOMEM, "no memory for %d choices of %d tokens", r->n,
@@ -115,7 +116,7 @@ status group_new(const core *c, request *r, group **ret, error *err) {
     g->n_open = r->n;
     g->ring_cap = g->ring_room = request_ring_cap(r);
     g->charge = 1.0 / (double)r->tenant_weight;
-    lay_out(g, per_choice);
+    lay_out(c, g, per_choice);
     memcpy(g->seqs[0].ids, r->prompt, (size_t)r->n_prompt * sizeof(int32_t));
     hash_prompt(c, g);
     r->sched = g;

@@ -18,6 +18,9 @@
  * of request goes on at every step; where a choice needs the ids before it (penalties), waiting for
  * them is the stepper's business, who can compute the rest of the step meanwhile.
  *
+ * Last, where a step has room, decoding sequences get drafts (drafts.c): rows that may turn out to
+ * be for nothing, so nobody goes without a token for them.
+ *
  * A stepper whose prompt tokens see later ones (whole_prompt) gets a prompt in one step: its
  * sequence waits until the budget has room for all of it, past prefill_chunk if need be.
  *
@@ -317,11 +320,13 @@ void plan_build(core *c) {
     c->last = &c->ring[c->n_launch % (uint64_t)c->step.depth];
     c->last->plan.step = c->n_launch;
     c->last->plan.n_seqs = c->last->plan.n_tokens = c->last->plan.n_copies = 0;
+    c->last->plan.n_drafts = 0;
     choose_budget(c);
     c->plan_stalled = c->plan_deferred = false;
     swap_plan(c);
     uint64_t n_preemptions = c->stats.n_preemptions;
     plan_running(c);
     if (c->stats.n_preemptions == n_preemptions) plan_waiting(c);
+    drafts_plan(c);
     swap_ahead(c);
 }

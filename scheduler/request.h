@@ -46,6 +46,8 @@ typedef struct request_times {
     uint64_t finished_us;    /* last choice ended */
     int32_t n_cached;        /* prompt tokens taken from the prefix cache */
     int32_t n_preempted;     /* times thrown back */
+    int32_t n_drafted;       /* tokens guessed, of all choices */
+    int32_t n_accepted;      /* of them: right */
 } request_times;
 
 typedef struct request {

@@ -22,6 +22,8 @@ typedef struct scheduler_options {
      * the budget allows, by what earlier steps took (pace.h). Microseconds, PACE_OFF, or PACE_AUTO.
      * Never with whole_prompt. */
     uint64_t target_us;
+    int32_t
+        max_drafts; /* most guesses at tokens that a sequence gets in a step (drafts.c); 0: none */
     admit_mode admit;
     bool prefix_cache;
     uint64_t stall_us; /* a reader whose ring stays full so long is cut */
@@ -46,9 +48,11 @@ typedef struct scheduler_stats {
     uint64_t prompt_tokens_recomputed;    /* computed again after a preemption */
     uint64_t prefix_queries, prefix_hits; /* tokens looked up and found, preempted ones too */
     uint64_t n_preemptions, n_steps;
-    uint64_t n_rejected;    /* submits that failed, for any reason */
-    uint64_t step_us_total; /* time with a step in flight, each moment once */
-    uint64_t plan_us_total; /* time in the planner */
+    uint64_t n_drafts, draft_tokens; /* times that a sequence had drafts, and how many in all */
+    uint64_t draft_tokens_right;     /* of draft_tokens */
+    uint64_t n_rejected;             /* submits that failed, for any reason */
+    uint64_t step_us_total;          /* time with a step in flight, each moment once */
+    uint64_t plan_us_total;          /* time in the planner */
     uint64_t host_us_total; /* time of steps in which the engine thread did not wait for results */
     uint64_t wait_us_total; /* and in which it did */
     uint64_t finished[5];   /* by finish_reason, per choice */

@@ -94,6 +94,11 @@ bool seq_grow(core *c, seq *s) {
     return true;
 }
 
+void seq_shrink(core *c, seq *s) {
+    for (; s->n_pages > pages_for(c, s->n_known); c->n_reserved++)
+        pages_unref(&c->pages, s->pages[--s->n_pages]);
+}
+
 static void push_event(core *c, seq *s, finish_reason why, const sample_out *out) {
     group *g = s->g;
     token_event *e = c->event;

@@ -10,6 +10,9 @@
  * back or ends meanwhile gives its pages away at once, since steps take effect in order (batch.h);
  * only its records stay until nothing in flight names them.
  *
+ * Of drafts (drafts.c) one more token is chosen than are right: n_unseen counts all of them until
+ * the results are there, and n_launched too.
+ *
  * Bounds that always hold for a seq: n_computed <= n_launched <= n_known + n_unseen <= g->len_max;
  * n_launched <= n_pages * page_tokens; n_hashed * page_tokens <= n_known. */
 #ifndef SCHEDULER_STATE_H
@@ -17,6 +20,7 @@
 
 #include "conf/limits.h"
 #include "engine/base/vec.h"
+#include "scheduler/drafts.h"
 #include "scheduler/pace.h"
 #include "scheduler/pages.h"
 #include "scheduler/prefix.h"
@@ -48,7 +52,8 @@ typedef struct seq {
     int32_t blocked_free; /* pages that were free when it last did not fit; -1: it was not tried */
     uint64_t retry_plan;  /* look again at the latest at this plan */
     int32_t n_fresh;      /* tokens that it had to compute when it was admitted */
-    int32_t n_computed_max;  /* most ever computed: below it is recomputation */
+    int32_t n_computed_max; /* most ever computed: below it is recomputation */
+    seq_drafts drafts;
     int32_t *ids;            /* [g->len_max] */
     int32_t *pages;          /* [g->n_pages_max] */
     hash128 *hashes;         /* [g->n_pages_max] */
@@ -68,7 +73,7 @@ struct group {
     int32_t n_pages_max;         /* most pages of one choice */
     int32_t rope_len;            /* batch_seq.max_len */
     int32_t ring_cap, ring_room; /* room: a lower bound, slots promised to the plan deducted */
-    int32_t ring_promised;       /* tokens of steps in flight and of the plan under way */
+    int32_t ring_promised;       /* most tokens of steps in flight and of the plan under way */
     int32_t n_flight;            /* entries in steps in flight */
     uint64_t stalled_us;         /* when the ring was first found full; 0: it is not */
     hash128 root;
@@ -91,6 +96,7 @@ typedef struct core {
     pages pages;
     swap swap;
     pace pace;
+    drafting drafting;
     waitq wait;
     seq **running; /* [max_running], by (priority, order, choice) */
     int32_t n_running;
@@ -152,6 +158,7 @@ static inline int32_t pages_for(const core *c, int32_t n_tokens) {
 void seq_run(core *c, seq *s);     /* WAITING -> RUNNING */
 void seq_preempt(core *c, seq *s); /* RUNNING -> WAITING, in front */
 bool seq_grow(core *c, seq *s);    /* one more page; false: none left */
+void seq_shrink(core *c, seq *s);  /* give back the pages behind what it knows */
 /* Any state but DONE -> DONE: everything is given back and the final event pushed, with a token if
  * it is >= 0 (out: its logprobs). May end the group. */
 void seq_end(core *c, seq *s, finish_reason why, const sample_out *out);
@@ -186,6 +193,16 @@ int32_t swap_take(core *c);
 void swap_share(core *c, seq *s, int32_t n);
 /* These texts are suspect: no slot may be found by them. */
 void swap_forget(core *c, const hash128 *hashes, int32_t n);
+
+/* --- drafts.c: guesses at tokens; all do nothing where there are to be none --- */
+void drafts_init(core *c, int32_t most);
+/* Give entries of the plan, which is complete but for them, drafts; not while steps are in flight.
+ */
+void drafts_plan(core *c);
+/* Were the steps in flight collected, sequences would likely get drafts. */
+bool drafts_hoped(core *c);
+/* Of n drafts of s n_right were right. */
+void drafts_learn(core *c, seq *s, int32_t n, int32_t n_right);
 
 /* --- plan.c, apply.c: the two halves of a step --- */
 void plan_build(core *c);               /* state -> c->last; takes pages, may preempt */

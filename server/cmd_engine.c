@@ -31,6 +31,7 @@ engine_options cmd_engine_options(const conf *c) {
         .pin = pinning(c->pin_threads),
         .max_model_len = (int32_t)c->max_model_len,
         .max_seqs = (int32_t)c->max_num_seqs,
+        .max_drafts = strcmp(c->speculative, "off") == 0 ? 0 : (int32_t)c->num_speculative_tokens,
         .max_batched_tokens = (int32_t)c->max_num_batched_tokens,
         .kv_bytes = c->kv_cache_bytes,
         .kv_swap_bytes = !c->prefix_cache          ? 0

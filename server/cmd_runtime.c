@@ -121,6 +121,14 @@ static uint64_t step_target(const conf *c, const stepper *s) {
     return s->on_cpu ? PACE_AUTO : PACE_OFF;
 }
 
+/* Guesses cost rows of a step, which are cheap where decoding waits for memory. A device has more
+ * to lose, steps launched ahead: there only when asked for. */
+static int32_t max_drafts(const conf *c, const stepper *s) {
+    bool on =
+        strcmp(c->speculative, "auto") == 0 ? s->on_cpu : strcmp(c->speculative, "ngram") == 0;
+    return on ? (int32_t)c->num_speculative_tokens : 0;
+}
+
 static void schedule(runtime *r, const conf *c) {
     stepper s = runtime_stepper(r);
     scheduler_options o = {
@@ -130,6 +138,7 @@ static void schedule(runtime *r, const conf *c) {
             s.whole_prompt ? s.max_tokens : MIN((int32_t)c->max_num_batched_tokens, s.max_tokens),
         .prefill_chunk = (int32_t)c->prefill_chunk,
         .target_us = step_target(c, &s),
+        .max_drafts = max_drafts(c, &s),
         .admit = strcmp(c->admit, "reserve") == 0 ? ADMIT_RESERVE : ADMIT_OPTIMISTIC,
         .prefix_cache = c->prefix_cache,
         .stall_us = c->stall_timeout,
@@ -137,6 +146,9 @@ static void schedule(runtime *r, const conf *c) {
         .on_ready = server_on_ready,
         .ctx = r->srv,
     };
+    if (o.max_drafts > 0)
+        log_info("speculation: up to %d tokens a step guessed from a sequence's own text",
+                 o.max_drafts);
     r->sched = scheduler_new(&o, s);
     scheduler_start(r->sched);
 }
@@ -192,9 +204,9 @@ static status attach(runtime *r, const conf *c, error *err) {
     }
     strbuf_addf(&text,
                 ",\"max_num_seqs\":%lld,\"max_num_batched_tokens\":%lld,\"prefix_cache\":%s,"
-                "\"chat_format\":",
+                "\"speculative_tokens\":%d,\"chat_format\":",
                 (long long)c->max_num_seqs, (long long)c->max_num_batched_tokens,
-                c->prefix_cache ? "true" : "false");
+                c->prefix_cache ? "true" : "false", max_drafts(c, &s));
     const char *format = chat_format_name(r->chat);
     strbuf_add_json(&text, str_z(format ? format : chat_has_template(r->chat) ? "own" : "none"));
     m.info_json = text.p;

@@ -123,9 +123,11 @@ static void add_counters(page *p, const metrics *m, const scheduler_stats *t) {
         snprintf(more, sizeof more, "reason=\"%s\"", whys[i]);
         value(p, "vllm:admission_rejections_total", more, (double)get(&m->rejects[i]));
     }
-    counter(p, "vllm:spec_decode_num_drafts_total", "Drafts tried.", 0);
-    counter(p, "vllm:spec_decode_num_draft_tokens_total", "Tokens drafted.", 0);
-    counter(p, "vllm:spec_decode_num_accepted_tokens_total", "Drafted tokens accepted.", 0);
+    counter(p, "vllm:spec_decode_num_drafts_total", "Times that a sequence had tokens guessed.",
+            t->n_drafts);
+    counter(p, "vllm:spec_decode_num_draft_tokens_total", "Tokens guessed.", t->draft_tokens);
+    counter(p, "vllm:spec_decode_num_accepted_tokens_total", "Of them right.",
+            t->draft_tokens_right);
     counter(p, "pagoda:steps_total", "Engine steps.", t->n_steps);
     single(p, "pagoda:step_seconds_total", "counter", "Time with a step under way.",
            (double)t->step_us_total * 1e-6);

@@ -120,7 +120,7 @@ static void count_entries(const core *c, const seq *q, int32_t *ret_n, int32_t *
         const flight *f = &c->ring[(c->n_launch - (uint64_t)k) % (uint64_t)c->step.depth];
         for (int32_t i = 0; i < f->plan.n_seqs; i++) {
             *ret_n += f->planned[i] == q;
-            *ret_chosen += f->planned[i] == q && f->plan.seqs[i].sample;
+            if (f->planned[i] == q) *ret_chosen += f->plan.seqs[i].sample + f->plan.seqs[i].n_draft;
         }
     }
 }
@@ -156,7 +156,7 @@ static void check_plan(sim *s) {
         const batch_seq *b = &c->last->plan.seqs[i];
         int32_t most = c->o.prefill_chunk;
         if (c->step.whole_prompt) most = MAX(most, b->n_prompt - b->pos);
-        if (b->n_tokens > most) SIM_FAIL(s, "a chunk of %d tokens", b->n_tokens);
+        if (b->n_tokens - b->n_draft > most) SIM_FAIL(s, "a chunk of %d tokens", b->n_tokens);
     }
 }
 
@@ -275,6 +275,16 @@ static const batch_seq *last_admitted(const sim *s, int32_t tenant, int32_t prio
     return NULL;
 }
 
+/* What right drafts gave is charged when they are known to be right: at most so much. */
+static int32_t n_drafts(const sim *s, int32_t tenant) {
+    const flight *f = s->core->last;
+    int32_t n = 0;
+    for (int32_t i = 0; i < f->plan.n_seqs; i++)
+        if (f->plan.seqs[i].n_draft && f->planned[i]->g->r->tenant == tenant)
+            n += f->plan.seqs[i].n_draft;
+    return n;
+}
+
 /* Of one priority, the tenant that got less goes first: when another's last one was admitted, its
  * virtual time was not ahead of that of anyone who still waits for room. (Requests that ended in
  * the step cannot be told apart any more: such steps are left out.) */
@@ -290,7 +300,7 @@ static void check_fair(sim *s) {
         for (int32_t t = 0; t < s->n_tenants; t++) {
             const batch_seq *o = last_admitted(s, t, g->r->priority);
             if (!o || t == g->r->tenant) continue;
-            double then = c->vtime[t] - (double)o->n_tokens / (1 + t);
+            double then = c->vtime[t] - (double)(o->n_tokens + n_drafts(s, t)) / (1 + t);
             if (then > c->vtime[g->r->tenant] + 1e-6)
                 SIM_FAIL(s, "tenant %d, at %.2f, was served before tenant %d, at %.2f", t, then,
                          g->r->tenant, c->vtime[g->r->tenant]);

@@ -43,7 +43,7 @@ static void sim_spend(void *ctx, const batch_plan *plan) {
     int32_t n_waited = 0;
     for (int32_t i = 0; i < plan->n_moves; i++) n_waited += !plan->moves[i].aside;
     float us = s->fake.page_move_us * (float)n_waited;
-    s->now_us += 20 + 5 * (uint64_t)plan->n_tokens + (uint64_t)us;
+    s->now_us += 20 + (uint64_t)s->token_us * (uint64_t)plan->n_tokens + (uint64_t)us;
 }
 
 static bool sim_fail_device(void *ctx) {
@@ -94,7 +94,10 @@ static void draw_core(sim *s) {
     rnd *r = &s->rnd;
     int32_t S = sizes[rnd_in(r, 0, (int32_t)ARRAY_LEN(sizes) - 1)];
     int32_t n_pages = rnd_in(r, 2, rnd_one_in(r, 2) ? 30 : 300);
-    fake_init(&s->fake, S, n_pages, 50000);
+    /* of few tokens drafts are often right, and cheap where a step of many takes no longer */
+    bool drafts = rnd_one_in(r, 2);
+    fake_init(&s->fake, S, n_pages, drafts ? rnd_in(r, 1, 6) : 50000);
+    s->token_us = drafts ? rnd_in(r, 0, 5) : 5;
     s->fake.ctx = s;
     s->fake.class_len = maybe(s, 2, 10, 100);
     s->fake.whole_prompt = rnd_one_in(r, 4);
@@ -118,6 +121,7 @@ static void draw_core(sim *s) {
                      : rnd_one_in(r, 2) ? PACE_AUTO
                                         : (uint64_t)rnd_in(r, 1, 600),
         .admit = rnd_one_in(r, 3) ? ADMIT_RESERVE : ADMIT_OPTIMISTIC,
+        .max_drafts = drafts ? rnd_in(r, 1, 20) : 0,
         .prefix_cache = !rnd_one_in(r, 5),
         .stall_us = (uint64_t)rnd_in(r, 1000, 200000),
         .clock = {sim_now, s},
@@ -188,6 +192,7 @@ static void episode(sim *s, uint64_t seed, uint64_t n_steps) {
 typedef struct totals {
     uint64_t n_episodes, n_steps, n_requests, n_tokens, n_copies, n_device_faults, n_seq_faults;
     uint64_t n_preemptions, n_cached, n_out, n_aside, n_in, n_fetched, n_finished[5], trace;
+    uint64_t n_drafts, n_right;
 } totals;
 
 static void add_up(totals *t, const sim *s) {
@@ -200,6 +205,8 @@ static void add_up(totals *t, const sim *s) {
     t->n_aside += s->fake.n_aside;
     t->n_in += s->fake.n_in;
     t->n_fetched += s->fake.n_fetched;
+    t->n_drafts += s->fake.n_drafts;
+    t->n_right += s->fake.n_right;
     t->n_device_faults += s->device_failed;
     t->n_seq_faults += s->n_seq_faults;
     t->n_preemptions += s->st_end.n_preemptions;
@@ -216,6 +223,7 @@ static void print_totals(const totals *t, uint64_t us) {
            U(t->n_requests), U(t->n_tokens), U(t->n_cached), U(t->n_copies));
     printf("%llu pages moved to the host (%llu beside steps), %llu back (%llu)\n", U(t->n_out),
            U(t->n_aside), U(t->n_in), U(t->n_fetched));
+    printf("%llu drafts, %llu of them right\n", U(t->n_drafts), U(t->n_right));
     printf("%llu preemptions, %llu device faults, %llu sequence faults\n", U(t->n_preemptions),
            U(t->n_device_faults), U(t->n_seq_faults));
     printf("choices ended: %llu stop, %llu length, %llu cancel, %llu error\n",

@@ -68,6 +68,7 @@ typedef struct sim {
     int32_t n_pool, n_tenants, n_max, prompt_max, output_max, priorities;
     /* one in so many; 0: never */
     int32_t arrive, slow, cancels, dones, deadlines, device_faults, seq_faults, jumps, echoes;
+    int32_t token_us; /* what a token of a step takes */
     bool poked, device_failed, aborted;
     uint64_t n_steps, n_requests, n_tokens, n_seq_faults;
     uint64_t trace; /* all events seen and all plans */
