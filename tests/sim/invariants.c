@@ -20,6 +20,8 @@ static void check_seq(sim *s, const seq *q, int32_t *holders) {
                  q->n_computed, q->n_launched, q->n_known, q->g->len_max, q->n_hashed);
     if (runs ? q->n_launched > q->n_pages * S : q->n_pages || q->n_launched)
         SIM_FAIL(s, "state %d: %d tokens in %d pages", q->state, q->n_launched, q->n_pages);
+    if (runs && q->n_pages > CEIL_DIV(known, S))
+        SIM_FAIL(s, "%d pages for %d tokens", q->n_pages, known);
     if (q->n_stuck > 32) SIM_FAIL(s, "waits %d steps for a page of its prefix", q->n_stuck);
     for (int32_t i = 0; i < q->n_pages; i++) {
         const page *p = &c->pages.p[q->pages[i]];
