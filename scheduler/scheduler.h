@@ -34,7 +34,8 @@ typedef struct scheduler_options {
     void *ctx;
 } scheduler_options;
 
-/* Numbers for /metrics, as of the last step or the one before; callable from any thread. Counters since the start. */
+/* Numbers for /metrics, as of the last step or the one before; callable from any thread. Counters
+ * since the start. */
 typedef struct scheduler_stats {
     int32_t n_running, n_waiting; /* sequences; a request that waits counts as one */
     /* used: held by running sequences; cached: free, but a prefix may still be found there */
