@@ -225,7 +225,7 @@ static void fill_weights(bench *b, dtype dt) {
 }
 
 static void bench_gemm_shape(bench *b, dtype dt, int32_t n, int32_t k) {
-    static const int32_t rows[] = {1, 4, 8, 16, 32, 64, 512};
+    static const int32_t rows[] = {1, 4, 8, 12, 16, 24, 32, 48, 64, 96, 512};
     quant_spec spec = {.group = 128, .scale_dt = DT_F16, .zero = 128, .scale_mul = 1};
     backend *be = b->be;
     bool quant = dtype_is_quant(dt);
