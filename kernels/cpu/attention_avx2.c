@@ -10,7 +10,8 @@
 #include "kernels/cpu/simd_math.inc"
 #include "kernels/cpu/attention_state.inc"
 
-#define AT_MR 6
+#define AT_MR   6
+#define AT_WIDE 2
 /* clang-format off */
 #define AT_MRS(M) M(1) M(2) M(3) M(4) M(5) M(6)
 /* clang-format on */

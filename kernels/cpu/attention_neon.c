@@ -10,7 +10,8 @@
 #include "kernels/cpu/simd_math.inc"
 #include "kernels/cpu/attention_state.inc"
 
-#define AT_MR 12
+#define AT_MR   12
+#define AT_WIDE 6
 /* clang-format off */
 #define AT_MRS(M) M(1) M(2) M(3) M(4) M(5) M(6) M(7) M(8) M(9) M(10) M(11) M(12)
 /* clang-format on */

@@ -93,6 +93,10 @@ SIMD_FN vf vf_scale2(vf v, vf n) {
     vf b = vreinterpretq_f32_s32(vshlq_n_s32(vaddq_s32(rest, bias), 23));
     return vmulq_f32(vmulq_f32(v, a), b);
 }
+SIMD_FN vf vf_scale2_normal(vf v, vf n) {
+    int32x4_t i = vshlq_n_s32(vcvtq_s32_f32(n), 23);
+    return vreinterpretq_f32_s32(vaddq_s32(vreinterpretq_s32_f32(v), i));
+}
 SIMD_FN vmask vf_lt(vf a, vf b) {
     return vcltq_f32(a, b);
 }
@@ -118,6 +122,9 @@ SIMD_FN void vf_sum4(vf a, vf b, vf c, vf d, float *to) {
 }
 SIMD_FN float vf_hmax(vf v) {
     return vmaxvq_f32(v);
+}
+SIMD_FN void vf_hmax4(vf a, vf b, vf c, vf d, float *to) {
+    vst1q_f32(to, vpmaxq_f32(vpmaxq_f32(a, b), vpmaxq_f32(c, d)));
 }
 
 SIMD_FN vf vf_load_bf16(const uint16_t *p) {
