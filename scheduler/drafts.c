@@ -188,11 +188,16 @@ void drafts_plan(core *c) {
     bool may_try = c->n_plans >= c->drafting.try_plan;
     if (may_try) c->drafting.try_plan = c->n_plans + TRY_EVERY;
     load l = load_of(p);
+    int32_t n_asked = -1;
+    bool pays = false;
     for (int32_t i = 0; i < p->n_seqs; i++) {
         batch_seq *b = &p->seqs[i];
         if (!b->sample || b->n_tokens != 1) continue;
-        /* not even certain ones would pay */
-        if (!may_try && !best_of(c, &l, b->pos, c->drafting.most, 1)) return;
+        if (l.step.n_tokens != n_asked) { /* would certain ones pay? */
+            n_asked = l.step.n_tokens;
+            pays = best_of(c, &l, b->pos, c->drafting.most, 1) > 0;
+        }
+        if (!may_try && !pays) return;
         draft(c, c->last->planned[i], b, &l, &may_try);
     }
 }

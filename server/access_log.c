@@ -25,6 +25,8 @@ void access_log(const exchange *x, bool left, uint64_t now_us) {
     }
     if (x->n_prompt > 0)
         strbuf_addf(b, ",\"prompt_tokens\":%d,\"completion_tokens\":%d", x->n_prompt, x->n_output);
+    if (x->n_drafted > 0)
+        strbuf_addf(b, ",\"draft_tokens\":%d,\"accepted_tokens\":%d", x->n_drafted, x->n_accepted);
     if (x->ttft_us) strbuf_addf(b, ",\"ttft_ms\":%.3f", (double)x->ttft_us * 1e-3);
     if (x->finish) strbuf_addf(b, ",\"finish_reason\":\"%s\"", x->finish);
     log_event(level, "request", strbuf_str(b));

@@ -393,6 +393,11 @@ static const char *finish_text(const call *c) {
 
 static void note_for_log(call *c) {
     c->x->n_output = call_usage_of(c).n_output;
+    for (int32_t i = 0; i < c->n_parts; i++) {
+        if (c->parts[i].n_acked != c->p.n) continue; /* the times are valid after the last end */
+        c->x->n_drafted += c->parts[i].r->times.n_drafted;
+        c->x->n_accepted += c->parts[i].r->times.n_accepted;
+    }
     c->x->finish = finish_text(c);
 }
 

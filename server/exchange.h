@@ -61,6 +61,7 @@ struct exchange {
     /* for the log */
     uint64_t start_us;
     int32_t n_prompt, n_output;
+    int32_t n_drafted, n_accepted; /* tokens guessed, and how many of them were right */
     uint64_t ttft_us;
     const char *finish; /* static text, or NULL */
 };
