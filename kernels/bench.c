@@ -384,6 +384,7 @@ static void bench_attention(bench *b) {
         bench_attention_line(b, types[t], 14, 2, 64, 1, 512, 512);
         bench_attention_line(b, types[t], 14, 2, 64, 1, 2048, 2048);
         bench_attention_line(b, types[t], 14, 2, 64, 1, 4096, 1);
+        bench_attention_line(b, types[t], 14, 2, 64, 16, 128, 1);
         bench_attention_line(b, types[t], 14, 2, 64, 16, 512, 1);
         bench_attention_line(b, types[t], 32, 8, 128, 1, 2048, 2048);
         bench_attention_line(b, types[t], 32, 8, 128, 1, 4096, 1);
