@@ -6,6 +6,8 @@
 
 #if defined(__x86_64__)
 #include <cpuid.h>
+#include <sys/syscall.h>
+#include <unistd.h>
 #elif defined(__aarch64__)
 #include <asm/hwcap.h>
 #include <sys/auxv.h>
@@ -15,8 +17,8 @@
 #include "kernels/ref/rows.h"
 
 static const char *const names[ISA_COUNT] = {"ref",        "avx2",       "avxvnni",    "avx512",
-                                             "avx512vnni", "avx512bf16", "avx512fp16", "neon",
-                                             "neondot",    "neonbf16"};
+                                             "avx512vnni", "avx512bf16", "avx512fp16", "amx",
+                                             "neon",       "neondot",    "neonbf16"};
 
 const char *isa_name(cpu_isa isa) {
     return names[isa];
@@ -38,6 +40,21 @@ static bool has_7_1(int bit) {
 static bool has_avx512fp16(void) {
     unsigned a, b, c, d;
     return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d & 1u << 23);
+}
+#endif
+
+#if defined(__x86_64__)
+/* The CPU has 8-bit tiles and the kernel lets this process use them, from now on. */
+static bool has_amx(void) {
+#if defined(AMX_EMULATED)
+    return true;
+#else
+    enum { XCOMP_PERM = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILE_DATA = 18 };
+    unsigned a, b, c, d;
+    if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
+    bool has_tiles = d & 1u << 24, has_int8 = d & 1u << 25;
+    return has_tiles && has_int8 && syscall(SYS_arch_prctl, XCOMP_PERM, TILE_DATA) == 0;
+#endif
 }
 #endif
 
@@ -64,6 +81,7 @@ bool isa_usable(cpu_isa isa) {
     case ISA_AVX512VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
     case ISA_AVX512BF16: return avx512 && __builtin_cpu_supports("avx512vnni") && has_7_1(5);
     case ISA_AVX512FP16: return isa_usable(ISA_AVX512BF16) && has_avx512fp16();
+    case ISA_AMX: return isa_usable(ISA_AVX512FP16) && has_amx();
     default: return false;
     }
 #elif defined(__aarch64__)
@@ -88,13 +106,14 @@ static bool bf16_dot_is_slow(void) {
 
 cpu_isa isa_best(void) {
     cpu_isa best = ISA_COUNT - 1;
-    while (!isa_usable(best) || (best == ISA_AVX512BF16 && bf16_dot_is_slow())) best--;
+    while (!isa_usable(best) || best == ISA_AMX || (best == ISA_AVX512BF16 && bf16_dot_is_slow()))
+        best--;
     return best;
 }
 
 /* Products of 16-bit weights are those of f32 operands, summed in f32. */
 static bool is_exact(cpu_isa isa) {
-    return isa != ISA_AVX512BF16 && isa != ISA_AVX512FP16 && isa != ISA_NEONBF16;
+    return isa != ISA_AVX512BF16 && isa != ISA_AVX512FP16 && isa != ISA_AMX && isa != ISA_NEONBF16;
 }
 
 status isa_parse(const char *name, cpu_isa *ret_isa, error *err) {
@@ -118,7 +137,7 @@ status isa_parse(const char *name, cpu_isa *ret_isa, error *err) {
     }
     error_set(err, ERR_INVALID,
               "isa \"%s\" is not usable here: this CPU and build have auto, exact, %s", name,
-              usable.p);
+              usable.p ? usable.p : "");
     strbuf_done(&usable);
     return ERR_INVALID;
 }
@@ -131,6 +150,7 @@ static cpu_isa below(cpu_isa isa) {
                                               [ISA_AVX512VNNI] = ISA_AVX512,
                                               [ISA_AVX512BF16] = ISA_AVX512VNNI,
                                               [ISA_AVX512FP16] = ISA_AVX512BF16,
+                                              [ISA_AMX] = ISA_AVX512FP16,
                                               [ISA_NEON] = ISA_REF,
                                               [ISA_NEONDOT] = ISA_NEON,
                                               [ISA_NEONBF16] = ISA_NEONDOT};
@@ -140,8 +160,8 @@ static cpu_isa below(cpu_isa isa) {
 void select_rows(cpu_isa isa, cpu_rows *ret_rows) {
 #if defined(__x86_64__)
     static const cpu_rows *const levels[ISA_COUNT] = {
-        &rows_ref,        &rows_avx2,       &rows_avxvnni,   &rows_avx512,
-        &rows_avx512vnni, &rows_avx512bf16, &rows_avx512fp16};
+        &rows_ref,        &rows_avx2,       &rows_avxvnni,    &rows_avx512,
+        &rows_avx512vnni, &rows_avx512bf16, &rows_avx512fp16, &rows_amx};
 #elif defined(__aarch64__)
     static const cpu_rows *const levels[ISA_COUNT] = {
         &rows_ref, [ISA_NEON] = &rows_neon, [ISA_NEONDOT] = &rows_neondot,

@@ -19,11 +19,11 @@
 #include "engine/base/mem.h"
 #include "kernels/cpu/cpu.h"
 
-#define CODES_COLS       PANEL_COLS
-#define CODES_UNIT       32 /* chunks are whole multiples of it, but for the last: that is padded */
-#define CODES_CHUNK      256              /* the longest */
-#define CODES_STEP_BYTES (4 * CODES_COLS) /* the templates read four bytes of a column at a time   \
-                                           */
+#define CODES_COLS  PANEL_COLS
+#define CODES_UNIT  32  /* chunks are whole multiples of it, but for the last: that is padded */
+#define CODES_CHUNK 256 /* the longest */
+/* The templates read four bytes of a column at a time. */
+#define CODES_STEP_BYTES (4 * CODES_COLS)
 /* Zeros that a row takes: CODES_CHUNK * 127 * 511 is below 2^24. */
 #define CODES_ZERO_MAX 256
 

@@ -14,7 +14,9 @@
 typedef int16_t codes_a_t;
 
 /* Fours of a row as 0, 2, 1, 3. */
-SIMD_FN void codes_put_acts(const int8_t *codes, int32_t cols, int32_t mr, codes_a_t *to) {
+SIMD_FN void codes_put_acts(const int8_t *codes, int32_t cols, int32_t mr, int32_t r,
+                            codes_a_t *to) {
+    to += 4 * r;
     for (int32_t k = 0; k < cols; k += 4, to += 4 * mr)
         for (int i = 0; i < 4; i++) to[i / 2 + i % 2 * 2] = codes[k + i];
 }

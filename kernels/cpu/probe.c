@@ -31,8 +31,8 @@ const probe_level probe_ref = {ref_read, ref_f32, 64, NULL, 0};
 static const probe_level *level_of(cpu_isa isa) {
 #if defined(__x86_64__)
     static const probe_level *const levels[ISA_COUNT] = {
-        &probe_ref,    &probe_avx2,       &probe_avx2,      &probe_avx512,
-        &probe_avx512, &probe_avx512bf16, &probe_avx512fp16};
+        &probe_ref,    &probe_avx2,       &probe_avx2,       &probe_avx512,
+        &probe_avx512, &probe_avx512bf16, &probe_avx512fp16, &probe_avx512};
     return levels[isa];
 #elif defined(__aarch64__)
     return isa == ISA_REF ? &probe_ref : isa == ISA_NEONBF16 ? &probe_neonbf16 : &probe_neon;
@@ -50,6 +50,7 @@ static const probe_codes *codes_of(cpu_isa isa) {
         [ISA_AVX512VNNI] = &probe_codes_avx512vnni,
         [ISA_AVX512BF16] = &probe_codes_avx512vnni,
         [ISA_AVX512FP16] = &probe_codes_avx512vnni,
+        [ISA_AMX] = &probe_codes_avx512vnni, /* not of tiles */
     };
     return levels[isa];
 #else

@@ -64,3 +64,7 @@ const cpu_rows rows_avx512fp16 = {
     .gemm_f16 = &avx512fp16_gemm_f16,
     .gemm_bf16 = &avx512fp16_gemm_bf16,
 };
+
+const cpu_rows rows_amx = {
+    .codes_int8 = &amx_codes_int8,
+};
