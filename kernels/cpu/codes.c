@@ -6,7 +6,7 @@
 #define CHUNK_PER_ROW 128 /* of rows with one scale: a scale for so many activations */
 
 const code_row *cpu_code_row(const cpu_backend *c, dtype dt, const quant_spec *q, int32_t k) {
-    const code_row *const rows[] = {c->rows.codes_int8};
+    const code_row *const rows[] = {c->rows.codes_int8, c->rows.codes_narrow};
     if (!q) return NULL;
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         int32_t chunk = rows[i] ? rows[i]->chunk(dt, q, k) : 0;
@@ -17,7 +17,7 @@ const code_row *cpu_code_row(const cpu_backend *c, dtype dt, const quant_spec *q
 
 act_rounding cpu_native_act(backend *b, dtype dt, const quant_spec *q, int32_t k) {
     const cpu_backend *c = (const cpu_backend *)b;
-    const code_row *const rows[] = {c->rows.codes_int8};
+    const code_row *const rows[] = {c->rows.codes_int8, c->rows.codes_narrow};
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         int32_t chunk = rows[i] ? rows[i]->chunk(dt, q, k) : 0;
         if (chunk) return (act_rounding){ACT_ROUND_INT8_GROUP, chunk};

@@ -23,10 +23,12 @@ const cpu_rows rows_avx2 = {
     .limit = &avx2_limit,
     .logsumexp = &avx2_logsumexp,
     .codes_int8 = &avx2_codes_int8,
+    .codes_narrow = &avx2_codes_narrow,
 };
 
 const cpu_rows rows_avxvnni = {
     .codes_int8 = &avxvnni_codes_int8,
+    .codes_narrow = &avxvnni_codes_narrow,
 };
 
 const cpu_rows rows_avx512 = {
@@ -54,6 +56,7 @@ const cpu_rows rows_avx512 = {
 
 const cpu_rows rows_avx512vnni = {
     .codes_int8 = &avx512vnni_codes_int8,
+    .codes_narrow = &avx512vnni_codes_narrow,
 };
 
 const cpu_rows rows_avx512bf16 = {

@@ -405,7 +405,8 @@ static void check_special(check_ctx *c, dtype dt, quant_spec spec, int32_t m, in
  * rows that a tile may have and several tiles; chunks that end within K, one scale for a row, zeros
  * and none, scales of both widths. */
 static void check_codes(check_ctx *c) {
-    static const dtype types[] = {DT_INT8, DT_Q8_0};
+    static const dtype types[] = {DT_INT8, DT_Q8_0, DT_INT4, DT_E2M1, DT_Q4_0,   DT_Q4_1,  DT_Q5_0,
+                                  DT_Q5_1, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_IQ4_NL, DT_MXFP4};
     static const int32_t rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 25, 40, 100};
     static const int32_t groups[] = {32, 64, 96, 128, 160, 256, 384, 512, 1 << 20};
     for (size_t t = 0; t < ARRAY_LEN(types); t++)
@@ -421,6 +422,9 @@ static void check_codes(check_ctx *c) {
                                     .has_zeros = i & 4,
                                     .zero = i & 4 ? check_int(c, -1, 1) : check_int(c, 100, 156),
                                     .scale_mul = i & 8 ? 0.5f : 1};
+            if (types[t] == DT_INT4 && !spec.has_zeros) spec.zero = check_int(c, 0, 16);
+            if (types[t] == DT_E2M1) spec.has_zeros = false, spec.zero = 0;
+            if (types[t] != DT_INT8 && block == 1 && i % 5 == 4) spec.group = MIN(16, k);
             spec = native_spec(c, types[t], spec, k);
             check_case(c, types[t], spec, rows[i], check_int(c, 1, 200), k);
             if (i % 4 == 0) check_special(c, types[t], spec, 12, check_int(c, 1, 70), k);

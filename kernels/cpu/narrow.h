@@ -1,0 +1,94 @@
+/* Products of codes whose weights have fewer than eight bits: the panels that the rows of all
+ * levels share (narrow.c packs them, narrow_body.inc multiplies).
+ *
+ * K is cut into spans. The activations of a span share a scale; its weights have a scale, and maybe
+ * an offset, for each `sub` columns of K:
+ *   value = code * scale + offset,      or      value = (code - zero) * scale
+ * Sums over a sub are integers, exact. They are scaled and added in f32 in ascending order, then
+ * the span's sum is multiplied by the scale of the activations and added to the result.
+ *
+ * A panel of NARROW_COLS columns is, span by span, its codes, then what scales them, padded to
+ * NARROW_ALIGN bytes. Codes go unit by unit of K; in each first the low four bits of all codes,
+ *   [unit / 8][NARROW_COLS][4] bytes: byte b holds columns 8 s + b of K (low half), 8 s + 4 + b
+ * then the bits above them, where there are,
+ *   [NARROW_COLS][4] bytes: bits [j h, j h + h) of byte b are those of column 4 j + b of K,
+ * h = 1 (unit 32) or 2 (unit 16). So a load, a shift and a mask give four columns of K for as many
+ * columns of the result as there are lanes, in the order that dot products of bytes take. */
+#ifndef KERNELS_CPU_NARROW_H
+#define KERNELS_CPU_NARROW_H
+
+#include "engine/base/mem.h"
+#include "kernels/cpu/cpu.h"
+
+#define NARROW_COLS     PANEL_COLS
+#define NARROW_PAD      32  /* the columns of the last span are padded to a multiple of it */
+#define NARROW_SPAN     256 /* the longest */
+#define NARROW_SUB      16  /* the shortest */
+#define NARROW_SUBS     (NARROW_SPAN / NARROW_SUB)
+#define NARROW_ALIGN    64
+#define NARROW_ZERO_MAX 256 /* NARROW_SPAN * 127 * (NARROW_ZERO_MAX + 255) is below 2^24 */
+
+/* How codes are stored. */
+typedef enum narrow_bits {
+    NARROW_FOUR,
+    NARROW_TABLE, /* four bits, that stand for narrow_panel.table[code] */
+    NARROW_FIVE,
+    NARROW_SIX,
+    NARROW_BYTES /* unpacked, one code a byte: [K/4][NARROW_COLS][4] */
+} narrow_bits;
+
+/* What scales the codes of a span, `subs` being its number of subs. */
+typedef enum narrow_scales {
+    NARROW_F16,   /* [subs][NARROW_COLS] */
+    NARROW_BF16,  /* the same */
+    NARROW_F32,   /* the same */
+    NARROW_SIX_U, /* f16 d [NARROW_COLS]; uint8 [subs][NARROW_COLS] that multiply it */
+    NARROW_SIX_S  /* the same with int8 */
+} narrow_scales;
+
+/* What offsets them, behind the scales. */
+typedef enum narrow_offsets {
+    NARROW_CENTRED, /* nothing: `zero` is that of all */
+    NARROW_ZEROS,   /* uint8 [subs][NARROW_COLS]: offset = -(that + zero) * scale */
+    NARROW_ADD_F16, /* [subs][NARROW_COLS] */
+    NARROW_SIX_MIN  /* f16 d [NARROW_COLS]; uint8 [subs][NARROW_COLS]: offset = -d * that */
+} narrow_offsets;
+
+typedef struct narrow_panel {
+    int32_t k, sub, span, n_spans;
+    narrow_bits bits;
+    narrow_scales scales;
+    narrow_offsets offsets;
+    int32_t zero;
+    float mul; /* of all scales; it goes into the scales of the activations */
+    uint8_t table[16];
+    int32_t unit;
+    size_t unit_bytes, span_bytes, bytes; /* of a whole span, of the panel */
+} narrow_panel;
+
+/* The panel of such storage; false: not served. max_code: the largest code that the level's
+ * products take (127, or 255). Does not look at the spec's act. */
+bool narrow_panel_of(dtype dt, const quant_spec *q, int32_t k, int32_t max_code, narrow_panel *ret);
+
+/* Columns of span i as stored. */
+static inline int32_t narrow_cols(const narrow_panel *p, int32_t i) {
+    return ALIGN_UP(MIN(p->span, p->k - i * p->span), NARROW_PAD);
+}
+static inline int32_t narrow_subs(const narrow_panel *p, int32_t cols) {
+    return (cols + p->sub - 1) / p->sub;
+}
+static inline size_t narrow_code_bytes(const narrow_panel *p, int32_t cols) {
+    return (size_t)(cols / p->unit) * p->unit_bytes;
+}
+/* Bytes of the scales of a span before its offsets. */
+static inline size_t narrow_scale_bytes(const narrow_panel *p, int32_t subs) {
+    size_t of_each = p->scales == NARROW_F32 ? 4 : p->scales >= NARROW_SIX_U ? 1 : 2;
+    return NARROW_COLS * ((p->scales >= NARROW_SIX_U ? 2 : 0) + of_each * (size_t)subs);
+}
+
+/* Parts of a code_row. */
+size_t narrow_bytes(const narrow_panel *p, int32_t n);
+void narrow_pack(const narrow_panel *p, const wmat *w, int32_t row0, int32_t n_rows,
+                 const void *rows);
+
+#endif

@@ -1,0 +1,19 @@
+/* Products of codes with narrow weights of the avxvnni level: 6 rows x 2 vectors of integer sums;
+ * what they are scaled to stays in L1. */
+#include <math.h>
+#include <string.h>
+
+#include "kernels/cpu/levels.h"
+#include "kernels/cpu/narrow.h"
+#include "kernels/cpu/simd_avx2.h"
+#include "kernels/cpu/narrow_ymm.inc"
+
+#define VI_DOT(acc, w, a) _mm256_dpbusd_avx_epi32(acc, w, a)
+#define NARROW_MAX_CODE   255
+#define NARROW_MR         6
+#define NARROW_MICROS(M)  M(1, 4) M(2, 4) M(3, 2) M(4, 2) M(5, 2) M(6, 2)
+#define NARROW_FEW        4
+#define NARROW_DIRECT(M)  M(1, 4) M(2, 2) M(3, 2) M(4, 2)
+#define NARROW_ROW        avxvnni_codes_narrow
+#define NARROW_ROW_NAME   "avxvnni_codes_narrow"
+#include "kernels/cpu/narrow_body.inc"
