@@ -83,7 +83,8 @@ status engine_plan_weights(engine *e, const engine_options *o, error *err) {
     model_info *m = &e->info;
     quant_how how;
     TRY(choose_math(e, o->quant_math, &how, err));
-    TRY(weights_plan(e->a, &e->ckpt, e->b, want, how, quantize, &e->w, err));
+    weights_options wo = {want, how, quantize, .own_table = o->merge_lora != NULL};
+    TRY(weights_plan(e->a, &e->ckpt, e->b, &wo, &e->w, err));
     m->quant_math = how.math;
     for (int32_t i = 0; i < e->w.n_mats; i++) {
         m->is_quant |= dtype_is_quant(e->w.mats[i].dt);

@@ -138,6 +138,7 @@ static void look_up(forward *f, weight_slot slot, const int32_t *rows, float sca
                    .width = t->cols,
                    .rows = t->rows,
                    .table = t->table,
+                   .packed = t->packed,
                    .table_dt = t->dt,
                    .scale = scale,
                    .accumulate = accumulate,

@@ -461,7 +461,9 @@ status loader_run(weights *w, const checkpoint *c, const loader_options *o, erro
     pthread_mutex_init(&l->sums, NULL);
     for (int32_t i = 0; i < w->a->n_tensors; i++) {
         bool quantise = w->bind[i].to != DT_COUNT && dtype_is_float(w->bind[i].dt);
-        if (o->measure_only && !quantise) continue;
+        const arch_tensor *t = &w->a->tensors[i];
+        bool shared = (weights_at(w, t->layer, t->slot) + t->item)->packed; /* with the head */
+        if (shared || (o->measure_only && !quantise)) continue;
         if (!o->measure_only) put_side(w, i);
         cut_tensor(l, i);
     }

@@ -307,6 +307,7 @@ static size_t part_bytes(const weights *w, const wmat *m) {
 static void place_item(weights *w, weight *p) {
     p->off = w->bytes;
     p->bytes = 0;
+    if (p->packed) return;
     if (p->n_parts == 0 && p->cols)
         p->bytes = (size_t)p->rows * dtype_row_bytes(p->dt, p->cols);
     else if (p->n_parts == 0)
@@ -323,17 +324,41 @@ static dtype layer_type(const weights *w) {
     return DT_F32;
 }
 
-status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, quant_how how,
-                    quantize_kind quantize, weights *ret, error *err) {
-    weights w = {.a = a, .b = b, .how = how, .quantize = quantize};
+/* The only tensor of a slot of no layer, whose rows are those of the file; NULL: it is not so. */
+static const weight_bind *whole_tensor(const weights *w, weight_slot slot) {
+    const weight_bind *found = NULL;
+    for (int32_t i = 0; i < w->a->n_tensors; i++) {
+        const arch_tensor *t = &w->a->tensors[i];
+        if (t->slot != slot) continue;
+        bool whole = t->view.start == 0 && t->view.run >= t->rows && t->xform == XFORM_NONE;
+        if (found || !whole || w->bind[i].src) return NULL;
+        found = &w->bind[i];
+    }
+    return found;
+}
+
+/* A tied head is the embedding: one place for both, where lookups can read it. */
+static void share_table(weights *w) {
+    weight *table = weights_at(w, -1, W_EMBED), *head = weights_at(w, -1, W_HEAD);
+    if (!w->b->v->embed_packed || !table || !head || head->n_parts != 1) return;
+    const weight_bind *a = whole_tensor(w, W_EMBED), *b = whole_tensor(w, W_HEAD);
+    const wmat *m = head->m;
+    if (!a || !b || a->st != b->st || !dtype_is_float(m->dt)) return;
+    if (table->dt == m->dt && table->rows == m->n && table->cols == m->k) table->packed = m;
+}
+
+status weights_plan(const arch *a, checkpoint *c, backend *b, const weights_options *o,
+                    weights *ret, error *err) {
+    weights w = {.a = a, .b = b, .how = o->how, .quantize = o->quantize};
     status st = bind_all(&w, c, err);
     if (st == OK) {
         list_items(&w);
-        size_items(&w, want);
-        cut_parts(&w, want);
+        size_items(&w, o->want);
+        cut_parts(&w, o->want);
+        if (!o->own_table) share_table(&w);
         for (int32_t i = 0; i < w.n_list; i++) place_item(&w, &w.list[i]);
         w.dt = layer_type(&w);
-        if (quantize) w.errors = mem_calloc((size_t)a->n_tensors + 1, sizeof *w.errors);
+        if (o->quantize) w.errors = mem_calloc((size_t)a->n_tensors + 1, sizeof *w.errors);
         *ret = w;
     } else
         weights_done(&w);
@@ -342,6 +367,7 @@ status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, quant_
 
 static void describe_item(weights *w, weight *p) {
     char *at = (char *)w->block + p->off;
+    if (p->packed) return;
     if (p->n_parts == 0 && p->cols)
         p->table = at;
     else if (p->n_parts == 0)

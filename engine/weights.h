@@ -15,9 +15,10 @@ typedef struct weight {
     int32_t rows, cols; /* rows 0: the layer has none */
     wmat *m;            /* matrices: [n_parts] */
     int32_t n_parts;
-    float *vec;  /* vectors */
-    void *table; /* tables: [rows,cols] row-major */
-    dtype dt;    /* of the table, or of the first part */
+    float *vec;         /* vectors */
+    void *table;        /* tables: [rows,cols] row-major; NULL where */
+    const wmat *packed; /* the rows are read from this matrix, the head's */
+    dtype dt;           /* of the table, or of the first part */
     size_t off, bytes;
     bool shares_groups; /* a tensor begins inside a packed row group: pack under a lock */
 } weight;
@@ -78,13 +79,20 @@ static inline const float *const *weights_vecs(const weights *w, int32_t layer, 
     return p ? (const float *const *)&w->vecs[p - w->list] : NULL;
 }
 
-/* Decide places and storage types. `want` DT_COUNT keeps the checkpoint's types. how.math f32: and
- * activations are not rounded to 8-bit floats, whatever the checkpoint asks for. `quantize`: floats
- * become codes while they are loaded; ERR_INVALID where some are stored as such already. Every
- * tensor of the arch must be there with its shape, every tensor of the checkpoint must be used or
- * ignored: the error names tensor, file, expected and found. Allocates nothing large. */
-NODISCARD status weights_plan(const arch *a, checkpoint *c, backend *b, dtype want, quant_how how,
-                              quantize_kind quantize, weights *ret, error *err);
+typedef struct weights_options {
+    dtype want;             /* of floats; DT_COUNT: the checkpoint's types */
+    quant_how how;          /* math f32: and activations are not rounded to 8-bit floats, whatever
+                             * the checkpoint asks for */
+    quantize_kind quantize; /* floats become codes while they are loaded; ERR_INVALID where some are
+                             * stored as such already */
+    bool own_table;         /* the embedding stays a table of its own beside a tied head */
+} weights_options;
+
+/* Decide places and storage types. Every tensor of the arch must be there with its shape, every
+ * tensor of the checkpoint must be used or ignored: the error names tensor, file, expected and
+ * found. Allocates nothing large. */
+NODISCARD status weights_plan(const arch *a, checkpoint *c, backend *b, const weights_options *o,
+                              weights *ret, error *err);
 /* Allocate the block (w->bytes) and describe the matrices in it. */
 NODISCARD status weights_alloc(weights *w, error *err);
 void weights_done(weights *w);

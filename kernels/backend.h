@@ -82,6 +82,7 @@ typedef struct backend_vtbl {
     void (*wmat_pack)(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *src,
                       dtype src_dt, int64_t src_stride);
     int32_t pack_rows;
+    bool embed_packed; /* embed reads rows of packed floats: a tied head needs no table beside it */
     /* The same for quantised storage (quant.h); spec is NULL for GGUF types. quant_pack takes
      * n_rows stored rows, one after another; any range, by any thread. quant_side writes what
      * belongs to all rows (order, table: NULL where the spec has none), before rows of a matrix

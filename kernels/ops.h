@@ -45,7 +45,9 @@ typedef struct wmat {
 typedef struct op_embed {
     const int32_t *ids; /* [T] */
     int32_t n_tokens, width, rows;
-    const void *table; /* [rows,width] row-major, f32 / f16 / bf16 or GGUF blocks */
+    const void *table;  /* [rows,width] row-major, f32 / f16 / bf16 or GGUF blocks */
+    const wmat *packed; /* not NULL: the rows of this matrix of floats, the table is not read; where
+                         * backend_vtbl.embed_packed says so */
     dtype table_dt;
     float scale;
     float *out; /* [T,width] */

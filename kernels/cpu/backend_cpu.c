@@ -182,17 +182,20 @@ CALL_ROWS(op_latent_kv, latent_kv)
 CALL_ROWS(op_route, route)
 CALL_ROWS(op_copy_pages, copy_pages)
 
-/* Rows of a table of GGUF blocks. */
-static void embed_blocks(const void *p, int32_t row0, int32_t row1) {
+/* Rows of a table of GGUF blocks, or of a packed matrix. */
+static void embed_strips(const void *p, int32_t row0, int32_t row1) {
     const op_embed *a = p;
     float strip[QUANT_STRIP];
-    size_t row_bytes = dtype_row_bytes(a->table_dt, a->width);
+    size_t row_bytes = a->packed ? 0 : dtype_row_bytes(a->table_dt, a->width);
     for (int32_t t = row0; t < row1; t++) {
         const char *row = (const char *)a->table + (size_t)a->ids[t] * row_bytes;
         float *out = a->out + (int64_t)t * a->width;
         for (int32_t c = 0; c < a->width; c += QUANT_STRIP) {
             int32_t n = MIN(QUANT_STRIP, a->width - c);
-            quant_row_f32(a->table_dt, NULL, a->width, NULL, row, c, n, strip);
+            if (a->packed)
+                pack_row_f32(a->packed, a->ids[t], c, n, strip);
+            else
+                quant_row_f32(a->table_dt, NULL, a->width, NULL, row, c, n, strip);
             for (int32_t i = 0; i < n; i++) {
                 float x = a->scale * strip[i];
                 out[c + i] = a->accumulate ? out[c + i] + x : x;
@@ -203,8 +206,8 @@ static void embed_blocks(const void *p, int32_t row0, int32_t row1) {
 
 static void cpu_embed(backend *b, const op_embed *a) {
     cpu_call call = {&((cpu_backend *)b)->rows, a};
-    if (dtype_kind_of(a->table_dt) == DTYPE_GGUF) {
-        run_rows(b, a, a->n_tokens, a->width, embed_blocks);
+    if (a->packed || dtype_kind_of(a->table_dt) == DTYPE_GGUF) {
+        run_rows(b, a, a->n_tokens, a->width, embed_strips);
         return;
     }
     run_rows(b, &call, a->n_tokens, a->width, embed_rows);
@@ -438,6 +441,7 @@ static const backend_vtbl vtbl = {
     .wmat_init = cpu_wmat_init,
     .wmat_pack = cpu_wmat_pack,
     .pack_rows = PANEL_COLS,
+    .embed_packed = true,
     .quant_bytes = cpu_quant_bytes,
     .quant_init = cpu_quant_init,
     .quant_pack = cpu_quant_pack,

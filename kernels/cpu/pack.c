@@ -113,3 +113,24 @@ void pack_rows_into(wmat *w, int32_t row0, int32_t n_rows, const void *src, dtyp
             pack_panel(w, panel, next % PANEL_COLS, PANEL_COLS, NULL, w->dt, 0);
     }
 }
+
+void pack_row_f32(const wmat *w, int32_t row, int32_t k0, int32_t n, float *ret) {
+    const char *data = w->data;
+    size_t size = dtype_bytes(w->dt);
+    if (w->layout == WMAT_ROWS) {
+        floats_f32(w->dt, data + ((size_t)row * (size_t)w->k + (size_t)k0) * size, (size_t)n, ret);
+        return;
+    }
+    bool halves = w->layout == WMAT_HALVES;
+    CHECK(halves || w->layout == WMAT_PANELS);
+    dtype dt = halves ? DT_F16 : w->dt;
+    size_t bytes = pack_bytes((wmat_layout)w->layout, PANEL_COLS, w->k, w->dt); /* of a panel */
+    const char *panel = data + (size_t)(row / PANEL_COLS) * bytes;
+    size_t pair = halves || dt == DT_BF16 ? 2 : 1, col = (size_t)(row % PANEL_COLS);
+    float scale = 1;
+    if (halves) memcpy(&scale, panel + bytes - (PANEL_COLS - col) * sizeof scale, sizeof scale);
+    for (size_t k = (size_t)k0, end = k + (size_t)n; k < end; k++) {
+        size_t at = k / pair * PANEL_COLS * pair + col * pair + k % pair;
+        *ret++ = scale * dtype_to_f32(dt, panel + at * (halves ? 2 : size));
+    }
+}

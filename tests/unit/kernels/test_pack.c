@@ -49,6 +49,13 @@ static void check_packed(wmat_layout layout, dtype dt, dtype src_dt, int32_t n, 
     for (int32_t i = 0; i < n; i++)
         for (int32_t j = 0; j < k; j++)
             if (element(&w, i, j) != value(i, j)) ck_abort_msg("element %d,%d is wrong", i, j);
+    float *row = mem_alloc((size_t)k * sizeof *row);
+    for (int32_t i = 0; i < n; i++) {
+        int32_t k0 = i % k;
+        pack_row_f32(&w, i, k0, k - k0, row);
+        for (int32_t j = k0; j < k; j++) ck_assert(row[j - k0] == value(i, j));
+    }
+    mem_free(row);
     if (layout == WMAT_PANELS) { /* padding is zero: all of it is added up */
         double sum = 0, want = 0;
         for (size_t i = 0; i < bytes / dtype_bytes(dt); i++) sum += stored(&w, (int64_t)i);
@@ -104,6 +111,10 @@ static void check_halves(const gemm_row *row, dtype dt, dtype src_dt, int32_t n,
             largest = fmaxf(largest, fabsf(h));
         }
         ck_assert(i >= n || (largest >= 8 && largest < 16));
+        float first[2];
+        if (i < n) pack_row_f32(&w, i, k / 2, MIN(2, k - k / 2), first);
+        for (int32_t j = k / 2; i < n && j < MIN(k, k / 2 + 2); j++)
+            ck_assert(first[j - k / 2] == ldexpf(value(i, j), i % 9 - 12));
     }
     mem_free(w.data), mem_free(src);
 }
