@@ -93,7 +93,8 @@ bool narrow_panel_of(dtype dt, const quant_spec *q, int32_t k, int32_t max_code,
     if (p.bits == NARROW_TABLE)
         for (int i = 0; i < 16; i++)
             if (p.table[i] > max_code) return false;
-    p.span = p.scales >= NARROW_SIX_U ? K_SPAN : p.sub * CEIL_DIV(SPAN_LEAST, p.sub);
+    int32_t least = p.sub == NARROW_SUB ? NARROW_PAD : SPAN_LEAST;
+    p.span = p.scales >= NARROW_SIX_U ? K_SPAN : p.sub * CEIL_DIV(least, p.sub);
     if (p.span > NARROW_SPAN) p.span = p.sub;
     p.n_spans = CEIL_DIV(k, p.span);
     p.unit = units[p.bits];
