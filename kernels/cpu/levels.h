@@ -23,10 +23,11 @@ extern const attention_row avx2_latent_int8, avx2_latent_f8;
 extern const attention_row avx512_latent_f32, avx512_latent_bf16; /* attention_avx512.c */
 extern const attention_row avx512_latent_int8, avx512_latent_f8;
 
-extern const code_row avx2_codes_int8;       /* codes_avx2.c */
-extern const code_row avxvnni_codes_int8;    /* codes_avxvnni.c */
-extern const code_row avx512vnni_codes_int8; /* codes_avx512vnni.c */
-extern const code_row avx2_codes_narrow, avxvnni_codes_narrow, avx512vnni_codes_narrow; /* narrow_ */
+extern const code_row avx2_codes_int8;                         /* codes_avx2.c */
+extern const code_row avxvnni_codes_int8;                      /* codes_avxvnni.c */
+extern const code_row avx512vnni_codes_int8;                   /* codes_avx512vnni.c */
+extern const code_row avx2_codes_narrow, avxvnni_codes_narrow; /* narrow_avx2.c, .. */
+extern const code_row avx512vnni_codes_narrow;
 
 /* ops_avx2.c, ops_avx512.c */
 extern const embed_row avx2_embed, avx512_embed;

@@ -405,7 +405,7 @@ static void check_special(check_ctx *c, dtype dt, quant_spec spec, int32_t m, in
  * rows that a tile may have and several tiles; chunks that end within K, one scale for a row, zeros
  * and none, scales of both widths. */
 static void check_codes(check_ctx *c) {
-    static const dtype types[] = {DT_INT8, DT_Q8_0, DT_INT4, DT_E2M1, DT_Q4_0,   DT_Q4_1,  DT_Q5_0,
+    static const dtype types[] = {DT_INT8, DT_Q8_0, DT_INT4, DT_E2M1, DT_Q4_0,   DT_Q4_1, DT_Q5_0,
                                   DT_Q5_1, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_IQ4_NL, DT_MXFP4};
     static const int32_t rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 25, 40, 100};
     static const int32_t groups[] = {32, 64, 96, 128, 160, 256, 384, 512, 1 << 20};
