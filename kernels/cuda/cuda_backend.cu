@@ -280,6 +280,7 @@ static const measure cuda_measure = {cuda_time, cuda_stamp, cuda_between, cuda_p
 
 static const backend_vtbl vtbl = {
     .close = backend_free,
+    .enter = NULL,
     .mem_alloc = device_alloc,
     .mem_free = device_free,
     .host_alloc = pinned_alloc,
@@ -298,10 +299,12 @@ static const backend_vtbl vtbl = {
     .wmat_init = wmat_init,
     .wmat_pack = cuda_wmat_pack,
     .pack_rows = 1,
+    .embed_packed = false,
     .quant_bytes = cuda_quant_bytes,
     .quant_init = cuda_quant_init,
     .quant_pack = cuda_quant_pack,
     .quant_side = cuda_quant_side,
+    .native_act = NULL,
     .feed_dt = cuda_feed_dt,
     .scratch_bytes = cuda_scratch_bytes,
     .reserve = cuda_reserve,
@@ -313,6 +316,7 @@ static const backend_vtbl vtbl = {
 #define OP(name, tol32, tol16, what) .name = cuda_##name,
 #include "kernels/ops.def"
 #undef OP
+    .spread = NULL,
     .sample = cuda_sample,
 };
 

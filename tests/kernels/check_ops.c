@@ -36,7 +36,15 @@ static mat run_embed(backend *b, const op_case *o, int32_t row0, int32_t n) {
     bool accumulate = o->variant >= 3;
     for (int32_t r = 0; accumulate && r < n; r++)
         memcpy(out.p + r * out.stride, o->y.p + (row0 + r) * o->y.stride, (size_t)o->width * 4);
-    op_embed a = {ids, n, o->width, o->rows, half, dt, 1.7f, out.p, accumulate};
+    op_embed a = {.ids = ids,
+                  .n_tokens = n,
+                  .width = o->width,
+                  .rows = o->rows,
+                  .table = half,
+                  .table_dt = dt,
+                  .scale = 1.7f,
+                  .out = out.p,
+                  .accumulate = accumulate};
     CALL(b, embed, &a);
     fenced_free(half), fenced_free(ids);
     return out;

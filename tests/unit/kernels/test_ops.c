@@ -42,7 +42,15 @@ START_TEST(embed_adds) {
     const float table[] = {1, 2, 3, 10, 20, 30};
     const int32_t ids[] = {1, 0};
     float out[] = {0.5f, 0.5f, 0.5f, 1, 1, 1};
-    op_embed a = {ids, 2, 3, 2, table, DT_F32, 2, out, true};
+    op_embed a = {.ids = ids,
+                  .n_tokens = 2,
+                  .width = 3,
+                  .rows = 2,
+                  .table = table,
+                  .scale = 2,
+                  .table_dt = DT_F32,
+                  .out = out,
+                  .accumulate = true};
     be->v->embed(be, &a);
     NEAR(out, 20.5, 40.5, 60.5, 3, 5, 7);
     a.accumulate = false;
