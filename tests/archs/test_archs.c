@@ -16,6 +16,10 @@
 #define LOGITS_LIMIT 2e-5 /* relative, f32 */
 #define AUTO_LIMIT   2e-2 /* the checkpoint's own types: bf16 activations in products, bf16 pages */
 #define DEVICE_LIMIT 3e-2 /* the same where all products round activations */
+/* And where products of quantised weights round them to int8 codes: 3.8e-2 of the one such
+ * checkpoint here, which mixes all the types of 32 to a block. What it costs a trained model is in
+ * engine/README.md. */
+#define CODES_LIMIT 5e-2
 /* Pages of eight bits. These models are tiny and random, and feel every rounding: of 142 the median
  * is 1e-2 with int8 and 5e-2 with fp8, and the worst 0.05 and 0.35, where a
  * router near a tie chooses another expert. What the rounding costs a trained model is in
@@ -188,8 +192,10 @@ static void check_as_served(const char *name) {
     float *got = mem_calloc((size_t)m + 1, sizeof *got);
     if (st == OK) st = engine_logits(e, ids, n, false, 0, got, &err);
     double r = st == OK ? relative_error(got, want, (size_t)m) : 1;
-    EXPECT(r <= (strcmp(test_device(), "cpu") ? DEVICE_LIMIT : AUTO_LIMIT),
-           "%s as served: relative error %g", name, r);
+    double limit = strcmp(test_device(), "cpu") != 0 ? DEVICE_LIMIT
+                   : e && engine_info(e)->is_quant   ? CODES_LIMIT
+                                                     : AUTO_LIMIT;
+    EXPECT(r <= limit, "%s as served: relative error %g", name, r);
     if (!table)
         printf("%-24s %-5s logits %.1e (%s weights, %s pages)\n", name, "auto", r,
                dtype_name(engine_info(e)->weight_dt), dtype_name(engine_info(e)->kv_dt));
