@@ -86,34 +86,42 @@ static int32_t look_up(seq *s, int32_t *ret_kind) {
 
 /* --- what it costs --- */
 
-/* The plan as it is: its time, and the tokens that it gives. */
+/* The plan as it is: the tokens that it gives, and its time with d drafts more, which is asked for
+ * every sequence of every plan: so the curve is looked at once for a number of tokens. */
 typedef struct load {
     pace_step step;
     double n_gained;
+    int32_t n_priced;             /* step.n_tokens that the two are of */
+    double us[DRAFTS_MOST + 1];   /* apart from what is read */
+    double past[DRAFTS_MOST + 1]; /* factor of all of it for rows past the largest step so far */
 } load;
 
-static double time_of(const core *c, pace_step s) {
+static void price(const core *c, load *l) {
     const pace *p = &c->pace;
-    double most = p->n_curve ? p->curve[p->n_curve - 1].to : 0, past = s.n_tokens - most;
-    if (past <= 0 || most == 0) return pace_us(p, s);
-    s.n_tokens = (int32_t)most;
-    return pace_us(p, s) * (1 + past * MIN(ROW_COST, 1 / most));
+    double most = p->curve[p->n_curve - 1].to;
+    if (l->n_priced == l->step.n_tokens) return;
+    l->n_priced = l->step.n_tokens;
+    for (int32_t d = 0; d <= c->drafting.most; d++) {
+        double n = l->step.n_tokens + d, past = MAX(n - most, 0);
+        l->us[d] = pace_us(p, (pace_step){.n_tokens = (int32_t)(n - past)});
+        l->past[d] = 1 + past * MIN(ROW_COST, 1 / most);
+    }
 }
 
-/* Tokens per time with d drafts at position pos, each right with probability p. */
-static double rate(const core *c, const load *l, int32_t pos, int32_t d, double p) {
-    double gain = 0, each = 1;
-    for (int32_t i = 0; i < d; i++) gain += each *= p;
-    pace_step s = {l->step.n_tokens + d, l->step.n_reads + pace_reads(pos, d)};
-    return (l->n_gained + gain) / time_of(c, s);
+/* Tokens per time with d drafts at position pos, which are right `gain` times. */
+static double rate(const core *c, const load *l, int32_t pos, int32_t d, double gain) {
+    double reads = l->step.n_reads + pace_reads(pos, d);
+    return (l->n_gained + gain) / ((l->us[d] + c->pace.read_us * reads) * l->past[d]);
 }
 
-/* How many of `most` drafts are best; 0: none. */
-static int32_t best_of(const core *c, const load *l, int32_t pos, int32_t most, double p) {
-    double bar = rate(c, l, pos, 0, 0) * GAIN;
+/* How many of `most` drafts, each right with probability p, are best; 0: none. */
+static int32_t best_of(const core *c, load *l, int32_t pos, int32_t most, double p) {
+    price(c, l);
+    double bar = rate(c, l, pos, 0, 0) * GAIN, gain = 0, each = 1;
     int32_t best = 0;
     for (int32_t d = 1; d <= most; d++) {
-        double r = rate(c, l, pos, d, p);
+        gain += each *= p;
+        double r = rate(c, l, pos, d, gain);
         if (r < bar) continue;
         bar = r;
         best = d;
@@ -122,7 +130,7 @@ static int32_t best_of(const core *c, const load *l, int32_t pos, int32_t most, 
 }
 
 static load load_of(const batch_plan *plan) {
-    load l = {.n_gained = plan->n_tokens, .step.n_tokens = plan->n_tokens};
+    load l = {.n_gained = plan->n_tokens, .step.n_tokens = plan->n_tokens, .n_priced = -1};
     for (int32_t i = 0; i < plan->n_seqs; i++)
         l.step.n_reads += pace_reads(plan->seqs[i].pos, plan->seqs[i].n_tokens);
     return l;
@@ -160,8 +168,7 @@ static void add(core *c, seq *s, batch_seq *b, int32_t n) {
 }
 
 /* Drafts that pay, or some to learn whether they do. */
-static int32_t choose(const core *c, const seq *s, const load *l, int32_t room, double p,
-                      bool *may_try) {
+static int32_t choose(const core *c, const seq *s, load *l, int32_t room, double p, bool *may_try) {
     int32_t n = best_of(c, l, s->n_known, room, p);
     if (n > 0 || !*may_try) return n;
     *may_try = false;
