@@ -19,8 +19,12 @@
 
 #if defined(__x86_64__)
 #define FOR_AVX2 __attribute__((target("avx2")))
+#if defined(__clang__) /* which takes no width there, and then none of the others */
+#define FOR_AVX512 __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl")))
+#else
 #define FOR_AVX512                                                                                 \
     __attribute__((target("avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512")))
+#endif
 #else
 #define FOR_AVX2
 #define FOR_AVX512
