@@ -129,9 +129,8 @@ typedef struct step_result {
     sample_out *out; /* [n_seqs]: valid where seqs[i].sample */
     /* One of the sequences may fail alone (logits not finite): its status here, else OK. */
     status *seq_status; /* [n_seqs] */
-    /* Where seqs[i].n_draft > 0, and else untouched: so many of its drafts are right, and
-     * more[more0
-     * + j], j < n_right[i], is what was chosen after draft j; out[i] comes before. */
+    /* Where seqs[i].n_draft > 0, and else untouched: so many of its drafts are right. Entry more0 +
+     * j of more, j < n_right[i], is what was chosen after draft j; out[i] comes before. */
     int32_t *n_right; /* [n_seqs] */
     sample_out *more; /* [n_drafts] */
 } step_result;

@@ -44,7 +44,8 @@ static bool has_avx512fp16(void) {
 #endif
 
 #if defined(__x86_64__)
-/* The CPU has 8-bit tiles and the kernel lets this process use them, from now on. */
+/* The CPU has 8-bit tiles and the kernel lets this process use them, from now on: so this is asked
+ * only where somebody wants them. */
 static bool has_amx(void) {
 #if defined(AMX_EMULATED)
     return true;
@@ -106,7 +107,7 @@ static bool bf16_dot_is_slow(void) {
 
 cpu_isa isa_best(void) {
     cpu_isa best = ISA_COUNT - 1;
-    while (!isa_usable(best) || best == ISA_AMX || (best == ISA_AVX512BF16 && bf16_dot_is_slow()))
+    while (best == ISA_AMX || (best == ISA_AVX512BF16 && bf16_dot_is_slow()) || !isa_usable(best))
         best--;
     return best;
 }
@@ -118,7 +119,7 @@ static bool is_exact(cpu_isa isa) {
 
 status isa_parse(const char *name, cpu_isa *ret_isa, error *err) {
     if (name && str_eqz(str_z("exact"), name)) {
-        for (*ret_isa = ISA_COUNT - 1; !isa_usable(*ret_isa) || !is_exact(*ret_isa);) (*ret_isa)--;
+        for (*ret_isa = ISA_COUNT - 1; !is_exact(*ret_isa) || !isa_usable(*ret_isa);) (*ret_isa)--;
         return OK;
     }
     if (!name || str_eqz(str_z("auto"), name)) {
