@@ -79,6 +79,8 @@ typedef struct model_info {
     int32_t eos_ids[16];       /* union of config.json and generation_config.json */
     int32_t n_eos;
     size_t weight_bytes, kv_bytes, activation_bytes, total_bytes;
+    size_t matrix_bytes;                /* of weight_bytes: all but tables and vectors */
+    int64_t matrix_params, head_params; /* elements of the matrices; of them the head's */
     char backend[96];
 } model_info;
 

@@ -69,6 +69,18 @@ static status choose_library(const engine *e, const char *name, error *err) {
                      e->b->name, e->b->device);
 }
 
+/* What products read and how many weights they multiply by. */
+static void count_matrices(const weights *w, model_info *m) {
+    const weight *head = weights_at(w, -1, W_HEAD);
+    for (int32_t i = 0; i < w->n_list; i++) {
+        const weight *p = &w->list[i];
+        if (p->n_parts == 0) continue;
+        m->matrix_bytes += p->bytes;
+        m->matrix_params += (int64_t)p->rows * p->cols;
+    }
+    if (head) m->head_params = (int64_t)head->rows * head->cols;
+}
+
 status engine_plan_weights(engine *e, const engine_options *o, error *err) {
     device_options device = {.device = o->device,
                              .cpu = {.n_threads = o->n_threads, .isa = o->isa, .pin = o->pin},
@@ -91,6 +103,7 @@ status engine_plan_weights(engine *e, const engine_options *o, error *err) {
         m->quant_codes |= e->w.mats[i].q.act == ACT_ROUND_INT8_GROUP;
     }
     m->n_params = e->w.n_params;
+    count_matrices(&e->w, m);
     m->weight_dt = e->w.dt;
     m->kv_dt = kv != DT_COUNT ? kv : auto_kv(&e->w, m->quant_math);
     snprintf(m->backend, sizeof m->backend, "%s: %.80s", e->b->name, e->b->device);

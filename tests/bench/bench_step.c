@@ -5,16 +5,22 @@
  * [TOKENS...]
  *
  * Each line: steps of one prompt's chunk of so many tokens, and steps of so many sequences that
- * decode, at a context of N tokens; milliseconds (median, least, most), tokens/s. */
+ * decode, at a context of N tokens; milliseconds (median, least, most), tokens/s, and which part of
+ * the time a step would take at the limits of the machine, probed before and after the line:
+ * weights and the context's keys and values read once at the bandwidth, products at the rate of the
+ * instruction that they are made with, whichever takes longer. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "engine/base/clock.h"
 #include "engine/base/mem.h"
+#include "engine/base/thread.h"
 #include "engine/engine.h"
+#include "kernels/cpu/probe.h"
 
-enum { SEQS_MAX = 64, REPEATS_MAX = 200 };
+enum { SEQS_MAX = 64, REPEATS_MAX = 200, PROBE_MS = 60 };
+#define PROBE_BYTES ((size_t)512 << 20) /* far beyond a last-level cache's share of one machine */
 
 typedef struct setup {
     stepper s;
@@ -23,7 +29,37 @@ typedef struct setup {
     sample_params params;
     step_result result;
     double seconds;
+    const model_info *model;
+    team *probers;
+    cpu_isa isa;
+    void *probe_buffer;
 } setup;
+
+static double larger(double a, double b) {
+    return a > b ? a : b;
+}
+
+static probe_limits probe(const setup *u) {
+    return probe_run(u->probers, u->isa, u->probe_buffer, PROBE_BYTES, PROBE_MS);
+}
+
+/* Milliseconds of a step at the limits; of a prompt's chunk the head sees the last row only. All
+ * experts count, so for models that have some it says too much. */
+static double limit_ms(const setup *u, const probe_limits *p, int32_t n_seqs, int32_t n_tokens) {
+    const model_info *m = u->model;
+    double kv = 2.0 * m->n_layers * m->n_kv_heads * m->head_dim * (double)dtype_bytes(m->kv_dt);
+    double read = (double)m->matrix_bytes + kv * u->context * n_seqs;
+    double rows = (double)n_seqs * n_tokens, peak = p->f32_gflops;
+    if (m->quant_codes && p->code_gops > 0)
+        peak = p->code_gops;
+    else if (m->weight_dt != DT_F32)
+        peak = p->bf16_gflops;
+    double body = (double)(m->matrix_params - m->head_params);
+    double products = 2 * (body * rows + (double)m->head_params * n_seqs);
+    double keys = u->context + n_tokens / 2.0;
+    double attention = 4.0 * rows * keys * m->n_layers * m->n_heads * m->head_dim;
+    return larger(read / p->read_gbs, products / peak + attention / p->f32_gflops) * 1e-6;
+}
 
 static int by_value(const void *a, const void *b) {
     uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
@@ -51,6 +87,7 @@ static void measure(setup *u, const char *what, int32_t n_seqs, int32_t n_tokens
     for (int32_t i = 0; i < n_seqs; i++) seqs[i] = seq_of(u, i, n_tokens);
     batch_plan plan = {.n_seqs = n_seqs, .n_tokens = n_seqs * n_tokens, .seqs = seqs};
     uint64_t end = 0;
+    probe_limits before = probe(u);
     for (int32_t k = -1; k < REPEATS_MAX && (k < 1 || clock_ns() < end); k++) {
         uint64_t start = clock_ns();
         if (stepper_run(&u->s, &plan, &u->result, &err) != OK) {
@@ -63,10 +100,15 @@ static void measure(setup *u, const char *what, int32_t n_seqs, int32_t n_tokens
         else
             ns[n++] = took;
     }
+    probe_limits after = probe(u);
     qsort(ns, (size_t)n, sizeof *ns, by_value);
     double ms = (double)ns[n / 2] * 1e-6;
-    printf("%-8s %5d tokens  %8.2f ms (%.2f .. %.2f, %d steps)  %8.1f tok/s\n", what, plan.n_tokens,
-           ms, (double)ns[0] * 1e-6, (double)ns[n - 1] * 1e-6, n, plan.n_tokens / ms * 1e3);
+    double low = limit_ms(u, &before, n_seqs, n_tokens),
+           high = limit_ms(u, &after, n_seqs, n_tokens);
+    printf("%-8s %5d tokens  %8.2f ms (%.2f .. %.2f, %d steps)  %8.1f tok/s  %3.0f %% (limit %.2f, "
+           "%.2f ms)\n",
+           what, plan.n_tokens, ms, (double)ns[0] * 1e-6, (double)ns[n - 1] * 1e-6, n,
+           plan.n_tokens / ms * 1e3, 50 * (low + high) / ms, low, high);
     fflush(stdout);
 }
 
@@ -127,10 +169,17 @@ int main(int argc, char **argv) {
         return 1;
     }
     set_up(&u, e);
+    u.model = engine_info(e);
+    u.probers = team_new(o.n_threads > 0 ? o.n_threads : cpu_count());
+    u.isa = isa_best();
+    u.probe_buffer = mem_calloc(1, PROBE_BYTES);
+    memset(u.probe_buffer, 1, PROBE_BYTES);
     for (int32_t i = 0; i < n_tokens; i++) {
         if (tokens[i] <= SEQS_MAX) measure(&u, "decode", tokens[i], 1);
         if (tokens[i] <= u.s.max_tokens) measure(&u, "prefill", 1, tokens[i]);
     }
     engine_free(e);
+    team_free(u.probers);
+    mem_free(u.probe_buffer);
     return 0;
 }
