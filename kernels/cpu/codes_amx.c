@@ -12,7 +12,7 @@
 #include "kernels/cpu/codes.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/simd_avx512.h"
-#include "kernels/cpu/codes_zmm.inc"
+#include "kernels/cpu/ints_zmm.inc"
 
 typedef int8_t codes_a_t;
 

@@ -9,7 +9,7 @@
 #include "kernels/cpu/codes.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/simd_avx2.h"
-#include "kernels/cpu/codes_ymm.inc"
+#include "kernels/cpu/ints_ymm.inc"
 
 typedef int16_t codes_a_t;
 

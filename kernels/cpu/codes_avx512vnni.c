@@ -5,7 +5,7 @@
 #include "kernels/cpu/codes.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/simd_avx512.h"
-#include "kernels/cpu/codes_zmm.inc"
+#include "kernels/cpu/ints_zmm.inc"
 
 #define VI_DOT(acc, w, a) _mm512_dpbusd_epi32(acc, w, a)
 #include "kernels/cpu/codes_vnni.inc"

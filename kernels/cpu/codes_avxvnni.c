@@ -5,7 +5,7 @@
 #include "kernels/cpu/codes.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/simd_avx2.h"
-#include "kernels/cpu/codes_ymm.inc"
+#include "kernels/cpu/ints_ymm.inc"
 
 #define VI_DOT(acc, w, a) _mm256_dpbusd_avx_epi32(acc, w, a)
 #include "kernels/cpu/codes_vnni.inc"

@@ -24,7 +24,7 @@ SIMD_FN void vi_store(void *p, vi v) {
 SIMD_FN vi vi_add(vi a, vi b) {
     return vaddq_s32(a, b);
 }
-SIMD_FN vi vi_round(vf v) {
+SIMD_FN vi vi_from_f32(vf v) {
     return vcvtnq_s32_f32(v);
 }
 SIMD_FN void vi_store_i8(int8_t *p, vi v) {

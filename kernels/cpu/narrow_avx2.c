@@ -7,7 +7,7 @@
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/narrow.h"
 #include "kernels/cpu/simd_avx2.h"
-#include "kernels/cpu/narrow_ymm.inc"
+#include "kernels/cpu/ints_ymm.inc"
 
 SIMD_FN vi vi_dot(vi acc, vi w, vi a) {
     vi pairs = _mm256_maddubs_epi16(w, a);

@@ -6,7 +6,7 @@
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/narrow.h"
 #include "kernels/cpu/simd_avx2.h"
-#include "kernels/cpu/narrow_ymm.inc"
+#include "kernels/cpu/ints_ymm.inc"
 
 #define VI_DOT(acc, w, a) _mm256_dpbusd_avx_epi32(acc, w, a)
 #define NARROW_MAX_CODE   255
