@@ -5,6 +5,7 @@
 #ifndef SCHEDULER_PACE_H
 #define SCHEDULER_PACE_H
 
+#include <stdbool.h>
 #include <stdint.h>
 
 /* Sizes of steps that are told apart: 1..8 each, then four tokens apart, then four an octave. */
@@ -30,6 +31,7 @@ typedef struct pace {
     pace_size sizes[PACE_SIZES];
     double xx, xy;  /* of changes of reads and of time, among steps of one size */
     double read_us; /* what one read adds: xy / xx */
+    bool was_late;  /* the last step took far longer than thought */
     pace_point curve[PACE_SIZES];
     int32_t n_curve;
 } pace;
@@ -64,13 +66,13 @@ double pace_us(const pace *p, pace_step step);
  * takes no longer than so many times what decoding alone would:
  *
  *   6     where a few such steps (3) compute the first prompt
- *   1.8   else, for one prompt: it shares the time about equally with those that decode
+ *   1.9   else, for one prompt: those that decode wait at most twice as long as without it
  *   + 0.8 for each prompt more, up to 6: what waits behind a long one must come on as well
  *
  * Measured with a 0.5B model on two cores, 16 in flight, 128 tokens in and 64 out, bf16 / int8:
  * prompts first gives a TTFT p50 of 1162 / 648 ms, an ITL p99 of 593 / 263 ms and 124.9 / 275
  * tok/s; short ones at 4 times 528 / 254 ms, 231 / 116 ms and 121 / 248 tok/s; at 6 times 457 / 275
- * ms, 317 / 154 ms and 124.4 / 260 tok/s. At 1.8 they would queue up. */
+ * ms, 317 / 154 ms and 124.4 / 260 tok/s. As long ones do they would queue up. */
 int32_t pace_budget(const pace *p, const pace_load *load);
 
 #endif
