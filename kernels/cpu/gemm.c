@@ -5,23 +5,21 @@
  * starts, which saves the barrier between packing and multiplying. */
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
-#include "kernels/cpu/codes.h"
+#include "kernels/cpu/product.h"
 
 /* Multiply-adds below which a second thread does not pay, and elements of `a` that the caller
  * packs alone. */
 #define SMALL_MACS (64 * 1024)
 #define SMALL_PACK (16 * 1024)
+/* Expanding a weight takes as long as so many of them. */
+#define EXPAND_MACS 4
 
 typedef struct gemm_call {
-    const op_gemm *g;
-    const gemm_row *row;
+    product p;
     team *team;
     gemm_grid grid;
-    int32_t n_tiles, n_panels;
-    void *a;
     bool pack_in_team;
     char *scratch;
-    size_t scratch_bytes;
 } gemm_call;
 
 /* The grid with the least work for its busiest member; among equals the one that cuts panels
@@ -41,56 +39,36 @@ gemm_grid gemm_grid_choose(int32_t n_tiles, int32_t n_panels, int32_t n_threads)
 
 static void gemm_member(void *ctx, int member) {
     const gemm_call *c = ctx;
+    const product *p = &c->p;
+    void *scratch = c->scratch + (size_t)member * p->scratch_bytes;
     int64_t t0, t1, p0, p1;
     if (c->pack_in_team) {
-        team_range(c->n_tiles, 1, member, team_size(c->team), &t0, &t1);
-        if (t0 < t1) c->row->pack_a(c->g, c->n_tiles, (int32_t)t0, (int32_t)t1, c->a);
+        team_range(p->n_tiles, 1, member, team_size(c->team), &t0, &t1);
+        if (t0 < t1) product_prepare(p, (int32_t)t0, (int32_t)t1, scratch);
         team_barrier(c->team);
     }
     if (member >= c->grid.m_parts * c->grid.n_parts) return;
-    team_range(c->n_tiles, 1, member / c->grid.n_parts, c->grid.m_parts, &t0, &t1);
-    team_range(c->n_panels, 1, member % c->grid.n_parts, c->grid.n_parts, &p0, &p1);
-    gemm_job j = {
-        c->g,        c->a,        c->n_tiles,  (int32_t)t0,
-        (int32_t)t1, (int32_t)p0, (int32_t)p1, c->scratch + (size_t)member * c->scratch_bytes};
-    if (t0 < t1 && p0 < p1) c->row->run(&j);
-}
-
-static const gemm_row *row_of(const cpu_backend *c, const wmat *w) {
-    if (w->layout != WMAT_CODES) return cpu_gemm_row(c, w->dt);
-    const code_row *row = cpu_code_row(c, w->dt, &w->q, w->k);
-    CHECK(row);
-    return &row->gemm;
+    team_range(p->n_tiles, 1, member / c->grid.n_parts, c->grid.m_parts, &t0, &t1);
+    team_range(p->n_panels, 1, member % c->grid.n_parts, c->grid.n_parts, &p0, &p1);
+    product_run(p, (int32_t)t0, (int32_t)t1, (int32_t)p0, (int32_t)p1, scratch);
 }
 
 void cpu_gemm(backend *b, const op_gemm *g) {
     cpu_backend *c = (cpu_backend *)b;
-    const wmat *w = g->w;
     if (g->m <= 0) return;
     if (g->a_dt != DT_F32) {
         cpu_feed_gemm(b, g);
         return;
     }
-    if (w->layout == WMAT_QUANT) {
-        cpu_gemm_quant(c, g);
-        return;
-    }
-    gemm_call call = {.g = g, .row = row_of(c, w), .team = c->team};
-    CHECK(w->layout == (int32_t)call.row->layout);
-    int n_threads = (int64_t)g->m * w->n * w->k < SMALL_MACS ? 1 : team_size(c->team);
-    call.n_tiles = CEIL_DIV(g->m, call.row->tile_rows);
-    call.n_panels = CEIL_DIV(w->n, call.row->pack_rows);
-    call.grid = gemm_grid_choose(call.n_tiles, call.n_panels, n_threads);
-    size_t a_bytes = call.row->a_bytes ? ALIGN_UP(call.row->a_bytes(g->m, w->k), 64) : 0;
-    call.scratch_bytes = ALIGN_UP(call.row->scratch_bytes(g->m, w->n, w->k), 64);
-    call.a = cpu_workspace(c, a_bytes + call.scratch_bytes * (size_t)n_threads);
-    call.scratch = (char *)call.a + a_bytes;
-    if (!a_bytes)
-        call.a = NULL;
-    else if (n_threads > 1 && (int64_t)g->m * w->k > SMALL_PACK)
-        call.pack_in_team = true;
-    else
-        call.row->pack_a(g, call.n_tiles, 0, call.n_tiles, call.a);
+    gemm_call call = {.p = product_of(c, g, NULL), .team = c->team};
+    product *p = &call.p;
+    int64_t macs = p->expands ? EXPAND_MACS * g->w->n * g->w->k : product_macs(p);
+    int n_threads = macs < SMALL_MACS ? 1 : team_size(c->team);
+    call.grid = gemm_grid_choose(p->expands ? 1 : p->n_tiles, p->n_panels, n_threads);
+    p->a = cpu_workspace(c, p->a_bytes + p->scratch_bytes * (size_t)n_threads);
+    call.scratch = (char *)p->a + p->a_bytes;
+    call.pack_in_team = p->a_bytes && n_threads > 1 && (int64_t)g->m * g->w->k > SMALL_PACK;
+    if (p->a_bytes && !call.pack_in_team) product_prepare(p, 0, p->n_tiles, call.scratch);
     if (n_threads == 1)
         gemm_member(&call, 0);
     else

@@ -2,13 +2,14 @@
  * (scheduler/pace.h) learns.
  *
  *     bench_step MODEL_DIR [--dtype T] [--quantize Q] [--threads N] [--context N] [--seconds S]
- * [TOKENS...]
+ *         [--isa LEVEL] [--ops] [TOKENS...]
  *
  * Each line: steps of one prompt's chunk of so many tokens, and steps of so many sequences that
  * decode, at a context of N tokens; milliseconds (median, least, most), tokens/s, and which part of
  * the time a step would take at the limits of the machine, probed before and after the line:
  * weights and the context's keys and values read once at the bandwidth, products at the rate of the
- * instruction that they are made with, whichever takes longer. */
+ * instruction that they are made with, whichever takes longer. With --ops, the mean time of a step
+ * by op. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,8 +17,9 @@
 #include "engine/base/clock.h"
 #include "engine/base/mem.h"
 #include "engine/base/thread.h"
-#include "engine/engine.h"
+#include "engine/engine_internal.h"
 #include "kernels/cpu/probe.h"
+#include "tests/bench/op_times.h"
 
 enum { SEQS_MAX = 64, REPEATS_MAX = 200, PROBE_MS = 60 };
 #define PROBE_BYTES ((size_t)512 << 20) /* far beyond a last-level cache's share of one machine */
@@ -29,6 +31,7 @@ typedef struct setup {
     sample_params params;
     step_result result;
     double seconds;
+    bool ops;
     const model_info *model;
     team *probers;
     cpu_isa isa;
@@ -66,9 +69,9 @@ static int by_value(const void *a, const void *b) {
     return x < y ? -1 : x > y;
 }
 
-/* Sequence i reads and writes pages of its own; what they hold does not matter here. */
+/* Sequence i has ids and pages of its own; what the pages hold does not matter here. */
 static batch_seq seq_of(const setup *u, int32_t i, int32_t n_tokens) {
-    return (batch_seq){.ids = u->ids,
+    return (batch_seq){.ids = u->ids + i,
                        .n_known = u->context + n_tokens,
                        .n_prompt = u->context + n_tokens,
                        .pos = u->context,
@@ -86,7 +89,7 @@ static void measure(setup *u, const char *what, int32_t n_seqs, int32_t n_tokens
     int32_t n = 0;
     for (int32_t i = 0; i < n_seqs; i++) seqs[i] = seq_of(u, i, n_tokens);
     batch_plan plan = {.n_seqs = n_seqs, .n_tokens = n_seqs * n_tokens, .seqs = seqs};
-    uint64_t end = 0;
+    uint64_t end = 0, sum = 0;
     probe_limits before = probe(u);
     for (int32_t k = -1; k < REPEATS_MAX && (k < 1 || clock_ns() < end); k++) {
         uint64_t start = clock_ns();
@@ -95,10 +98,13 @@ static void measure(setup *u, const char *what, int32_t n_seqs, int32_t n_tokens
             exit(1);
         }
         uint64_t took = clock_ns() - start;
-        if (k < 0)
-            end = clock_ns() + (uint64_t)(u->seconds * 1e9); /* the first one warms up */
-        else
+        if (k < 0) { /* the first one warms up */
+            end = clock_ns() + (uint64_t)(u->seconds * 1e9);
+            op_times_clear();
+        } else {
             ns[n++] = took;
+            sum += took;
+        }
     }
     probe_limits after = probe(u);
     qsort(ns, (size_t)n, sizeof *ns, by_value);
@@ -109,6 +115,7 @@ static void measure(setup *u, const char *what, int32_t n_seqs, int32_t n_tokens
            "%.2f ms)\n",
            what, plan.n_tokens, ms, (double)ns[0] * 1e-6, (double)ns[n - 1] * 1e-6, n,
            plan.n_tokens / ms * 1e3, 50 * (low + high) / ms, low, high);
+    if (u->ops) op_times_print(n, (double)sum * 1e-6 / n);
     fflush(stdout);
 }
 
@@ -116,8 +123,8 @@ static void set_up(setup *u, engine *e) {
     u->s = engine_stepper(e);
     int32_t longest = u->context + u->s.max_tokens + 1;
     u->pages_each = CEIL_DIV(longest, u->s.page_tokens);
-    u->ids = mem_calloc((size_t)longest, sizeof *u->ids);
-    for (int32_t i = 0; i < longest; i++)
+    u->ids = mem_calloc((size_t)longest + SEQS_MAX, sizeof *u->ids);
+    for (int32_t i = 0; i < longest + SEQS_MAX; i++)
         u->ids[i] = (int32_t)(((int64_t)i * 7919 + 13) % u->s.vocab);
     int32_t n = u->pages_each * SEQS_MAX;
     u->pages = mem_calloc((size_t)n, sizeof *u->pages);
@@ -145,6 +152,10 @@ int main(int argc, char **argv) {
             u.context = atoi(v), i++;
         else if (strcmp(a, "--seconds") == 0)
             u.seconds = atof(v), i++;
+        else if (strcmp(a, "--isa") == 0)
+            o.isa = v, i++;
+        else if (strcmp(a, "--ops") == 0)
+            u.ops = true;
         else if (!o.model_dir)
             o.model_dir = a;
         else if (n_tokens < 64)
@@ -154,7 +165,7 @@ int main(int argc, char **argv) {
         fprintf(
             stderr,
             "usage: bench_step MODEL_DIR [--dtype T] [--quantize Q] [--threads N] [--context N] "
-            "[--seconds S] [TOKENS...]\n");
+            "[--seconds S] [--isa LEVEL] [--ops] [TOKENS...]\n");
         return 2;
     }
     o.max_model_len = u.context + 1024;
@@ -169,6 +180,7 @@ int main(int argc, char **argv) {
         return 1;
     }
     set_up(&u, e);
+    if (u.ops) op_times_watch(e->b);
     u.model = engine_info(e);
     u.probers = team_new(o.n_threads > 0 ? o.n_threads : cpu_count());
     u.isa = isa_best();
