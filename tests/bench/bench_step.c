@@ -183,7 +183,7 @@ int main(int argc, char **argv) {
     if (u.ops) op_times_watch(e->b);
     u.model = engine_info(e);
     u.probers = team_new(o.n_threads > 0 ? o.n_threads : cpu_count());
-    u.isa = isa_best();
+    if (isa_parse(o.isa, &u.isa, &err) != OK) return 1; /* no: the engine is open */
     u.probe_buffer = mem_calloc(1, PROBE_BYTES);
     memset(u.probe_buffer, 1, PROBE_BYTES);
     for (int32_t i = 0; i < n_tokens; i++) {
