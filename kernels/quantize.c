@@ -64,11 +64,14 @@ SIMD_FN vf vf_blend(vmask m, vf no, vf yes) {
 }
 #include "kernels/cpu/quantize_body.inc"
 
-static const quantize_level *level(void) {
+const quantize_level *quantize_level_of(cpu_isa isa) {
 #if defined(__x86_64__)
-    if (isa_usable(ISA_AVX512)) return &avx512_quantize;
-    if (isa_usable(ISA_AVX2)) return &avx2_quantize;
+    if (isa >= ISA_AVX512) return &avx512_quantize;
+    if (isa >= ISA_AVX2) return &avx2_quantize;
+#elif defined(__aarch64__)
+    if (isa >= ISA_NEON) return &neon_quantize;
 #endif
+    (void)isa;
     return &plain_quantize;
 }
 
@@ -129,7 +132,7 @@ static bool all_finite(const quantize_group *g, int lanes) {
 
 void quantize_rows(dtype dt, const quant_spec *q, int32_t k, const float *src, int32_t n_rows,
                    void *dst, quantize_error *ret) {
-    const quantize_level *v = level();
+    const quantize_level *v = quantize_level_of(isa_best());
     quantize_search s = search_of(dt, q);
     size_t row_bytes = quant_row_bytes(dt, q, k);
     quantize_group *g = mem_alloc(sizeof *g);

@@ -1,51 +1,46 @@
-/* Products of codes of the neondot level: sdot, four columns of K summed into 32 bits. It takes
- * signed codes only, so 128 is taken from the weights' codes as they are loaded, and given back to
- * the sums by where they start. */
+/* Products of codes of the neondot level. sdot takes signed codes only, so 128 is taken from the
+ * weights' codes as they are loaded, and given back to the sums by where they start.
+ *
+ * A step of 12 rows x 2 vectors is 24 sdot, 2 to take 128, 5 loads. The activations of the last
+ * rows of a tile are read with what follows them: at least as many bytes of codes_act. */
 #include <math.h>
 #include <string.h>
 
 #include "kernels/cpu/codes.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/simd_neon.h"
+#include "kernels/cpu/ints_neon.inc"
+#include "kernels/cpu/dot_neon.inc"
 
-typedef int32x4_t vi;
+typedef int8_t codes_a_t;
+#define codes_put_acts dot_put_acts
 
-#define VI_KEEP(v) __asm__("" : "+w"(v))
+#define CODES_BIAS 128
+_Static_assert(sizeof(codes_act) >= 12, "read behind one row");
 
-SIMD_FN vi vi_set1(int32_t x) {
-    return vdupq_n_s32(x);
-}
-SIMD_FN vi vi_load(const void *p) {
+SIMD_FN vi vi_load_signed(const void *p) {
     return vreinterpretq_s32_u8(veorq_u8(vld1q_u8(p), vdupq_n_u8(128)));
 }
-SIMD_FN void vi_store(void *p, vi v) {
-    vst1q_s32(p, v);
-}
-SIMD_FN vi vi_add(vi a, vi b) {
-    return vaddq_s32(a, b);
-}
-SIMD_FN vi vi_from_f32(vf v) {
-    return vcvtnq_s32_f32(v);
-}
-SIMD_FN void vi_store_i8(int8_t *p, vi v) {
-    int16x4_t w = vmovn_s32(v);
-    int32x2_t four = vreinterpret_s32_s8(vmovn_s16(vcombine_s16(w, w)));
-    int32_t bytes = vget_lane_s32(four, 0);
-    memcpy(p, &bytes, sizeof bytes);
-}
-SIMD_FN vf vi_to_f32(vi v) {
-    return vcvtq_f32_s32(v);
-}
-SIMD_FN vi vi_load_i16(const int16_t *p) {
-    return vmovl_s16(vld1_s16(p));
-}
-#define VI_DOT(acc, w, a) vdotq_s32(acc, vreinterpretq_s8_s32(w), vreinterpretq_s8_s32(a))
-#define CODES_BIAS        128
-#include "kernels/cpu/codes_vnni.inc"
 
-#define CODES_NAME(x)   neondot_codes_int8_##x
-#define CODES_ROW       neondot_codes_int8
-#define CODES_ROW_NAME  "neondot_codes_int8"
-#define CODES_MR        8
-#define CODES_MICROS(M) M(1, 4) M(2, 4) M(3, 4) M(4, 4) M(5, 2) M(6, 2) M(7, 2) M(8, 2)
+#define CODES_STEP_INT8(acc, mr, nv, a, w)                                                         \
+    {                                                                                              \
+        vi acts_[CODES_MR / 4];                                                                    \
+        _Pragma("GCC unroll 4") for (int r_ = 0; r_ < (mr); r_ += 4) acts_[r_ / 4] =               \
+            vi_load((a) + 4 * r_);                                                                 \
+        _Pragma("GCC unroll 4") for (int v_ = 0; v_ < (nv); v_++) {                                \
+            vi codes_ = vi_load_signed((w) + v_ * 4 * VW);                                         \
+            _Pragma("GCC unroll 16") for (int r_ = 0; r_ < (mr); r_++)(acc)[r_][v_] =              \
+                vi_dot_lane((acc)[r_][v_], codes_, acts_[r_ / 4], r_ % 4);                         \
+        }                                                                                          \
+    }
+
+#define CODES_NAME(x)  neondot_codes_int8_##x
+#define CODES_ROW      neondot_codes_int8
+#define CODES_ROW_NAME "neondot_codes_int8"
+#define CODES_MR       12
+/* clang-format off */
+#define CODES_MICROS(M)                                                                            \
+    M(1, 4) M(2, 4) M(3, 4) M(4, 4) M(5, 4) M(6, 4) M(7, 2) M(8, 2) M(9, 2) M(10, 2) M(11, 2)      \
+    M(12, 2)
+/* clang-format on */
 #include "kernels/cpu/codes_int8_row.inc"

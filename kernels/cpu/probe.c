@@ -53,6 +53,8 @@ static const probe_codes *codes_of(cpu_isa isa) {
         [ISA_AMX] = &probe_codes_avx512vnni, /* not of tiles */
     };
     return levels[isa];
+#elif defined(__aarch64__)
+    return isa >= ISA_NEONDOT ? &probe_codes_neondot : NULL;
 #else
     return NULL;
 #endif

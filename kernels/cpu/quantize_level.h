@@ -3,6 +3,7 @@
 #define KERNELS_CPU_QUANTIZE_LEVEL_H
 
 #include "kernels/quantize.h"
+#include "kernels/select.h"
 
 #define QUANTIZE_LANES_MAX 16
 
@@ -31,5 +32,9 @@ typedef struct quantize_level {
 
 extern const quantize_level plain_quantize;                 /* quantize.c: everywhere */
 extern const quantize_level avx2_quantize, avx512_quantize; /* kernels/cpu, on x86 */
+extern const quantize_level neon_quantize;                  /* on aarch64 */
+
+/* That of an instruction-set level, the nearest one below it that has one. */
+const quantize_level *quantize_level_of(cpu_isa isa);
 
 #endif

@@ -26,6 +26,7 @@ const cpu_rows rows_neon = {
 
 const cpu_rows rows_neondot = {
     .codes_int8 = &neondot_codes_int8,
+    .codes_narrow = &neondot_codes_narrow,
 };
 
 const cpu_rows rows_neonbf16 = {

@@ -182,6 +182,7 @@ static const struct {
      {"embed", "norm", "act", "add", "scale", "limit", "logsumexp", "copy_pages", "chain"}},
     {"experts", check_experts, {"experts", "route"}},
     {"sample", check_sample, {"sample"}},
+    {"quantize", check_quantize, {"quantize"}},
 };
 
 static bool in_group(const char *op, size_t i, const char **ret_only) {
@@ -271,9 +272,9 @@ static const char help[] =
     "  --device NAME cuda or cuda:N instead of the CPU\n"
     "  --library PATH the device's plugin, as PAGODA_CUDA_LIBRARY names it; an emulated device\n"
     "                reaches fenced memory with SIMT_HOST_POINTERS=1\n"
-    "  --op NAME     only this group: gemm, lora, quant, feed, attention, latent, ops, experts or "
-    "sample; or\n"
-    "                this op; with --bench the lines whose name contains the text\n"
+    "  --op NAME     only this group: gemm, lora, quant, feed, attention, latent, ops, experts, "
+    "sample\n"
+    "                or quantize; or this op; with --bench the lines whose name contains the text\n"
     "  --seed N      of the random inputs; default 1\n"
     "  --full        more and larger shapes; takes minutes\n"
     "  --small       fewer and smaller shapes: for an emulated device\n"

@@ -117,5 +117,6 @@ void check_lora(check_ctx *c);
 void check_experts(check_ctx *c);
 void check_ops(check_ctx *c);
 void check_sample(check_ctx *c);
+void check_quantize(check_ctx *c);
 
 #endif

@@ -1,6 +1,6 @@
 /* Floats to codes: against rows that NumPy made of the header's words (tests/kernels/
- * make_quantize.py), against the least error that a search of all scales finds, and every level of
- * the machine against the plain one, bit for bit. */
+ * make_quantize.py), and against the least error that a search of all scales finds. Levels are
+ * compared by checkkern. */
 #include <check.h>
 #include <jansson.h>
 #include <math.h>
@@ -10,8 +10,6 @@
 #include "engine/base/mem.h"
 #include "engine/base/rng.h"
 #include "kernels/quantize.h"
-#include "kernels/cpu/quantize_level.h"
-#include "kernels/select.h"
 #include "tests/unit/suite.h"
 
 #define FIXTURES "tests/kernels/quantize.json"
@@ -132,47 +130,6 @@ START_TEST(the_error_is_nearly_the_least) {
 }
 END_TEST
 
-static void same_lane(const quantize_group *a, int la, const quantize_group *b, int lb, int32_t n) {
-    for (int32_t i = 0; i < n; i++) ck_assert(a->code[i * lb + la] == b->code[i]);
-    ck_assert(a->scale[la] == b->scale[0] && a->zero[la] == b->zero[0]);
-    ck_assert(a->err2[la] == b->err2[0] && a->sum2[la] == b->sum2[0]);
-}
-
-static void check_level(const quantize_level *v, const quantize_search *s) {
-    static quantize_group wide, one;
-    float x[QUANTIZE_LANES_MAX][QUANTIZE_GROUP_MAX];
-    for (int l = 0; l < v->lanes; l++) {
-        fill((uint64_t)l, l % 5, s->n, x[l]);
-        if (l == 3) memset(x[l], 0, sizeof x[l]);
-        for (int32_t i = 0; i < s->n; i++) wide.x[i * v->lanes + l] = x[l][i];
-    }
-    v->run(s, &wide);
-    for (int l = 0; l < v->lanes; l++) {
-        memcpy(one.x, x[l], sizeof x[l]);
-        plain_quantize.run(s, &one);
-        same_lane(&wide, l, &one, v->lanes, s->n);
-    }
-}
-
-START_TEST(levels_agree_to_the_bit) {
-    static const float tries[] = {1, 0.8f, 0.95f, 1.1f};
-    for (int c = 0; c < 12; c++) {
-        quantize_search s = {.n = c % 3 == 0 ? 31 : 128,
-                             .top = c % 2 ? 255 : 15,
-                             .zero = c % 2 ? 128 : 8,
-                             .has_zeros = c % 4 > 1,
-                             .scale_dt = c > 5 ? DT_F32 : DT_F16,
-                             .tries = tries,
-                             .n_tries = ARRAY_LEN(tries)};
-#if defined(__x86_64__)
-        if (isa_usable(ISA_AVX2)) check_level(&avx2_quantize, &s);
-        if (isa_usable(ISA_AVX512)) check_level(&avx512_quantize, &s);
-#endif
-        check_level(&plain_quantize, &s);
-    }
-}
-END_TEST
-
 /* Rows in one call or in several, groups that the row's end cuts, rows behind the last. */
 START_TEST(rows_do_not_depend_on_their_number) {
     enum { K = 75, N = 37 };
@@ -216,7 +173,6 @@ int main(void) {
     TCase *tc = tcase_create("quantize");
     tcase_add_test(tc, rows_are_those_of_numpy);
     tcase_add_test(tc, the_error_is_nearly_the_least);
-    tcase_add_test(tc, levels_agree_to_the_bit);
     tcase_add_test(tc, rows_do_not_depend_on_their_number);
     tcase_add_test(tc, what_is_no_number_is_told);
     suite_add_tcase(s, tc);
