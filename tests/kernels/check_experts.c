@@ -337,10 +337,46 @@ static void check_quant_experts(check_ctx *c) {
     }
 }
 
-/* The same arithmetic, whether by the experts or by products one by one: activations rounded as
- * matrices ask, codes by codes, columns in an order of each expert's own. */
-static void check_own_arithmetic(check_ctx *c, dtype dt, quant_spec spec, int32_t width) {
-    setting s = {.t = 9, .e = 3, .k = 1, .c = width, .f = width, .act = ACT_RELU};
+/* Experts are products, activations and sums one by one, to the bit: fused or not, divided as the
+ * driver likes, activations rounded as matrices ask, columns in an order of each expert's own. On a
+ * device, whose products of one row may be others, near it. */
+static void compare_apart(check_ctx *c, backend *b, const world *w, const expert_set *x,
+                          const char *what) {
+    const setting *s = &w->s;
+    int32_t mid_n = s->gated ? 2 * s->f : s->f;
+    mat got = run_experts(b, w, x, 0, s->t), want = mat_new(s->t, s->c, s->c);
+    mat mid = mat_new(1, mid_n, mid_n), y = mat_new(1, s->c, s->c);
+    for (int32_t i = 0; i < s->t * s->k; i++) {
+        int32_t t = i / s->k, e = w->ids[i];
+        const float *row = w->x.p + t * w->x.stride, *bias = s->bias ? w->up_b[e] : NULL;
+        float *to = want.p + (int64_t)t * s->c, *up_to = x->gate ? mid.p + s->f : mid.p;
+        op_gemm gate = {1,    row,   w->x.stride, x->gate ? &x->gate[e] : NULL,
+                        bias, mid.p, mid_n,       false};
+        if (x->gate) CALL(b, gemm, &gate);
+        if (x->gate && bias) bias += s->f;
+        op_gemm up = {1, row, w->x.stride, &x->up[e], bias, up_to, mid_n, false};
+        CALL(b, gemm, &up);
+        op_act act = {s->act, s->gated, 1, s->f, mid.p, mid_n, mid.p, mid_n};
+        CALL(b, act, &act);
+        op_gemm down = {1,   mid.p, mid_n, &x->down[e], s->bias ? w->down_b[e] : NULL,
+                        y.p, s->c,  false};
+        CALL(b, gemm, &down);
+        for (int32_t n = 0; n < s->c; n++) {
+            float part = w->weights.p[i] * y.p[n];
+            to[n] = i % s->k == 0 ? (s->accumulate ? w->old.p[t * w->old.stride + n] + part : part)
+                                  : to[n] + part;
+        }
+    }
+    if (c->device)
+        check_close(c, &want, &got, 1e-6, "experts apart, %s", what);
+    else
+        check_same(c, &want, 0, &got, "experts apart, %s, T=%d E=%d k=%d", what, s->t, s->e, s->k);
+    mat_free(&got), mat_free(&want), mat_free(&mid), mat_free(&y);
+}
+
+static void check_own_arithmetic(check_ctx *c, dtype dt, quant_spec spec, int32_t width,
+                                 bool gated) {
+    setting s = {.t = 9, .e = 3, .k = 1, .c = width, .f = width, .act = ACT_RELU, .gated = gated};
     world w = world_new(c, s);
     backend *b = c->be[0];
     expert_set x = experts_new(b, &w);
@@ -348,26 +384,39 @@ static void check_own_arithmetic(check_ctx *c, dtype dt, quant_spec spec, int32_
         wmat values;
         wmat_free(&x.up[e]), wmat_free(&x.down[e]);
         spec.act_scale = 0.02f * (float)(e + 1);
-        quant_wmats_new(c, b, dt, spec, s.f, s.c, &x.up[e], &values), wmat_free(&values);
+        quant_wmats_new(c, b, dt, spec, gated ? 2 * s.f : s.f, s.c, &x.up[e], &values);
+        wmat_free(&values);
         quant_wmats_new(c, b, dt, spec, s.c, s.f, &x.down[e], &values), wmat_free(&values);
     }
-    mat got = run_experts(b, &w, &x, 0, s.t), want = mat_new(s.t, s.c, s.c);
-    mat mid = mat_new(1, s.f, s.f), y = mat_new(1, s.c, s.c);
-    for (int32_t t = 0; t < s.t; t++) {
-        int32_t e = w.ids[t];
-        op_gemm up = {1, w.x.p + t * w.x.stride, w.x.stride, &x.up[e], NULL, mid.p, s.f, false};
-        CALL(b, gemm, &up);
-        op_act act = {s.act, false, 1, s.f, mid.p, s.f, mid.p, s.f};
-        CALL(b, act, &act);
-        op_gemm down = {1, mid.p, s.f, &x.down[e], NULL, y.p, s.c, false};
-        CALL(b, gemm, &down);
-        for (int32_t i = 0; i < s.c; i++) want.p[t * s.c + i] = w.weights.p[t] * y.p[i];
-    }
-    check_close(c, &want, &got, 1e-6, "experts of %s, activations %d, math %s", dtype_name(dt),
-                (int)spec.act, dtype_name(spec.math));
-    mat_free(&got), mat_free(&want), mat_free(&mid), mat_free(&y);
+    char what[80];
+    snprintf(what, sizeof what, "%s, activations %d, math %s", dtype_name(dt), (int)spec.act,
+             dtype_name(spec.math));
+    compare_apart(c, b, &w, &x, what);
     experts_free(&x);
     world_free(&w);
+}
+
+/* Of floats, by every number of threads: one token, few, and so many that nets are cut; halves of
+ * gate and up that begin a panel, and that share one. */
+static void check_apart(check_ctx *c, dtype dt) {
+    static const setting shapes[] = {
+        {1, 12, 6, 96, 64, 0, ACT_SILU, true},
+        {1, 12, 6, 96, 64, 0, ACT_SILU, true, true},
+        {7, 9, 3, 128, 160, 0, ACT_GELU_TANH, true, false, true},
+        {90, 5, 2, 320, 96, 0, ACT_SILU, true, false, false, true},
+        {90, 5, 2, 130, 72, 0, ACT_SWIGLU_OAI, true, false, true},
+        {90, 5, 2, 130, 72, 0, ACT_SILU, true, true, true},
+        {40, 3, 1, 64, 200, 0, ACT_RELU2},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(shapes); i++) {
+        setting s = shapes[i];
+        s.dt = dt;
+        world w = world_new(c, s);
+        expert_set x = experts_new(c->be[0], &w);
+        for (int t = 0; t < c->n_be; t++) compare_apart(c, c->be[t], &w, &x, dtype_name(dt));
+        experts_free(&x);
+        world_free(&w);
+    }
 }
 
 static void check_arithmetics(check_ctx *c) {
@@ -403,7 +452,8 @@ static void check_arithmetics(check_ctx *c) {
     for (size_t i = 0; i < ARRAY_LEN(cases); i++) {
         quant_spec spec = cases[i].q;
         spec.scale_mul = 1;
-        check_own_arithmetic(c, cases[i].dt, spec, cases[i].width);
+        check_own_arithmetic(c, cases[i].dt, spec, cases[i].width, false);
+        if (!c->device) check_own_arithmetic(c, cases[i].dt, spec, cases[i].width, true);
     }
 }
 
@@ -442,6 +492,7 @@ void check_experts(check_ctx *c) {
             compare(c, s, false);
             compare(c, s, true);
         }
+        if (!c->device) check_apart(c, types[t]);
         for (int i = 0; i < (c->full ? 60 : 6); i++) {
             int32_t e = check_int(c, 1, 20);
             setting s = {.t = check_int(c, 1, 60),
