@@ -42,10 +42,16 @@ const gemm_row *cpu_gemm_row(const cpu_backend *c, dtype dt) {
     return dt == DT_F32 ? c->rows.gemm_f32 : dt == DT_F16 ? c->rows.gemm_f16 : c->rows.gemm_bf16;
 }
 
+static void forget_places(cpu_backend *c) {
+    mem_free(c->cpus);
+    mem_free(c->nodes);
+    c->cpus = c->nodes = NULL;
+}
+
 static void cpu_close(backend *b) {
     cpu_backend *c = (cpu_backend *)b;
     team_free(c->team);
-    mem_free(c->cpus);
+    forget_places(c);
     mem_unmap(c->ws, c->ws_bytes);
     mem_unmap(c->held, c->held_bytes);
     mem_free(c);
@@ -92,9 +98,16 @@ static size_t cpu_wmat_bytes(backend *b, int32_t n, int32_t k, dtype dt) {
     return pack_bytes(cpu_gemm_row((cpu_backend *)b, dt)->layout, n, k, dt);
 }
 
+/* Pages near those who will read them, where members have nodes. */
+static void place_matrix(const cpu_backend *c, const wmat *w) {
+    if (c->nodes)
+        place_panels(c->nodes, c->base.n_threads, CEIL_DIV(w->n, PANEL_COLS), w->data, w->bytes);
+}
+
 static void cpu_wmat_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt, void *data) {
     wmat_layout layout = cpu_gemm_row((cpu_backend *)b, dt)->layout;
     *w = (wmat){n, k, dt, layout, data, pack_bytes(layout, n, k, dt), {0}};
+    place_matrix((cpu_backend *)b, w);
 }
 
 static void cpu_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *src,
@@ -116,6 +129,7 @@ static void cpu_quant_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt,
     *w = (wmat){
         n, k, dt, codes ? WMAT_CODES : WMAT_QUANT, data, cpu_quant_bytes(b, n, k, dt, spec), {0}};
     if (spec) w->q = *spec;
+    place_matrix((cpu_backend *)b, w);
 }
 
 static void cpu_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, const void *rows) {
@@ -455,14 +469,16 @@ static const backend_vtbl vtbl = {
 
 static status pin_team(cpu_backend *c, cpu_pinning pin, error *err) {
     int n = c->base.n_threads;
-    if (pin == PIN_OFF || (pin == PIN_AUTO && (place_nodes() < 2 || n != cpu_count()))) return OK;
+    bool one_node = place_nodes() < 2;
+    if (pin == PIN_OFF || (pin == PIN_AUTO && (one_node || n != cpu_count()))) return OK;
     c->cpus = mem_calloc((size_t)n, sizeof *c->cpus);
-    if (place_cpus(n, c->cpus)) {
+    c->nodes = mem_calloc((size_t)n, sizeof *c->nodes);
+    if (place_cpus(PLACE_SYSFS, NULL, n, c->cpus, c->nodes)) {
         team_pin(c->team, c->cpus);
+        if (one_node) mem_free(c->nodes), c->nodes = NULL;
         return OK;
     }
-    mem_free(c->cpus);
-    c->cpus = NULL;
+    forget_places(c);
     if (pin == PIN_AUTO) return OK;
     return error_set(err, ERR_INVALID, "%d threads cannot be pinned: this process may use %d CPUs",
                      n, cpu_count());

@@ -12,8 +12,9 @@ typedef struct cpu_backend {
     cpu_isa isa;
     cpu_rows rows;
     team *team;
-    int *cpus; /* [n_threads] of the members; NULL: not pinned */
-    char *ws;  /* workspace of the op that runs now */
+    int *cpus;  /* [n_threads] of the members; NULL: not pinned */
+    int *nodes; /* [n_threads] that their memory should come from; NULL: one, or not pinned */
+    char *ws;   /* workspace of the op that runs now */
     size_t ws_bytes;
     char *held; /* workspace of an op that is made of others */
     size_t held_bytes;
@@ -53,5 +54,12 @@ typedef struct gemm_grid {
     int32_t m_parts, n_parts; /* m_parts * n_parts <= n_threads */
 } gemm_grid;
 gemm_grid gemm_grid_choose(int32_t n_tiles, int32_t n_panels, int32_t n_threads);
+/* What a member has: tiles [t0, t1) x panels [p0, p1); none where the grid has no place for it.
+ * Where the grid has one for everybody, members that share panels are neighbours, and have those
+ * that each of them would have a part of with rows uncut: so panels stay near their nodes. */
+typedef struct gemm_part {
+    int32_t t0, t1, p0, p1;
+} gemm_part;
+gemm_part gemm_share(const gemm_grid *g, int member, int32_t n_tiles, int32_t n_panels);
 
 #endif

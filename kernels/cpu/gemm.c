@@ -37,20 +37,26 @@ gemm_grid gemm_grid_choose(int32_t n_tiles, int32_t n_panels, int32_t n_threads)
     return best;
 }
 
+gemm_part gemm_share(const gemm_grid *g, int member, int32_t n_tiles, int32_t n_panels) {
+    int64_t t0, t1, p0, p1;
+    if (member >= g->m_parts * g->n_parts) return (gemm_part){0};
+    team_range(n_tiles, 1, member % g->m_parts, g->m_parts, &t0, &t1);
+    team_range(n_panels, 1, member / g->m_parts, g->n_parts, &p0, &p1);
+    return (gemm_part){(int32_t)t0, (int32_t)t1, (int32_t)p0, (int32_t)p1};
+}
+
 static void gemm_member(void *ctx, int member) {
     const gemm_call *c = ctx;
     const product *p = &c->p;
     void *scratch = c->scratch + (size_t)member * p->scratch_bytes;
-    int64_t t0, t1, p0, p1;
     if (c->pack_in_team) {
+        int64_t t0, t1;
         team_range(p->n_tiles, 1, member, team_size(c->team), &t0, &t1);
         if (t0 < t1) product_prepare(p, (int32_t)t0, (int32_t)t1, scratch);
         team_barrier(c->team);
     }
-    if (member >= c->grid.m_parts * c->grid.n_parts) return;
-    team_range(p->n_tiles, 1, member / c->grid.n_parts, c->grid.m_parts, &t0, &t1);
-    team_range(p->n_panels, 1, member % c->grid.n_parts, c->grid.n_parts, &p0, &p1);
-    product_run(p, (int32_t)t0, (int32_t)t1, (int32_t)p0, (int32_t)p1, scratch);
+    gemm_part own = gemm_share(&c->grid, member, p->n_tiles, p->n_panels);
+    product_run(p, own.t0, own.t1, own.p0, own.p1, scratch);
 }
 
 void cpu_gemm(backend *b, const op_gemm *g) {

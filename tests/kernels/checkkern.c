@@ -211,7 +211,8 @@ static void check_level(check_ctx *c, const char *op) {
 
 static void check_isa(check_ctx *c, const char *op) {
     c->n_be = 3;
-    for (int i = 0; i < 3; i++) c->be[i] = open_or_die(c->isa, i + 1);
+    for (int i = 0; i < 3; i++)
+        c->be[i] = open_or_die(c->isa, i == 2 && c->n_threads ? c->n_threads : i + 1);
     check_level(c, op);
     for (int i = 0; i < 3; i++) backend_close(c->be[i]);
 }
@@ -280,7 +281,9 @@ static const char help[] =
     "  --small       fewer and smaller shapes: for an emulated device\n"
     "  --draws N     of each distribution of sample; default 2000, small 400\n"
     "  --bench       time and fraction of the limit, a line per shape\n"
-    "  --threads N   of --bench; default one per CPU\n";
+    "  --threads N   of --bench; default one per CPU. Else of the largest of three teams that must "
+    "agree,\n"
+    "                default 3\n";
 
 static void check_names(const args *a) {
     const char *only;
@@ -338,7 +341,7 @@ int main(int argc, char **argv) {
         fprintf(stderr, "checkkern: %s\n", err.text);
         return 1;
     }
-    check_ctx c = {.seed = a.seed, .full = a.full, .small = a.small};
+    check_ctx c = {.seed = a.seed, .full = a.full, .small = a.small, .n_threads = a.threads};
     c.n_draws = a.n_draws > 0 ? a.n_draws : a.small ? 400 : 2000;
     int n_skipped = 0;
     printf("seed %llu\n", (unsigned long long)a.seed);

@@ -11,7 +11,9 @@
 
 typedef struct check_ctx {
     backend *ref;       /* isa ref, one thread */
-    backend *be[3];     /* the level under test with 1, 2 and 3 threads; a device: the same */
+    backend *be[3];     /* the level under test with 1, 2 and 3 (--threads) threads; a device: the
+                         * same */
+    int n_threads;      /* of be[2]; 0: 3 */
     int n_be;           /* 3, or 1 where it is a device */
     const char *isa;    /* the level's or device's name */
     const char *only;   /* the op to check, NULL for all */

@@ -131,7 +131,7 @@ static void storm_run(void *ctx, int member) {
 }
 
 START_TEST(storm_of_runs_and_barriers) {
-    static const int sizes[] = {2, 3, 9, 10, 20, 73};
+    static const int sizes[] = {2, 3, 9, 10, 20, 73, 128};
     for (size_t k = 0; k < sizeof sizes / sizeof *sizes; k++) {
         storm s = {.n = sizes[k], .t = team_new(sizes[k])};
         int runs = s.n == 2 ? 3000 : s.n < 20 ? 60 : 6;
@@ -173,12 +173,12 @@ static void where(void *ctx, int member) {
 
 START_TEST(pinned_members_stay) {
     cpu_set_t old;
-    int cpus[2], seen[2];
+    int cpus[2], nodes[2], seen[2];
+    const char *sys = PLACE_SYSFS;
     ck_assert_int_eq(sched_getaffinity(0, sizeof old, &old), 0);
-    ck_assert(place_cpus(1, cpus) && CPU_ISSET((size_t)cpus[0], &old));
-    ck_assert(!place_cpus(CPU_COUNT(&old) + 1, seen));
+    ck_assert(place_cpus(sys, NULL, 1, cpus, nodes) && CPU_ISSET((size_t)cpus[0], &old));
     if (CPU_COUNT(&old) < 2) return; /* nothing to tell apart */
-    ck_assert(place_cpus(2, cpus) && cpus[0] != cpus[1]);
+    ck_assert(place_cpus(sys, NULL, 2, cpus, nodes) && cpus[0] != cpus[1]);
     team *t = team_new(2);
     team_pin(t, cpus);
     team_pin_caller(cpus);
@@ -189,18 +189,9 @@ START_TEST(pinned_members_stay) {
     }
     /* among the CPUs that are left */
     int only;
-    ck_assert(place_cpus(1, &only) && only == cpus[0]);
+    ck_assert(place_cpus(sys, NULL, 1, &only, nodes) && only == cpus[0]);
     team_free(t);
     ck_assert_int_eq(sched_setaffinity(0, sizeof old, &old), 0);
-}
-END_TEST
-
-START_TEST(memory_may_be_interleaved) {
-    char *p = mem_map(1 << 22);
-    ck_assert_int_ge(place_nodes(), 1);
-    place_interleave(p, 1 << 22);
-    for (int i = 0; i < 1 << 22; i += 4096) p[i] = 1;
-    mem_unmap(p, 1 << 22);
 }
 END_TEST
 
@@ -231,7 +222,6 @@ int main(void) {
     tcase_add_test(tc, storm_of_runs_and_barriers);
     tcase_add_test(tc, any_thread_may_call);
     tcase_add_test(tc, pinned_members_stay);
-    tcase_add_test(tc, memory_may_be_interleaved);
     tcase_add_test(tc, ranges_cover_exactly);
     suite_add_tcase(s, tc);
     return suite_run(s);
