@@ -39,20 +39,22 @@ typedef struct setup {
     gaps *gaps; /* where gaps between tokens go; NULL: nowhere */
 } setup;
 
+/* The stepper's self stays the engine's, whatever else is asked of it. */
+static setup *of_steps;
+
 static double ms_since(uint64_t ns) {
     return (double)(clock_ns() - ns) * 1e-6;
 }
 
 static status note_launch(void *self, const batch_plan *plan, error *err) {
-    setup *u = self;
-    u->plan = plan;
-    return u->inner.launch(u->inner.self, plan, err);
+    of_steps->plan = plan;
+    return of_steps->inner.launch(self, plan, err);
 }
 
 static status note_collect(void *self, step_result *ret, error *err) {
-    setup *u = self;
+    setup *u = of_steps;
     uint64_t start = clock_ns();
-    status st = u->inner.collect(u->inner.self, ret, err);
+    status st = u->inner.collect(self, ret, err);
     if (!u->trace) return st;
     pace_step s = {.n_tokens = u->plan->n_tokens};
     for (int32_t i = 0; i < u->plan->n_seqs; i++)
@@ -163,7 +165,7 @@ static status open_model(setup *u, engine **e, error *err) {
     TRY(engine_open(&u->eo, e, err));
     u->inner = engine_stepper(*e);
     stepper s = u->inner;
-    s.self = u;
+    of_steps = u;
     s.launch = note_launch;
     s.collect = note_collect;
     scheduler_options o = {.max_running = u->eo.max_seqs,
