@@ -47,5 +47,5 @@ static void pack_row(const float *src, int32_t n, uint32_t *dst) {
                 _mm512_dpbf16_ps(acc[r_][v_], (__m512bh)a_, (__m512bh)w_[v_]);                     \
         }                                                                                          \
     }
-#define GEMM_PACK(src, n, dst, scale) pack_row(src, n, dst)
+#define GEMM_PACK(src, n, dst) pack_row(src, n, dst)
 #include "kernels/cpu/gemm_body.inc"

@@ -45,5 +45,5 @@ SIMD_FN vf pair_dot(vf acc, uint32_t a, uint32x4_t w) {
             _Pragma("GCC unroll 8") for (int v_ = 0; v_ < nv; v_++) acc[r_][v_] =                  \
                 pair_dot(acc[r_][v_], a[r_ * A_BLOCK + s_], w_[v_]);                               \
     }
-#define GEMM_PACK(src, n, dst, scale) pack_row(src, n, dst)
+#define GEMM_PACK(src, n, dst) pack_row(src, n, dst)
 #include "kernels/cpu/gemm_body.inc"

@@ -7,6 +7,7 @@
 #include "engine/base/mem.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/simd_avx512.h"
+#include "kernels/cpu/transpose_avx512.h"
 
 /* Rows of a source, and what they are to be rounded to first. */
 typedef struct source {
@@ -51,34 +52,6 @@ SIMD_FN __m512i halves(const source *s, const char *row, int32_t k, int32_t n, v
     vf high = n > VW ? vf_mul(load(s, row, k + VW, n - VW), scale) : vf_zero();
     __m512i h = _mm512_castsi256_si512(_mm512_cvtps_ph(low, _MM_FROUND_TO_NEAREST_INT));
     return _mm512_inserti64x4(h, _mm512_cvtps_ph(high, _MM_FROUND_TO_NEAREST_INT), 1);
-}
-
-/* r[i] lane j <-> r[j] lane i: four rounds that exchange halves of ever larger blocks. */
-SIMD_FN void transpose16(__m512i r[16]) {
-    __m512i t[16];
-#pragma GCC unroll 8
-    for (int i = 0; i < 16; i += 2) {
-        t[i] = _mm512_unpacklo_epi32(r[i], r[i + 1]);
-        t[i + 1] = _mm512_unpackhi_epi32(r[i], r[i + 1]);
-    }
-#pragma GCC unroll 4
-    for (int i = 0; i < 16; i += 4) {
-        r[i] = _mm512_unpacklo_epi64(t[i], t[i + 2]);
-        r[i + 1] = _mm512_unpackhi_epi64(t[i], t[i + 2]);
-        r[i + 2] = _mm512_unpacklo_epi64(t[i + 1], t[i + 3]);
-        r[i + 3] = _mm512_unpackhi_epi64(t[i + 1], t[i + 3]);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        int at = i / 4 * 8 + i % 4;
-        t[at] = _mm512_shuffle_i32x4(r[at], r[at + 4], 0x88);
-        t[at + 4] = _mm512_shuffle_i32x4(r[at], r[at + 4], 0xDD);
-    }
-#pragma GCC unroll 8
-    for (int i = 0; i < 8; i++) {
-        r[i] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0x88);
-        r[i + 8] = _mm512_shuffle_i32x4(t[i], t[i + 8], 0xDD);
-    }
 }
 
 /* Columns [col0, col1) of 16, the first of them at `from`; to: their first pair. */
