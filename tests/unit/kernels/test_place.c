@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #include "engine/base/mem.h"
@@ -211,16 +212,35 @@ START_TEST(grids_keep_panels_near) {
 }
 END_TEST
 
-/* On this machine: whatever the kernel says to it, the memory is there. */
+/* The rule that the kernel has for an address; -1: it knows of none. */
+static int rule_at(const void *p) {
+    enum { OF_ADDRESS = 2 };
+    int rule = -1;
+    return syscall(SYS_get_mempolicy, &rule, NULL, 0ul, p, (unsigned long)OF_ADDRESS) == 0 ? rule
+                                                                                           : -1;
+}
+
+/* On this machine: the kernel takes the rules (where it takes any), and the memory is there. */
 START_TEST(memory_gets_rules) {
-    size_t bytes = (size_t)16 << 20;
+    enum { PREFERRED = 1, INTERLEAVE = 3, STEP = 2 << 20 };
+    size_t bytes = (size_t)8 * STEP;
     char *p = mem_map(bytes);
-    int nodes[] = {0, place_nodes() - 1};
+    int nodes[] = {0, 0};
     ck_assert_int_ge(place_nodes(), 1);
+    int before = rule_at(p);
+    place_panels(nodes, 2, 1, p, 4096); /* too small */
+    ck_assert_int_eq(rule_at(p), before);
     place_interleave(p, bytes);
-    place_panels(nodes, 2, 100, p, bytes);
+    if (before >= 0) ck_assert_int_eq(rule_at(p), place_nodes() > 1 ? INTERLEAVE : before);
+    place_panels(nodes, 2, 100, p + STEP + 64, 6 * STEP - 64);
+    if (before >= 0) {
+        ck_assert_int_eq(rule_at(p), place_nodes() > 1 ? INTERLEAVE : before);
+        ck_assert_int_eq(rule_at(p + STEP), PREFERRED);
+        ck_assert_int_eq(rule_at(p + 7 * STEP - 1), PREFERRED);
+        ck_assert_int_eq(rule_at(p + 7 * STEP), rule_at(p));
+    }
     place_panels(nodes, 2, 100, p + 64, bytes - 64);
-    place_panels(nodes, 2, 1, p, 4096);
+    if (before >= 0) ck_assert_int_eq(rule_at(p + bytes - 1), PREFERRED);
     for (size_t i = 0; i < bytes; i += 4096) p[i] = 1;
     mem_unmap(p, bytes);
 }
