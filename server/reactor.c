@@ -14,6 +14,7 @@
 
 #include <errno.h>
 #include <sys/epoll.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -32,6 +33,12 @@ enum {
     SWEEP_MS = 200,
     SHUT_US = 200000, /* how long the door stays shut when there is no descriptor left */
     STOP_US = 2000000,
+    /* Where front end and CPU engine want more than there is, the engine comes first: a step waits
+     * for the slowest member of its team. Two cores, 0.5B, 4 streams, /health asked for as fast as
+     * wrk can: 84 ms between tokens without it, 47 to 61 with it (32 with no wrk), and wrk gets
+     * 92,000 to 101,000 answers a second, not 135,000. 400 streams of a model with steps of 8 ms
+     * feel nothing. */
+    NICENESS = 10,
 };
 
 static void hangup(conn *c) {
@@ -190,6 +197,7 @@ static bool busy(const reactor *re) {
 
 static void *reactor_run(void *arg) {
     reactor *re = arg;
+    (void)setpriority(PRIO_PROCESS, 0, NICENESS); /* Linux: of this thread and its jobs */
     while (!atomic_load(&re->srv->stopping)) turn(re);
     /* What the scheduler ended last still goes out, within a bound. */
     uint64_t until = clock_us() + STOP_US;
