@@ -18,7 +18,7 @@
 
 static const char *const names[ISA_COUNT] = {"ref",        "avx2",       "avxvnni",    "avx512",
                                              "avx512vnni", "avx512bf16", "avx512fp16", "amx",
-                                             "neon",       "neondot",    "neonbf16"};
+                                             "neon",       "neondot",    "neoni8mm",   "neonbf16"};
 
 const char *isa_name(cpu_isa isa) {
     return names[isa];
@@ -88,6 +88,7 @@ bool isa_usable(cpu_isa isa) {
 #elif defined(__aarch64__)
     unsigned long has = getauxval(AT_HWCAP), has2 = getauxval(AT_HWCAP2);
     if (isa >= ISA_NEONDOT && !(has & HWCAP_ASIMDDP)) return false;
+    if (isa >= ISA_NEONI8MM && !(has2 & HWCAP2_I8MM)) return false;
     if (isa >= ISA_NEONBF16 && !(has2 & HWCAP2_BF16)) return false;
     return isa_built(isa) && isa < ISA_COUNT; /* NEON itself is part of Armv8.0 */
 #else
@@ -154,7 +155,8 @@ static cpu_isa below(cpu_isa isa) {
                                               [ISA_AMX] = ISA_AVX512FP16,
                                               [ISA_NEON] = ISA_REF,
                                               [ISA_NEONDOT] = ISA_NEON,
-                                              [ISA_NEONBF16] = ISA_NEONDOT};
+                                              [ISA_NEONI8MM] = ISA_NEONDOT,
+                                              [ISA_NEONBF16] = ISA_NEONI8MM};
     return levels[isa];
 }
 
@@ -166,7 +168,7 @@ void select_rows(cpu_isa isa, cpu_rows *ret_rows) {
 #elif defined(__aarch64__)
     static const cpu_rows *const levels[ISA_COUNT] = {
         &rows_ref, [ISA_NEON] = &rows_neon, [ISA_NEONDOT] = &rows_neondot,
-        [ISA_NEONBF16] = &rows_neonbf16};
+        [ISA_NEONI8MM] = &rows_neoni8mm, [ISA_NEONBF16] = &rows_neonbf16};
 #else
     static const cpu_rows *const levels[ISA_COUNT] = {&rows_ref};
 #endif

@@ -22,7 +22,8 @@ typedef enum cpu_isa {
     ISA_AMX,        /* and tiles of codes; never chosen unless asked for: it met no hardware yet */
     ISA_NEON,
     ISA_NEONDOT,  /* integer dot products: Armv8.2 with dotprod */
-    ISA_NEONBF16, /* and those of bf16: most of Armv8.6 */
+    ISA_NEONI8MM, /* and of matrices of them: i8mm, of Armv8.6 */
+    ISA_NEONBF16, /* and dot products of bf16: of Armv8.6 too */
     ISA_COUNT
 } cpu_isa;
 

@@ -54,6 +54,7 @@ extern const logsumexp_row neon_logsumexp;
 extern const rope_kv_row neon_rope_kv;
 extern const latent_kv_row neon_latent_kv;
 extern const code_row amx_codes_int8;       /* codes_amx.c */
+extern const code_row neoni8mm_codes_int8;  /* codes_neoni8mm.c */
 extern const code_row neondot_codes_int8;   /* codes_neondot.c */
 extern const code_row neondot_codes_narrow; /* narrow_neondot.c */
 extern const gemm_row neonbf16_gemm_bf16;   /* gemm_neonbf16.c */

@@ -54,7 +54,9 @@ static const probe_codes *codes_of(cpu_isa isa) {
     };
     return levels[isa];
 #elif defined(__aarch64__)
-    return isa >= ISA_NEONDOT ? &probe_codes_neondot : NULL;
+    return isa >= ISA_NEONI8MM  ? &probe_codes_neoni8mm
+           : isa == ISA_NEONDOT ? &probe_codes_neondot
+                                : NULL;
 #else
     return NULL;
 #endif

@@ -33,7 +33,7 @@ extern const probe_level probe_avx2, probe_avx512, probe_avx512bf16, probe_avx51
 extern const probe_codes probe_codes_avx2, probe_codes_avxvnni, probe_codes_avx512vnni;
 #elif defined(__aarch64__)
 extern const probe_level probe_neon, probe_neonbf16;
-extern const probe_codes probe_codes_neondot;
+extern const probe_codes probe_codes_neondot, probe_codes_neoni8mm;
 #endif
 
 /* Probe all members of the team together, about 3 x `ms` milliseconds. `buffer`: [bytes], touched

@@ -29,6 +29,10 @@ const cpu_rows rows_neondot = {
     .codes_narrow = &neondot_codes_narrow,
 };
 
+const cpu_rows rows_neoni8mm = {
+    .codes_int8 = &neoni8mm_codes_int8,
+};
+
 const cpu_rows rows_neonbf16 = {
     .gemm_bf16 = &neonbf16_gemm_bf16,
 };

@@ -184,7 +184,7 @@ extern const cpu_rows rows_ref;
 extern const cpu_rows rows_avx2, rows_avxvnni, rows_avx512, rows_avx512vnni, rows_avx512bf16,
     rows_avx512fp16, rows_amx;
 #elif defined(__aarch64__)
-extern const cpu_rows rows_neon, rows_neondot, rows_neonbf16;
+extern const cpu_rows rows_neon, rows_neondot, rows_neoni8mm, rows_neonbf16;
 #endif
 
 #endif
