@@ -15,6 +15,9 @@
 
 /* Elements of elementwise work below which a second thread does not pay (about 2 us). */
 #define GRAIN_ELEMS 16384
+/* What an element of these takes, in such elements. */
+#define WORK_NORM 2
+#define WORK_ACT  3
 
 /* Address space for each workspace: more than models of this program's size ask for, taken when the
  * backend is opened, so that no step ever asks for memory. Only what is used becomes memory. */
@@ -234,7 +237,7 @@ static void cpu_norm(backend *b, const op_norm *a) {
         return;
     }
     cpu_call call = {&((cpu_backend *)b)->rows, a};
-    run_rows(b, &call, a->n_rows, (int64_t)a->n_groups * a->width, norm_rows);
+    run_rows(b, &call, a->n_rows, WORK_NORM * (int64_t)a->n_groups * a->width, norm_rows);
 }
 
 static void cpu_rope_kv(backend *b, const op_rope_kv *a) {
@@ -271,7 +274,7 @@ static void cpu_route(backend *b, const op_route *a) {
 
 /* Elementwise ops: a wide single row is cut into columns, many rows into rows. */
 #define COL_GRAIN 1024
-#define CALL_CELLS(op_type, slot)                                                                  \
+#define CALL_CELLS(op_type, slot, work)                                                            \
     static void slot##_rows(const void *p, int32_t row0, int32_t row1) {                           \
         const cpu_call *call = p;                                                                  \
         const op_type *a = call->op;                                                               \
@@ -286,18 +289,18 @@ static void cpu_route(backend *b, const op_route *a) {
         team *t = ((cpu_backend *)b)->team;                                                        \
         cpu_call call = {&((cpu_backend *)b)->rows, a};                                            \
         if (a->n_rows >= 2 * team_size(t) || a->width < 4 * COL_GRAIN || team_size(t) == 1) {      \
-            run_rows(b, &call, a->n_rows, a->width, slot##_rows);                                  \
-        } else if ((int64_t)a->n_rows * a->width < 2 * GRAIN_ELEMS) {                              \
+            run_rows(b, &call, a->n_rows, (work) * (int64_t)a->width, slot##_rows);                \
+        } else if ((work) * (int64_t)a->n_rows * a->width < 2 * GRAIN_ELEMS) {                     \
             slot##_cols(&call, 0, a->width);                                                       \
         } else {                                                                                   \
             range_job j = {&call, slot##_cols, a->width, COL_GRAIN, team_size(t)};                 \
             team_run(t, range_member, &j);                                                         \
         }                                                                                          \
     }
-CALL_CELLS(op_act, act)
-CALL_CELLS(op_add, add)
-CALL_CELLS(op_scale, scale)
-CALL_CELLS(op_limit, limit)
+CALL_CELLS(op_act, act, WORK_ACT)
+CALL_CELLS(op_add, add, 1)
+CALL_CELLS(op_scale, scale, 1)
+CALL_CELLS(op_limit, limit, 1)
 
 void cpu_act(backend *b, const op_act *a) {
     CHECK(a->kind < ACT_COUNT && (a->gated || a->kind != ACT_SWIGLU_OAI));

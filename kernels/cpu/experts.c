@@ -29,7 +29,7 @@
 /* Multiply-adds of a call that is worth waking the team, elements that the caller packs alone, and
  * columns of one sum of choices. */
 #define TEAM_MACS  (64 * 1024)
-#define SMALL_PACK (16 * 1024)
+#define SMALL_PACK (6 * 1024)
 #define SUM_COLS   1024
 
 /* An expert that was chosen. */

@@ -10,7 +10,7 @@
 /* Multiply-adds below which a second thread does not pay, and elements of `a` that the caller
  * packs alone. */
 #define SMALL_MACS (64 * 1024)
-#define SMALL_PACK (16 * 1024)
+#define SMALL_PACK (6 * 1024)
 /* Expanding a weight takes as long as so many of them. */
 #define EXPAND_MACS 4
 
@@ -73,7 +73,8 @@ void cpu_gemm(backend *b, const op_gemm *g) {
     call.grid = gemm_grid_choose(p->expands ? 1 : p->n_tiles, p->n_panels, n_threads);
     p->a = cpu_workspace(c, p->a_bytes + p->scratch_bytes * (size_t)n_threads);
     call.scratch = (char *)p->a + p->a_bytes;
-    call.pack_in_team = p->a_bytes && n_threads > 1 && (int64_t)g->m * g->w->k > SMALL_PACK;
+    call.pack_in_team =
+        p->a_bytes && n_threads > 1 && p->n_tiles > 1 && (int64_t)g->m * g->w->k > SMALL_PACK;
     if (p->a_bytes && !call.pack_in_team) product_prepare(p, 0, p->n_tiles, call.scratch);
     if (n_threads == 1)
         gemm_member(&call, 0);
