@@ -292,7 +292,7 @@ static void bench_quant(bench *b) {
 /* ---- attention: K in the lower half of the pool, V in the upper ---- */
 
 #define PAGE_TOKENS 16
-#define TABLES_MAX  64
+#define TABLES_MAX  1024
 
 /* Sequences of equal length, and page tables in turn: pages in an order with jumps, as a running
  * server has them, and others than last time until the pool was gone through. */

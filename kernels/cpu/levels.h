@@ -18,6 +18,9 @@ extern const attention_row avx2_attention_int8, avx2_attention_f8;
 extern const attention_row avx512_attention_f32, avx512_attention_bf16; /* attention_avx512.c */
 extern const attention_row avx512_attention_int8, avx512_attention_f8;
 
+extern const attention_row avxvnni_attention_int8;    /* attention_avxvnni.c */
+extern const attention_row avx512vnni_attention_int8; /* attention_avx512vnni.c */
+
 extern const attention_row avx2_latent_f32, avx2_latent_bf16; /* attention_avx2.c */
 extern const attention_row avx2_latent_int8, avx2_latent_f8;
 extern const attention_row avx512_latent_f32, avx512_latent_bf16; /* attention_avx512.c */

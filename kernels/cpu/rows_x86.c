@@ -27,6 +27,7 @@ const cpu_rows rows_avx2 = {
 };
 
 const cpu_rows rows_avxvnni = {
+    .attention_int8 = &avxvnni_attention_int8,
     .codes_int8 = &avxvnni_codes_int8,
     .codes_narrow = &avxvnni_codes_narrow,
 };
@@ -55,6 +56,7 @@ const cpu_rows rows_avx512 = {
 };
 
 const cpu_rows rows_avx512vnni = {
+    .attention_int8 = &avx512vnni_attention_int8,
     .codes_int8 = &avx512vnni_codes_int8,
     .codes_narrow = &avx512vnni_codes_narrow,
 };

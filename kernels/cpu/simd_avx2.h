@@ -159,6 +159,12 @@ SIMD_FN vf vf_from_f8(v8 b) {
     __m128i w = _mm_slli_epi16(_mm_cvtepi8_epi16(b), 7);
     return _mm256_cvtph_ps(_mm_and_si128(w, _mm_set1_epi16((short)0xBF80)));
 }
+SIMD_FN vf vf_from_four_i8(const void *p, int n, int j) {
+    __m256i x = __builtin_constant_p(n) && n == VW
+                    ? _mm256_loadu_si256((const __m256i *)p)
+                    : _mm256_maskload_epi32((const int *)p, vm_first_i(n));
+    return _mm256_cvtepi32_ps(_mm256_srai_epi32(_mm256_slli_epi32(x, 24 - 8 * j), 24));
+}
 SIMD_FN v8 v8_load_n(const void *p, int n) {
     if (__builtin_constant_p(n) && n == VW) return _mm_loadl_epi64((const __m128i *)p);
     int64_t u = 0;

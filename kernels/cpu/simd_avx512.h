@@ -164,6 +164,12 @@ SIMD_FN vf vf_from_f8(v8 b) {
     __m256i w = _mm256_slli_epi16(_mm256_cvtepi8_epi16(b), 7);
     return _mm512_cvtph_ps(_mm256_and_si256(w, _mm256_set1_epi16((short)0xBF80)));
 }
+/* Code j of each of the first n lanes' four; the others are 0 and not read. */
+SIMD_FN vf vf_from_four_i8(const void *p, int n, int j) {
+    __m512i x = __builtin_constant_p(n) && n == VW ? _mm512_loadu_si512(p)
+                                                   : _mm512_maskz_loadu_epi32(vm_first(n), p);
+    return _mm512_cvtepi32_ps(_mm512_srai_epi32(_mm512_slli_epi32(x, (unsigned)(24 - 8 * j)), 24));
+}
 SIMD_FN v8 v8_load_n(const void *p, int n) {
     if (__builtin_constant_p(n) && n == VW) return _mm_loadu_si128((const __m128i *)p);
     return _mm_maskz_loadu_epi8(vm_first(n), p);

@@ -165,6 +165,10 @@ SIMD_FN vf vf_from_f8(v8 b) {
     int16x4_t w = vshl_n_s16(vget_low_s16(vmovl_s8(b)), 7);
     return vcvt_f32_f16(vreinterpret_f16_s16(vand_s16(w, vdup_n_s16((int16_t)0xBF80))));
 }
+SIMD_FN vf vf_from_four_i8(const void *p, int n, int j) {
+    int32x4_t x = vreinterpretq_s32_u32(v32_load_n(p, n));
+    return vcvtq_f32_s32(vshrq_n_s32(vshlq_s32(x, vdupq_n_s32(24 - 8 * j)), 24));
+}
 SIMD_FN v8 v8_load_n(const void *p, int n) {
     uint32_t u = 0;
     memcpy(&u, p, (size_t)n);
