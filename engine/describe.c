@@ -63,7 +63,7 @@ static void describe_weights(const engine *e, strbuf *out) {
     if (m->is_quant) strbuf_addf(out, "%-14s %s\n", "quant math", engine_quant_math(m));
     if (e->w.quantize) quantize_report(&e->w, out);
     strbuf_addf(out, "%-14s %s\n", "backend", m->backend);
-    add_size(out, "KV per token", e->plan.page_bytes / KV_PAGE_TOKENS);
+    add_size(out, "KV per token", (e->plan.page_bytes - e->plan.draft_page_bytes) / KV_PAGE_TOKENS);
     memplan_print(&e->plan, out);
     if (e->plan_status != OK) strbuf_addf(out, "does not fit: %s\n", e->plan_error.text);
 }
@@ -136,10 +136,11 @@ static void describe_json(const engine *e, strbuf *out) {
     if (e->w.quantize) quantize_report_json(&e->w, out);
     json_text(out, "backend", m->backend);
     strbuf_addf(out,
-                "\"memory\":{\"weights\":%zu,\"kv\":%zu,\"activations\":%zu,\"staging\":%zu,"
+                "\"memory\":{\"weights\":%zu,\"draft_weights\":%zu,\"kv\":%zu,\"activations\":%zu,"
+                "\"staging\":%zu,"
                 "\"total\":%zu,\"n_pages\":%d,\"page_tokens\":%d,\"max_model_len\":%d,\"fits\":%s",
-                p->weights, p->kv, p->activations, p->staging, p->total, p->n_pages, p->page_tokens,
-                p->len, e->plan_status == OK ? "true" : "false");
+                p->weights, p->draft_weights, p->kv, p->activations, p->staging, p->total,
+                p->n_pages, p->page_tokens, p->len, e->plan_status == OK ? "true" : "false");
     if (p->available != SIZE_MAX) strbuf_addf(out, ",\"available\":%zu", p->available);
     strbuf_addz(out, "},");
     json_tensors(&e->ckpt, out);

@@ -19,7 +19,7 @@ static status check_len(const engine *e, const engine_options *o, error *err) {
     return OK;
 }
 
-static status allocate(engine *e, error *err) {
+status engine_allocate(engine *e, error *err) {
     TRY(weights_alloc(&e->w, err));
     e->kv = (kvcache){
         .b = e->b, .shape = engine_cache_shape(e), .n_pages = e->plan.n_pages + e->graphs};
@@ -75,7 +75,7 @@ static status measure_quantised(engine *e, const engine_options *o, error *err) 
 }
 
 /* Read and pack, or read what was packed before; notes: lines for people. */
-static status load(engine *e, const engine_options *o, strbuf *notes, error *err) {
+static status read_weights(engine *e, const engine_options *o, strbuf *notes, error *err) {
     loader_options l = {.n_threads = e->b->n_threads, .progress = o->progress, .ctx = o->ctx};
     packed_cache cache = {0};
     error why;
@@ -97,6 +97,25 @@ static status load(engine *e, const engine_options *o, strbuf *notes, error *err
     }
     packed_cache_done(&cache);
     return st;
+}
+
+status engine_load(engine *e, const engine_options *o, error *err) {
+    strbuf notes = {0};
+    status st = read_weights(e, o, &notes, err);
+    if (st == OK && notes.n && o->on_loaded) o->on_loaded(o->ctx, strbuf_str(&notes));
+    strbuf_done(&notes);
+    TRY(st);
+    checkpoint_rest(&e->ckpt);
+    take_rope_factors(e);
+    if (o->merge_lora) TRY(adapter_merge(o->merge_lora, &e->w, &e->ckpt, err));
+    if (e->w.quantize && o->on_loaded) {
+        strbuf text = {0};
+        quantize_report(&e->w, &text);
+        o->on_loaded(o->ctx, strbuf_str(&text));
+        strbuf_done(&text);
+    }
+    e->loaded = true;
+    return OK;
 }
 
 static status open_all(engine *e, const engine_options *o, error *err) {
@@ -122,23 +141,9 @@ static status open_all(engine *e, const engine_options *o, error *err) {
         if (err) *err = e->plan_error;
         return e->plan_status;
     }
-    TRY(allocate(e, err));
-    strbuf notes = {0};
-    status st = load(e, o, &notes, err);
-    if (st == OK && notes.n && o->on_loaded) o->on_loaded(o->ctx, strbuf_str(&notes));
-    strbuf_done(&notes);
-    TRY(st);
-    checkpoint_rest(&e->ckpt);
-    take_rope_factors(e);
-    if (o->merge_lora) TRY(adapter_merge(o->merge_lora, &e->w, &e->ckpt, err));
-    if (e->w.quantize && o->on_loaded) {
-        strbuf text = {0};
-        quantize_report(&e->w, &text);
-        o->on_loaded(o->ctx, strbuf_str(&text));
-        strbuf_done(&text);
-    }
-    e->loaded = true;
-    return OK;
+    TRY(engine_allocate(e, err));
+    TRY(engine_load(e, o, err));
+    return o->draft_dir ? engine_draft_open(e, o, err) : OK;
 }
 
 status engine_open(const engine_options *o, engine **ret, error *err) {
@@ -156,6 +161,7 @@ status engine_open(const engine_options *o, engine **ret, error *err) {
 
 void engine_free(engine *e) {
     if (!e) return;
+    engine_free(e->draft);
     engine_steps_free(e);
     for (int32_t i = 0; i < e->n_samplers; i++) sampler_free(e->samplers[i]);
     sample_device_free(e->device_sampler);
@@ -164,7 +170,7 @@ void engine_free(engine *e) {
     kvswap_done(&e->kv);
     kvcache_done(&e->kv);
     weights_done(&e->w);
-    backend_close(e->b);
+    if (!e->is_guest) backend_close(e->b);
     strbuf_done(&e->device_note);
     checkpoint_done(&e->ckpt);
     arch_free(e->a);

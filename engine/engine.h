@@ -45,11 +45,14 @@ typedef struct engine_options {
     int32_t adapters_max;   /* most adapters loaded at once; 0: none can be */
     int32_t lora_rank_max;  /* the highest rank that an adapter may have */
     const char *merge_lora; /* NULL, or an adapter's directory to merge into the weights */
-    double kv_fraction;     /* with kv_bytes 0: this part of what is left; 0: chosen */
-    const char *graphs;     /* "off": ops are launched one by one; NULL or "auto": steps of
-                             * decoding are recorded on backends that can (kernels/graphs.h) */
-    int32_t depth;          /* most steps in flight; 0: 2 where the device samples, else 1 */
-    bool plan_only;         /* read headers and plan memory, load nothing (inspect) */
+    /* NULL, or a smaller model that guesses tokens (engine_draft): planned, loaded and freed with
+     * this one, in its types unless draft_quantize says otherwise, as `quantize` does. */
+    const char *draft_dir, *draft_quantize;
+    double kv_fraction; /* with kv_bytes 0: this part of what is left; 0: chosen */
+    const char *graphs; /* "off": ops are launched one by one; NULL or "auto": steps of
+                         * decoding are recorded on backends that can (kernels/graphs.h) */
+    int32_t depth;      /* most steps in flight; 0: 2 where the device samples, else 1 */
+    bool plan_only;     /* read headers and plan memory, load nothing (inspect) */
     /* Called while loading, from the loading thread; may be NULL. */
     void (*progress)(void *ctx, size_t bytes_done, size_t bytes_total);
     /* Called once with the memory plan, before anything large is allocated; may be NULL. */
@@ -97,6 +100,11 @@ NODISCARD status engine_open(const engine_options *o, engine **ret, error *err);
 void engine_free(engine *e); /* takes NULL */
 const model_info *engine_info(const engine *e);
 stepper engine_stepper(engine *e); /* valid while e lives */
+
+/* The model of draft_dir: a stepper of its own, one step in flight, with pages of the same number
+ * and size, so that a sequence's page list serves both. Of the device they share: no step of one
+ * while the other's is computed. False: there is none. */
+bool engine_draft(engine *e, stepper *ret);
 
 /* Adapters beside the weights; the stepper's sequences name them. Valid while e lives. */
 adapter_host engine_adapters(engine *e);

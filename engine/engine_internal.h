@@ -39,6 +39,8 @@ struct engine {
     arch *a;
     checkpoint ckpt;
     backend *b;
+    bool is_guest;      /* b is another engine's */
+    engine *draft;      /* NULL: none */
     dtype math;         /* what config.json says that activations are: f16, bf16, f32 */
     strbuf device_note; /* why "auto" is not a GPU */
     weights w;
@@ -73,9 +75,18 @@ struct engine {
 NODISCARD status engine_resolve(engine *e, const engine_options *o, error *err);
 /* Types, the backend, the weights' places. */
 NODISCARD status engine_plan_weights(engine *e, const engine_options *o, error *err);
-/* The plan, and in plan_status whether it fits. */
+/* What the plan has to hold; then with what is free decided, and in plan_status whether it fits. */
+void engine_plan_needs(engine *e, const engine_options *o);
 NODISCARD status engine_plan_memory(engine *e, const engine_options *o, error *err);
 kv_shape engine_cache_shape(const engine *e);
+/* Memory as planned; then the weights into it, with what there is to tell of it. */
+NODISCARD status engine_allocate(engine *e, error *err);
+NODISCARD status engine_load(engine *e, const engine_options *o, error *err);
+
+/* engine_draft.c: the draft model's share of the plan, added to e's; then the rest of its opening,
+ * when e's plan is decided. */
+NODISCARD status engine_draft_plan(engine *e, const engine_options *o, error *err);
+NODISCARD status engine_draft_open(engine *e, const engine_options *o, error *err);
 
 /* For people: "bf16", or "f32 (exact)". */
 const char *engine_quant_math(const model_info *m);

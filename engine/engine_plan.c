@@ -90,7 +90,7 @@ status engine_plan_weights(engine *e, const engine_options *o, error *err) {
     TRY(parse_dtype("dtype", weight_types, ARRAY_LEN(weight_types), o->dtype, &want, err));
     TRY(parse_dtype("kv_cache_dtype", kv_types, ARRAY_LEN(kv_types), o->kv_dtype, &kv, err));
     TRY(quantize_parse(o->quantize, &quantize, err));
-    TRY(device_open(&device, &e->b, err));
+    if (!e->b) TRY(device_open(&device, &e->b, err));
     TRY(choose_library(e, o->gemm_library, err));
     model_info *m = &e->info;
     quant_how how;
@@ -150,7 +150,7 @@ static void find_swap(const engine *e, const engine_options *o, memplan *p) {
     if (p->host_available != SIZE_MAX) p->host_available -= MIN(p->host_available, OTHER_BYTES);
 }
 
-status engine_plan_memory(engine *e, const engine_options *o, error *err) {
+void engine_plan_needs(engine *e, const engine_options *o) {
     memplan *p = &e->plan;
     kv_shape shape = engine_cache_shape(e);
     e->max_tokens = o->max_batched_tokens > 0 ? o->max_batched_tokens : 512;
@@ -197,6 +197,12 @@ status engine_plan_memory(engine *e, const engine_options *o, error *err) {
     }
     if (e->adapters_max > 0)
         p->activations_fixed += adapter_step_bytes(&e->w, e->max_tokens, e->lora_rank_max);
+}
+
+status engine_plan_memory(engine *e, const engine_options *o, error *err) {
+    memplan *p = &e->plan;
+    engine_plan_needs(e, o);
+    if (o->draft_dir) TRY(engine_draft_plan(e, o, err));
     TRY(find_memory(e, p, err));
     find_swap(e, o, p);
     e->plan_status = memplan_decide(p, &e->plan_error);

@@ -106,15 +106,16 @@ static status decide_swap(memplan *m, error *err) {
         return error_set(err, ERR_NOMEM,
                          "kv_swap: %s of pinned memory are wanted, the host has %s free", a, b);
     }
-    if (want < m->page_bytes && m->swap_wanted != SIZE_MAX) {
+    size_t page = m->page_bytes - m->draft_page_bytes;
+    if (want < page && m->swap_wanted != SIZE_MAX) {
         char a[32], b[32];
         memplan_size(want, a, sizeof a);
-        memplan_size(m->page_bytes, b, sizeof b);
+        memplan_size(page, b, sizeof b);
         return error_set(err, ERR_INVALID,
                          "kv_swap: %s do not hold a page of the KV cache, which takes %s", a, b);
     }
-    m->n_host_pages = (int32_t)MIN(want / m->page_bytes, (size_t)INT32_MAX);
-    m->swap = (size_t)m->n_host_pages * m->page_bytes;
+    m->n_host_pages = (int32_t)MIN(want / page, (size_t)INT32_MAX);
+    m->swap = (size_t)m->n_host_pages * page;
     return OK;
 }
 
@@ -122,7 +123,7 @@ static status too_large(const memplan *m, size_t need, const char *what, error *
     char a[32], b[32], w[32];
     memplan_size(need, a, sizeof a);
     memplan_size(m->available, b, sizeof b);
-    memplan_size(m->weights, w, sizeof w);
+    memplan_size(m->weights + m->draft_weights, w, sizeof w);
     return error_set(err, ERR_NOMEM, "%s: %s are needed (weights %s), %s leaves %s", what, a, w,
                      m->limited_by, b);
 }
@@ -130,7 +131,7 @@ static status too_large(const memplan *m, size_t need, const char *what, error *
 status memplan_decide(memplan *m, error *err) {
     m->len = m->max_model_len > 0 ? m->max_model_len : m->ctx_max;
     m->activations = m->activations_fixed + m->activations_per_len * (size_t)m->len;
-    size_t other = m->weights + m->activations + m->other;
+    size_t other = m->weights + m->draft_weights + m->activations + m->other;
     size_t left = m->available == SIZE_MAX ? SIZE_MAX
                   : m->available > other   ? m->available - other
                                            : 0;
@@ -166,6 +167,11 @@ void memplan_print(const memplan *m, strbuf *out) {
     char note[160], s[32];
     strbuf_addz(out, "memory plan\n");
     line(out, "weights", m->weights, "");
+    if (m->draft_weights) {
+        memplan_size(m->draft_page_bytes * (size_t)m->n_pages, s, sizeof s);
+        snprintf(note, sizeof note, "weights; its keys and values are %s of the KV cache", s);
+        line(out, "draft model", m->draft_weights, note);
+    }
     snprintf(note, sizeof note, "%d pages of %d tokens, %lld tokens in all%s%s", m->n_pages,
              m->page_tokens, (long long)m->n_pages * m->page_tokens, m->kv_type ? ", " : "",
              m->kv_type ? m->kv_type : "");

@@ -14,11 +14,12 @@ typedef struct memplan {
     size_t weights, staging;                       /* staging is freed after loading */
     size_t activations_fixed, activations_per_len; /* + per_len * max_model_len (rope tables) */
     size_t other;                                  /* set aside: program, tokenizer, requests */
-    size_t page_bytes;
+    size_t page_bytes; /* of all that a page holds, draft_page_bytes included */
     int32_t page_tokens;
-    const char *kv_type;   /* of what the pages hold, for the table; static */
-    int32_t ctx_max;       /* what the model can do */
-    int32_t max_model_len; /* wanted; 0: ctx_max, reduced to what fits */
+    size_t draft_weights, draft_page_bytes; /* of a draft model; 0: there is none */
+    const char *kv_type;                    /* of what the pages hold, for the table; static */
+    int32_t ctx_max;                        /* what the model can do */
+    int32_t max_model_len;                  /* wanted; 0: ctx_max, reduced to what fits */
     int32_t max_seqs;
     size_t kv_wanted;       /* 0: chosen */
     double kv_fraction;     /* with kv_wanted 0: part of what is left; 0: chosen */

@@ -56,7 +56,7 @@ core *core_new(const scheduler_options *o, stepper s, hash_key key) {
     waitq_init(&c->wait);
     core_alloc(c);
     swap_init(c);
-    drafts_init(c, o->max_drafts);
+    drafts_init(c, o->max_drafts, o->draft_model);
     return c;
 }
 
@@ -65,6 +65,7 @@ void core_free(core *c) {
     CHECK(!c->groups && c->n_flight == 0);
     pages_done(&c->pages);
     swap_done(c);
+    drafts_done(c);
     waitq_done(&c->wait);
     mem_free(c->running);
     for (int32_t i = 0; i < c->step.depth; i++) {
@@ -304,23 +305,33 @@ static bool turn(core *c, bool look) {
     c->now_us = clock_now_us(c->o.clock);
     c->stats.plan_us_total += c->now_us - MIN(start, c->now_us);
     bool has_plan = c->last->plan.n_seqs > 0;
+    error e = {0};
+    if (draft_model_run(c, &e) != OK) {
+        apply_nothing(c, c->last);
+        fail_device(c, &e);
+        return true;
+    }
     if (has_plan) launch(c);
     if (c->n_flight == 0) return has_plan || fail_first(c);
-    error e = {0};
     bool wait = !has_plan || c->n_flight == c->step.depth || c->last->plan.n_drafts > 0;
     if (wait && collect(c, &e) != OK) fail_device(c, &e);
     return true;
 }
 
+/* What the thread did not compute itself. */
+static uint64_t waited_us(const core *c) {
+    return c->stats.wait_us_total + c->stats.draft_us_total;
+}
+
 bool core_step(core *c, bool look) {
-    uint64_t start = clock_now_us(c->o.clock), waited = c->stats.wait_us_total;
+    uint64_t start = clock_now_us(c->o.clock), waited = waited_us(c);
     c->now_us = start;
     bool worked = turn(c, look);
     deliver(c);
     if (!worked) return false;
     uint64_t us = clock_now_us(c->o.clock);
     us -= MIN(start, us);
-    waited = c->stats.wait_us_total - waited;
+    waited = waited_us(c) - waited;
     c->stats.host_us_total += us - MIN(waited, us);
     return true;
 }
@@ -329,6 +340,11 @@ uint64_t core_wait_us(const core *c) {
     uint64_t now = clock_now_us(c->o.clock);
     uint64_t wait = c->due_us == UINT64_MAX ? UINT64_MAX : c->due_us - MIN(now, c->due_us);
     return c->plan_stalled ? MIN(wait, (uint64_t)STALL_POLL_US) : wait;
+}
+
+void core_enter(core *c) {
+    if (c->step.enter) c->step.enter(c->step.self);
+    draft_model_enter(c);
 }
 
 void core_abort(core *c) {

@@ -19,6 +19,8 @@ NODISCARD status core_prepare(const core *c, request *r, error *err);
 /* Take over a reference to a prepared request; it waits from now on. Unhealthy: it ends at once. */
 void core_add(core *c, request *r);
 
+/* The calling thread will be the one that steps. */
+void core_enter(core *c);
 /* One step: deadlines, stalls and (look) cancel and choice_done flags; plan; the stepper; results;
  * on_ready. False if there was nothing to do: see core_wait_us. */
 bool core_step(core *c, bool look);

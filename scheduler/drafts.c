@@ -28,33 +28,36 @@
 #include "engine/base/mem.h"
 #include "scheduler/state.h"
 
-enum { TRY_EVERY = 32, TRY_MOST = 2, DRAFTS_MOST = 64 };
+enum { TRY_EVERY = 32, TRY_SELDOM = 1024, TRY_MOST = 2 };
 
 /* First guesses at p, as of so many drafts; then how fast old drafts are forgotten. */
-static const double FIRST[DRAFT_KINDS] = {0.3, 0.4, 0.5, 0.65, 0.8}, FIRST_WEIGHT = 8,
+static const double FIRST[DRAFT_KINDS] = {0.3, 0.4, 0.5, 0.65, 0.8, 0.7}, FIRST_WEIGHT = 8,
                     FADE_ALL = 0.995, FADE_OWN = 0.9, OTHERS_WEIGHT = 3;
 /* Rows past the largest step so far are taken to cost so much of its time each: wrong guesses are
  * put right by trying. */
 static const double ROW_COST = 0.05;
-/* What a gain must be to be one. */
-static const double GAIN = 1.01;
 /* Steps ahead are given up for drafts behind unknown tokens that are as likely as this. */
 static const double HOPE = 0.5;
 
-void drafts_init(core *c, int32_t most) {
+void drafts_init(core *c, int32_t most, const stepper *model) {
     c->drafting.most = MIN(most, DRAFTS_MOST);
+    c->drafting.try_gap = TRY_EVERY;
     for (int32_t k = 0; k < DRAFT_KINDS; k++) {
         c->drafting.odds.tried[k] = FIRST_WEIGHT;
         c->drafting.odds.right[k] = FIRST_WEIGHT * FIRST[k];
     }
+    if (model && c->drafting.most > 0) draft_model_init(c, model);
+}
+
+void drafts_done(core *c) {
+    draft_model_done(c);
 }
 
 static int32_t kind_of(int32_t match) {
     return match <= 4 ? match - NGRAM_LEAST : match < NGRAM_MOST ? 3 : 4;
 }
 
-/* How likely the next draft is right if those before it were. */
-static double chance(const core *c, const seq *s, int32_t kind) {
+double draft_chance(const core *c, const seq *s, int32_t kind) {
     const draft_odds *all = &c->drafting.odds, *own = &s->drafts.odds;
     double others = all->right[kind] / all->tried[kind];
     return (own->right[kind] + OTHERS_WEIGHT * others) / (own->tried[kind] + OTHERS_WEIGHT);
@@ -73,6 +76,10 @@ void drafts_learn(core *c, seq *s, int32_t n, int32_t n_right) {
     c->stats.n_drafts++;
     c->stats.draft_tokens += (uint64_t)n;
     c->stats.draft_tokens_right += (uint64_t)n_right;
+    if (c->drafting.model)
+        draft_model_learn(c, s, n, n_right);
+    else if (n_right == n)
+        c->drafting.try_gap = TRY_EVERY;
 }
 
 /* Where the text stood before; 0: nowhere. */
@@ -96,15 +103,31 @@ typedef struct load {
     double past[DRAFTS_MOST + 1]; /* factor of all of it for rows past the largest step so far */
 } load;
 
+/* The largest step so far. */
+static double most_seen(const core *c) {
+    return c->pace.curve[c->pace.n_curve - 1].to;
+}
+
+/* What steps of more than that take: factor for so many rows more. */
+static double factor_past(double past, double most) {
+    return 1 + past * MIN(ROW_COST, 1 / most);
+}
+
+double draft_step_us(const core *c, pace_step step) {
+    double most = most_seen(c), past = MAX(step.n_tokens - most, 0);
+    step.n_tokens -= (int32_t)past;
+    return pace_us(&c->pace, step) * factor_past(past, most);
+}
+
 static void price(const core *c, load *l) {
     const pace *p = &c->pace;
-    double most = p->curve[p->n_curve - 1].to;
+    double most = most_seen(c);
     if (l->n_priced == l->step.n_tokens) return;
     l->n_priced = l->step.n_tokens;
     for (int32_t d = 0; d <= c->drafting.most; d++) {
         double n = l->step.n_tokens + d, past = MAX(n - most, 0);
         l->us[d] = pace_us(p, (pace_step){.n_tokens = (int32_t)(n - past)});
-        l->past[d] = 1 + past * MIN(ROW_COST, 1 / most);
+        l->past[d] = factor_past(past, most);
     }
 }
 
@@ -116,8 +139,9 @@ static double rate(const core *c, const load *l, int32_t pos, int32_t d, double 
 
 /* How many of `most` drafts, each right with probability p, are best; 0: none. */
 static int32_t best_of(const core *c, load *l, int32_t pos, int32_t most, double p) {
+    if (c->o.drafts_forced) return most;
     price(c, l);
-    double bar = rate(c, l, pos, 0, 0) * GAIN, gain = 0, each = 1;
+    double bar = rate(c, l, pos, 0, 0) * DRAFT_GAIN, gain = 0, each = 1;
     int32_t best = 0;
     for (int32_t d = 1; d <= most; d++) {
         gain += each *= p;
@@ -129,32 +153,34 @@ static int32_t best_of(const core *c, load *l, int32_t pos, int32_t most, double
     return best;
 }
 
-static load load_of(const batch_plan *plan) {
-    load l = {.n_gained = plan->n_tokens, .step.n_tokens = plan->n_tokens, .n_priced = -1};
+pace_step draft_load(const batch_plan *plan) {
+    pace_step step = {.n_tokens = plan->n_tokens};
     for (int32_t i = 0; i < plan->n_seqs; i++)
-        l.step.n_reads += pace_reads(plan->seqs[i].pos, plan->seqs[i].n_tokens);
-    return l;
+        step.n_reads += pace_reads(plan->seqs[i].pos, plan->seqs[i].n_tokens);
+    return step;
+}
+
+static load load_of(const batch_plan *plan) {
+    return (load){.step = draft_load(plan), .n_gained = plan->n_tokens, .n_priced = -1};
 }
 
 /* --- the plan --- */
 
-/* Room for drafts of s, whose entry is made, without pages. */
-static int32_t room_of(const core *c, const seq *s) {
+int32_t draft_room(const core *c, const seq *s) {
     group *g = s->g;
     int32_t budget = c->budget - c->last->plan.n_tokens;
     int32_t n = MIN(MIN(c->drafting.most, budget), g->len_max - s->n_known - 1);
     return MIN(n, group_room(g, g->n_open + MAX(n, 0)) - g->n_open);
 }
 
-/* The pages of n drafts, as far as there are some to spare; for how many they are. */
-static int32_t take_pages(core *c, seq *s, int32_t n) {
+int32_t draft_pages(core *c, seq *s, int32_t n) {
     int32_t want = pages_for(c, s->n_known + n);
     while (s->n_pages < want && c->pages.n_free > c->n_running && seq_grow(c, s)) {
     }
     return MIN(n, s->n_pages * c->step.page_tokens - s->n_known);
 }
 
-static void add(core *c, seq *s, batch_seq *b, int32_t n) {
+void draft_add(core *c, seq *s, batch_seq *b, int32_t n, int32_t kind) {
     batch_plan *p = &c->last->plan;
     b->n_draft = n;
     b->more0 = p->n_drafts;
@@ -165,35 +191,37 @@ static void add(core *c, seq *s, batch_seq *b, int32_t n) {
     s->n_unseen += n;
     s->g->ring_room -= n;
     s->g->ring_promised += n;
+    s->drafts.kind = kind;
 }
 
+/* --- looked up --- */
+
 /* Drafts that pay, or some to learn whether they do. */
-static int32_t choose(const core *c, const seq *s, load *l, int32_t room, double p, bool *may_try) {
+static int32_t choose(core *c, const seq *s, load *l, int32_t room, double p, bool *may_try) {
     int32_t n = best_of(c, l, s->n_known, room, p);
     if (n > 0 || !*may_try) return n;
     *may_try = false;
+    c->drafting.try_plan = c->n_plans + (uint64_t)c->drafting.try_gap;
+    c->drafting.try_gap = MIN(2 * c->drafting.try_gap, TRY_SELDOM);
     return MIN(room, TRY_MOST);
 }
 
 static void draft(core *c, seq *s, batch_seq *b, load *l, bool *may_try) {
-    int32_t kind, room = room_of(c, s), from = room > 0 ? look_up(s, &kind) : 0;
+    int32_t kind, room = draft_room(c, s), from = room > 0 ? look_up(s, &kind) : 0;
     if (!from) return;
-    double p = chance(c, s, kind), each = 1;
-    int32_t n = take_pages(c, s, choose(c, s, l, room, p, may_try));
+    double p = draft_chance(c, s, kind), each = 1;
+    int32_t n = draft_pages(c, s, choose(c, s, l, room, p, may_try));
     if (n <= 0) return;
     for (int32_t j = 0; j < n; j++) s->ids[s->n_known + j] = s->ids[from + j]; /* may overlap */
-    s->drafts.kind = kind;
-    add(c, s, b, n);
+    draft_add(c, s, b, n, kind);
     l->step.n_tokens += n;
     l->step.n_reads += pace_reads(s->n_known, n);
     for (int32_t i = 0; i < n; i++) l->n_gained += each *= p;
 }
 
-void drafts_plan(core *c) {
+static void look_up_all(core *c) {
     batch_plan *p = &c->last->plan;
-    if (c->drafting.most == 0 || c->n_flight > 0 || c->pace.n_curve == 0) return;
     bool may_try = c->n_plans >= c->drafting.try_plan;
-    if (may_try) c->drafting.try_plan = c->n_plans + TRY_EVERY;
     load l = load_of(p);
     int32_t n_asked = -1;
     bool pays = false;
@@ -209,15 +237,24 @@ void drafts_plan(core *c) {
     }
 }
 
+void drafts_plan(core *c) {
+    if (c->drafting.most == 0 || c->n_flight > 0 || c->pace.n_curve == 0) return;
+    if (c->drafting.model)
+        draft_model_plan(c);
+    else
+        look_up_all(c);
+}
+
 bool drafts_hoped(core *c) {
     if (c->drafting.most == 0 || c->n_flight == 0 || c->pace.n_curve == 0) return false;
+    if (c->drafting.model) return draft_model_hoped(c);
     load l = load_of(&c->last->plan);
     if (!best_of(c, &l, 0, c->drafting.most, HOPE)) return false;
     for (int32_t i = 0; i < c->n_running; i++) {
         seq *s = c->running[i];
         int32_t kind, ahead = s->n_unseen;
         if (ahead == 0 || s->n_known + ahead + 1 >= s->g->len_max || !look_up(s, &kind)) continue;
-        double p = chance(c, s, kind), all = p;
+        double p = draft_chance(c, s, kind), all = p;
         while (ahead-- > 0) all *= p;
         if (all >= HOPE) return true;
     }

@@ -15,9 +15,14 @@ static void *block_new(size_t bytes) {
     return bytes >= BLOCK_MAPPED ? mem_map(bytes) : mem_calloc(1, bytes);
 }
 
+/* Guesses are looked up in its own text. */
+static bool has_index(const core *c) {
+    return c->drafting.most > 0 && !c->drafting.model;
+}
+
 /* Sizes of one choice's arrays; false on overflow. Hashes first: they need 8-byte alignment. */
 static bool choice_bytes(const core *c, const group *g, size_t *ret) {
-    size_t ids, tables, index = c->drafting.most ? ngram_bytes(g->len_max) : 0;
+    size_t ids, tables, index = has_index(c) ? ngram_bytes(g->len_max) : 0;
     if (!mul_ok((size_t)g->len_max, sizeof(int32_t), &ids)) return false;
     if (!mul_ok((size_t)g->n_pages_max, sizeof(hash128) + sizeof(int32_t), &tables)) return false;
     if (!add_ok(ids, tables, ret) || !add_ok(*ret, index, ret)) return false;
@@ -35,7 +40,7 @@ static void lay_out(const core *c, group *g, size_t per_choice) {
         s->hashes = (hash128 *)at;
         s->pages = (int32_t *)(s->hashes + g->n_pages_max);
         s->ids = s->pages + g->n_pages_max;
-        if (c->drafting.most) ngram_init(&s->drafts.index, s->ids + g->len_max, g->len_max);
+        if (has_index(c)) ngram_init(&s->drafts.index, s->ids + g->len_max, g->len_max);
     }
 }
 

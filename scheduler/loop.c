@@ -24,7 +24,6 @@ enum { LOOP_RUNS, LOOP_DRAINS, LOOP_STOPS };
 
 struct scheduler {
     core *core;
-    stepper step;
     int32_t max_waiting;
     void (*on_ready)(void *ctx, request **ready, int32_t n); /* the options' own */
     void *ctx;
@@ -62,7 +61,6 @@ scheduler *scheduler_new(const scheduler_options *o, stepper st) {
     s->ctx = o->ctx;
     own.on_ready = tell;
     own.ctx = s;
-    s->step = st;
     s->core = core_new(&own, st, hash_key_random());
     s->max_waiting = MAX(1, o->max_waiting);
     s->inbox = mpsc_new((size_t)s->max_waiting);
@@ -105,7 +103,7 @@ static void publish(scheduler *s, bool goes_on) {
 
 static void *loop_run(void *arg) {
     scheduler *s = arg;
-    if (s->step.enter) s->step.enter(s->step.self);
+    core_enter(s->core);
     while (atomic_load(&s->phase) != LOOP_STOPS) {
         bool look = atomic_exchange(&s->poked, false);
         drain_inbox(s);

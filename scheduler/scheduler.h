@@ -24,6 +24,10 @@ typedef struct scheduler_options {
     uint64_t target_us;
     int32_t
         max_drafts; /* most guesses at tokens that a sequence gets in a step (drafts.c); 0: none */
+    /* NULL: guesses are looked up in a sequence's own text. Else they come from this model, whose
+     * pages are as many and as large as the stepper's (draft_model.c). Copied. */
+    const stepper *draft_model;
+    bool drafts_forced; /* for tests: as many as may be, whether they pay or not */
     admit_mode admit;
     bool prefix_cache;
     uint64_t stall_us; /* a reader whose ring stays full so long is cut */
@@ -51,6 +55,9 @@ typedef struct scheduler_stats {
     uint64_t n_preemptions, n_steps;
     uint64_t n_drafts, draft_tokens; /* times that a sequence had drafts, and how many in all */
     uint64_t draft_tokens_right;     /* of draft_tokens */
+    uint64_t draft_steps;            /* of the draft model */
+    uint64_t draft_read;             /* tokens of texts that it read, apart from its guesses */
+    uint64_t draft_us_total;         /* time in them: part of no other */
     uint64_t n_rejected;             /* submits that failed, for any reason */
     uint64_t step_us_total;          /* time with a step in flight, each moment once */
     uint64_t plan_us_total;          /* time in the planner */

@@ -73,6 +73,7 @@ static void seq_halt(core *c, seq *s) {
     c->n_reserved -= s->g->n_pages_max - s->n_pages;
     while (s->n_pages > 0) pages_unref(&c->pages, s->pages[--s->n_pages]);
     s->n_computed = s->n_launched = 0;
+    s->drafts.n_read = 0;
 }
 
 void seq_preempt(core *c, seq *s) {

@@ -195,7 +195,8 @@ void swap_share(core *c, seq *s, int32_t n);
 void swap_forget(core *c, const hash128 *hashes, int32_t n);
 
 /* --- drafts.c: guesses at tokens; all do nothing where there are to be none --- */
-void drafts_init(core *c, int32_t most);
+void drafts_init(core *c, int32_t most, const stepper *model);
+void drafts_done(core *c);
 /* Give entries of the plan, which is complete but for them, drafts; not while steps are in flight.
  */
 void drafts_plan(core *c);
@@ -203,6 +204,32 @@ void drafts_plan(core *c);
 bool drafts_hoped(core *c);
 /* Of n drafts of s n_right were right. */
 void drafts_learn(core *c, seq *s, int32_t n, int32_t n_right);
+
+/* What the ways to guess share. How likely the next draft is right if those before it were. */
+double draft_chance(const core *c, const seq *s, int32_t kind);
+/* What a plan holds, and what a step takes, also one larger than any so far. */
+pace_step draft_load(const batch_plan *plan);
+double draft_step_us(const core *c, pace_step step);
+#define DRAFT_GAIN 1.01 /* what a gain must be to be one */
+/* Room for drafts of s, whose entry is made, without pages. */
+int32_t draft_room(const core *c, const seq *s);
+/* The pages of n drafts, as far as there are some to spare; for how many they are. */
+int32_t draft_pages(core *c, seq *s, int32_t n);
+/* The entry of s gets n, ids[n_known ..]. */
+void draft_add(core *c, seq *s, batch_seq *b, int32_t n, int32_t kind);
+
+/* --- draft_model.c: those of a second model; where there is none only run, enter and page_taken
+ * may be called, and do nothing --- */
+void draft_model_init(core *c, const stepper *by);
+void draft_model_done(core *c);
+void draft_model_enter(core *c); /* stepper.enter */
+void draft_model_plan(core *c);
+bool draft_model_hoped(const core *c);
+/* Between the plan and its launch: let the model write the drafts. A failure is the device's. */
+NODISCARD status draft_model_run(core *c, error *err);
+void draft_model_learn(core *c, seq *s, int32_t n, int32_t n_right);
+/* The page gets another holder, who will write to it. */
+void draft_model_page_taken(core *c, int32_t id);
 
 /* --- plan.c, apply.c: the two halves of a step --- */
 void plan_build(core *c);               /* state -> c->last; takes pages, may preempt */

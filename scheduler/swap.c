@@ -126,6 +126,7 @@ int32_t swap_take(core *c) {
     int32_t id = pages_next(&c->pages);
     if (id >= 0 && c->swap.slots.n && c->pages.p[id].state == PAGE_READY) evict(c, id);
     c->swap.n_taken++;
+    draft_model_page_taken(c, id);
     return pages_take(&c->pages);
 }
 

@@ -32,6 +32,8 @@ engine_options cmd_engine_options(const conf *c) {
         .max_model_len = (int32_t)c->max_model_len,
         .max_seqs = (int32_t)c->max_num_seqs,
         .max_drafts = strcmp(c->speculative, "off") == 0 ? 0 : (int32_t)c->num_speculative_tokens,
+        .draft_dir = cmd_uses_draft(c) ? c->speculative_model : NULL,
+        .draft_quantize = c->speculative_model_quantization,
         .max_batched_tokens = (int32_t)c->max_num_batched_tokens,
         .kv_bytes = c->kv_cache_bytes,
         .kv_swap_bytes = !c->prefix_cache          ? 0
@@ -43,7 +45,33 @@ engine_options cmd_engine_options(const conf *c) {
     return o;
 }
 
+bool cmd_uses_draft(const conf *c) {
+    bool is_auto = strcmp(c->speculative, "auto") == 0;
+    return strcmp(c->speculative, "draft") == 0 || (is_auto && c->speculative_model);
+}
+
+static status check_draft(const conf *c, error *err) {
+    bool asked = cmd_uses_draft(c);
+    if (asked && !c->speculative_model)
+        return error_set(err, ERR_INVALID,
+                         "--speculative draft needs --speculative-model PATH, the model that "
+                         "guesses");
+    if (!asked && c->speculative_model)
+        return error_set(err, ERR_INVALID,
+                         "--speculative-model is for --speculative draft, found --speculative %s",
+                         c->speculative);
+    if (!c->speculative_model && conf_given(c, OPT_speculative_model_quantization))
+        return error_set(err, ERR_INVALID,
+                         "--speculative-model-quantization needs --speculative-model");
+    if (asked && strcmp(c->engine, "mock") == 0)
+        return error_set(err, ERR_INVALID,
+                         "--engine mock computes no model: it takes no "
+                         "--speculative-model");
+    return OK;
+}
+
 status cmd_engine_check(const conf *c, error *err) {
+    TRY(check_draft(c, err));
     if (c->prefix_cache || c->kv_swap == CONF_AUTO || c->kv_swap == 0) return OK;
     return error_set(err, ERR_INVALID,
                      "--kv-swap needs the prefix cache: moved pages are found by the text that "

@@ -7,6 +7,8 @@
 
 /* Borrows c's strings. Hooks are empty. */
 engine_options cmd_engine_options(const conf *c);
+/* Tokens are guessed by --speculative-model, which may be missing: cmd_engine_check says so. */
+bool cmd_uses_draft(const conf *c);
 /* Options that contradict one another. */
 NODISCARD status cmd_engine_check(const conf *c, error *err);
 /* Where the tokenizer is: --tokenizer, else the model. One that only another program's file names

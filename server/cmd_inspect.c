@@ -8,6 +8,7 @@ int cmd_inspect(const conf *c) {
     engine *e;
     error err;
     if (!c->model) return cmd_failf("inspect needs a model directory");
+    if (cmd_engine_check(c, &err) != OK) return cmd_fail(&err);
     engine_options o = cmd_engine_options(c);
     o.plan_only = true;
     if (engine_open(&o, &e, &err) != OK) return cmd_fail(&err);

@@ -10,6 +10,7 @@
 #include "engine/base/log.h"
 #include "engine/base/mem.h"
 #include "engine/mock.h"
+#include "server/cmd_draft.h"
 #include "server/cmd_engine.h"
 #include "server/cmd_lora.h"
 #include "server/cmd_foreign.h"
@@ -124,13 +125,14 @@ static uint64_t step_target(const conf *c, const stepper *s) {
 /* Guesses cost rows of a step, which are cheap where decoding waits for memory. A device has more
  * to lose, steps launched ahead: there only when asked for. */
 static int32_t max_drafts(const conf *c, const stepper *s) {
-    bool on =
-        strcmp(c->speculative, "auto") == 0 ? s->on_cpu : strcmp(c->speculative, "ngram") == 0;
+    bool is_auto = strcmp(c->speculative, "auto") == 0;
+    bool on = is_auto ? s->on_cpu || c->speculative_model : strcmp(c->speculative, "off") != 0;
     return on ? (int32_t)c->num_speculative_tokens : 0;
 }
 
 static void schedule(runtime *r, const conf *c) {
-    stepper s = runtime_stepper(r);
+    stepper s = runtime_stepper(r), draft;
+    bool has_draft = r->engine && engine_draft(r->engine, &draft);
     scheduler_options o = {
         .max_running = MIN((int32_t)c->max_num_seqs, s.max_seqs),
         .max_waiting = (int32_t)c->max_waiting,
@@ -139,6 +141,7 @@ static void schedule(runtime *r, const conf *c) {
         .prefill_chunk = (int32_t)c->prefill_chunk,
         .target_us = step_target(c, &s),
         .max_drafts = max_drafts(c, &s),
+        .draft_model = has_draft ? &draft : NULL,
         .admit = strcmp(c->admit, "reserve") == 0 ? ADMIT_RESERVE : ADMIT_OPTIMISTIC,
         .prefix_cache = c->prefix_cache,
         .stall_us = c->stall_timeout,
@@ -147,8 +150,9 @@ static void schedule(runtime *r, const conf *c) {
         .ctx = r->srv,
     };
     if (o.max_drafts > 0)
-        log_info("speculation: up to %d tokens a step guessed from a sequence's own text",
-                 o.max_drafts);
+        log_info("speculation: up to %d tokens a step guessed %s%s", o.max_drafts,
+                 has_draft ? "by " : "from a sequence's own text",
+                 has_draft ? c->speculative_model : "");
     r->sched = scheduler_new(&o, s);
     scheduler_start(r->sched);
 }
@@ -209,6 +213,10 @@ static status attach(runtime *r, const conf *c, error *err) {
                 c->prefix_cache ? "true" : "false", max_drafts(c, &s));
     const char *format = chat_format_name(r->chat);
     strbuf_add_json(&text, str_z(format ? format : chat_has_template(r->chat) ? "own" : "none"));
+    if (cmd_uses_draft(c)) {
+        strbuf_addz(&text, ",\"speculative_model\":");
+        strbuf_add_json(&text, path_base(c->speculative_model));
+    }
     m.info_json = text.p;
     m.adapters = r->adapters;
     m.default_adapter = r->lora;
@@ -283,6 +291,7 @@ static status open_all(runtime *r, const conf *c, const char *unix_socket, const
     TRY(server_start(r->srv, err));
     if (h->on_listen) h->on_listen(h->ctx, r->srv);
     TRY(open_tokenizer(r, c, err));
+    TRY(cmd_draft_check(c, r->tok, err));
     TRY(open_chat(r, c, NULL, err));
     bool is_mock = strcmp(c->engine, "mock") == 0;
     TRY(is_mock ? mock_open(r, c, err) : model_open(r, c, unix_socket != NULL, h, err));

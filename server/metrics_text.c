@@ -128,6 +128,11 @@ static void add_counters(page *p, const metrics *m, const scheduler_stats *t) {
     counter(p, "vllm:spec_decode_num_draft_tokens_total", "Tokens guessed.", t->draft_tokens);
     counter(p, "vllm:spec_decode_num_accepted_tokens_total", "Of them right.",
             t->draft_tokens_right);
+    counter(p, "pagoda:draft_steps_total", "Steps of the draft model.", t->draft_steps);
+    counter(p, "pagoda:draft_text_tokens_total", "Tokens of texts that it read before guessing.",
+            t->draft_read);
+    single(p, "pagoda:draft_seconds_total", "counter", "Time in steps of the draft model.",
+           (double)t->draft_us_total * 1e-6);
     counter(p, "pagoda:steps_total", "Engine steps.", t->n_steps);
     single(p, "pagoda:step_seconds_total", "counter", "Time with a step under way.",
            (double)t->step_us_total * 1e-6);

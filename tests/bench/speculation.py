@@ -3,13 +3,15 @@
 
     tests/bench/speculation.py --model DIR [--requests N] [--output-len N] [--rounds N]
                                [--input-len N] [--concurrency 1,4] [--loads copy,fresh,sampled]
-                               [--more "SERVE OPTIONS"]
+                               [--draft DIR] [--more "SERVE OPTIONS"]
 
-For each concurrency the loads are given in turn to two servers, --speculative off and ngram: `copy`
+For each concurrency the loads are given in turn to two servers, --speculative off and ngram, or
+with --draft off and that model's drafts (--more: e.g. its quantisation): `copy`
 (prompts in which a passage of 16 tokens stands again and again, greedy), `fresh` (prompts of tokens
 that never repeat, greedy) and `sampled` (the same at temperature 1, where hardly any guess is
 right). All answers must agree. Small models go in circles when they are greedy, which is what makes
-guesses right here. Prints the median of the rounds, the ratio, and how many guesses were right. PAGODA names the program (build/pagoda). Only the standard library.
+guesses right here. Prints the median of the rounds, the ratio, and how many guesses were right. PAGODA names the program (build/pagoda). Only
+the standard library.
 """
 
 import argparse
@@ -105,31 +107,37 @@ def main():
     p.add_argument("--loads", default="copy,fresh,sampled")
     p.add_argument("--rounds", type=int, default=3)
     p.add_argument("--concurrency", default="1,4")
-    p.add_argument("--more", default="")
+    p.add_argument("--draft")
+    p.add_argument("--more", default="", help="options of both; those of speculation go to one")
     o = p.parse_args()
-    servers = {kind: Server(o.model, kind, o.more.split()) for kind in ("off", "ngram")}
+    way = "draft" if o.draft else "ngram"
+    guessing = ["--speculative-model", o.draft] if o.draft else []
+    with_draft = [x for x in o.more.split() if x.startswith("--speculative")]
+    others = [x for x in o.more.split() if x not in with_draft]
+    servers = {"off": Server(o.model, "off", others),
+               way: Server(o.model, way, others + guessing + with_draft)}
     try:
         for at_once in map(int, o.concurrency.split(",")):
             for kind in o.loads.split(","):
                 temperature = int(kind == "sampled")
                 asked = prompts(servers["off"], kind, max(o.requests, at_once), o.input_len)
-                speeds = {"off": [], "ngram": []}
+                speeds = {"off": [], way: []}
                 texts = {}
-                counts = [servers["ngram"].counter(f"vllm:spec_decode_num_{x}_tokens_total")
+                counts = [servers[way].counter(f"vllm:spec_decode_num_{x}_tokens_total")
                           for x in ("draft", "accepted")]
                 for k in range(o.rounds + 1):
                     for which, s in servers.items():
                         speed, texts[which] = load(s, asked, o.output_len, at_once, temperature)
                         if k:  # the first warms up
                             speeds[which].append(speed)
-                    if texts["off"] != texts["ngram"]:
+                    if texts["off"] != texts[way]:
                         raise SystemExit("the answers differ")
-                n, right = [servers["ngram"].counter(f"vllm:spec_decode_num_{x}_tokens_total") - c
+                n, right = [servers[way].counter(f"vllm:spec_decode_num_{x}_tokens_total") - c
                             for x, c in zip(("draft", "accepted"), counts)]
-                off, on = (statistics.median(speeds[w]) for w in ("off", "ngram"))
+                off, on = (statistics.median(speeds[w]) for w in ("off", way))
                 print(f"{os.path.basename(o.model)} {at_once} in flight, {kind}: "
-                      f"off {off:.1f}, ngram {on:.1f} tok/s, {on / off:.3f}x "
-                      f"({', '.join(f'{b / a:.2f}' for a, b in zip(speeds['off'], speeds['ngram']))}); "
+                      f"off {off:.1f}, {way} {on:.1f} tok/s, {on / off:.3f}x "
+                      f"({', '.join(f'{b / a:.2f}' for a, b in zip(speeds['off'], speeds[way]))}); "
                       f"{n:.0f} guesses, {right:.0f} right", flush=True)
     finally:
         for s in servers.values():

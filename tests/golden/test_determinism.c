@@ -8,6 +8,7 @@
  *     preempted       so few pages that requests are thrown back and recomputed
  *     swapped         so few pages that they are moved to the host and back
  *     guesses         tokens guessed from the text, right ones and wrong ones
+ *     drafts          tokens guessed by a second model: the same one, and its weights in int8
  *     choices         n = 4 under greedy decoding: all the same, and the same as n = 1
  *     threads         one, two and three threads in the team
  *
@@ -43,6 +44,7 @@ typedef struct variant {
     bool prefix_cache;
     int32_t n_slots; /* of the host */
     int32_t drafts;
+    const char *draft; /* NULL: no model guesses; "none", "int8": the same one, quantised so */
 } variant;
 
 static void on_ready(void *ctx, request **ready, int32_t n) {
@@ -118,7 +120,8 @@ static void submit_and_wait(scheduler *s, int32_t vocab, const uint64_t *ids, in
     for (int32_t i = 0; i < n; i++) request_unref(r[i]);
 }
 
-static engine *open_model(const char *dir, const char *kv, int n_threads, bool swap) {
+static engine *open_model(const char *dir, const char *kv, int n_threads, bool swap,
+                          const char *draft) {
     engine_options o = {.model_dir = dir,
                         .dtype = "auto",
                         .kv_dtype = kv,
@@ -128,6 +131,8 @@ static engine *open_model(const char *dir, const char *kv, int n_threads, bool s
                         .max_seqs = 80,
                         .max_batched_tokens = 512,
                         .kv_bytes = 96 << 20,
+                        .draft_dir = draft ? dir : NULL,
+                        .draft_quantize = draft,
                         .kv_swap_bytes = swap ? 8 << 20 : 0,
                         .kv_swap_forced = swap};
     engine *e;
@@ -138,8 +143,9 @@ static engine *open_model(const char *dir, const char *kv, int n_threads, bool s
 
 static scheduler_stats run(const char *dir, const char *kv, const variant *v, answer *answers) {
     memset(answers, 0, SUBJECTS * sizeof *answers);
-    engine *e = open_model(dir, kv, v->n_threads, v->n_slots > 0);
-    stepper st = engine_stepper(e);
+    engine *e = open_model(dir, kv, v->n_threads, v->n_slots > 0, v->draft);
+    stepper st = engine_stepper(e), draft;
+    ck_assert(engine_draft(e, &draft) == (v->draft != NULL));
     if (v->n_pages) st.n_pages = v->n_pages;
     ck_assert_int_ge(st.n_host_pages, v->n_slots);
     st.n_host_pages = v->n_slots;
@@ -151,6 +157,8 @@ static scheduler_stats run(const char *dir, const char *kv, const variant *v, an
                            .target_us = strcmp(v->name, "paced") == 0 ? 1 : PACE_OFF,
                            .prefix_cache = v->prefix_cache,
                            .max_drafts = v->drafts,
+                           .draft_model = v->draft ? &draft : NULL,
+                           .drafts_forced = v->draft != NULL,
                            .clock = clock_monotonic(),
                            .on_ready = on_ready};
     scheduler *s = scheduler_new(&o, st);
@@ -189,6 +197,9 @@ static const variant variants[] = {
     {"guesses", 2, 0, 0, 0, 0, 2, true, 0, 6},
     {"guesses, crowd", 2, 0, 0, 0, CROWD, 1, true, 0, 6},
     {"guesses, preempted", 2, 16, 64, 13, 0, 2, true, 0, 20},
+    {"drafts", 2, 0, 0, 0, 0, 2, true, 0, 6, "none"},
+    {"drafts, crowd", 2, 0, 0, 0, CROWD, 1, true, 0, 3, "int8"},
+    {"drafts, preempted", 2, 0, 0, 13, 0, 2, false, 0, 2, "none"},
     {"one thread", 1, 0, 0, 0, CROWD, 1, false, 0},
     {"three threads", 3, 0, 0, 0, 0, 1, false, 0},
 };
@@ -199,7 +210,12 @@ static void check_happened(const char *dir, const variant *v, const scheduler_st
     /* random weights repeat nothing to guess from; tests/golden/test_steps gives them guesses */
     if (strcmp(v->name, "guesses") == 0 && strcmp(dir, "conf/demo-model") == 0)
         ck_assert_uint_gt(s->draft_tokens, 0);
-    if (strstr(v->name, "preempted")) ck_assert_uint_gt(s->n_preemptions, 0);
+    if (v->draft) {
+        ck_assert_uint_gt(s->draft_tokens, SUBJECTS * N_NEW / 4);
+        ck_assert_uint_gt(s->draft_tokens_right, s->draft_tokens / 8);
+    }
+    if (strstr(v->name, "preempted"))
+        ck_assert_msg(s->n_preemptions > 0, "%s, %s: nobody was thrown back", dir, v->name);
     if (v->n_slots) {
         ck_assert_uint_gt(s->pages_out, 0);
         ck_assert_uint_gt(s->pages_out_aside, 0);
@@ -234,7 +250,7 @@ static void check_model(const char *dir, const char *kv) {
 static void check_choices(const char *dir, const char *kv) {
     enum { N = 4 };
     answer got[N] = {0}, ref = {0};
-    engine *e = open_model(dir, kv, 2, false);
+    engine *e = open_model(dir, kv, 2, false, NULL);
     stepper st = engine_stepper(e);
     scheduler_options o = {
         .max_running = 8, .max_waiting = 8, .token_budget = 64, .clock = clock_monotonic()};
@@ -255,6 +271,36 @@ static void check_choices(const char *dir, const char *kv) {
     scheduler_free(s);
     engine_free(e);
 }
+
+/* Greedy, by the same model: each guess is right, in whatever company it was computed. */
+START_TEST(drafts_of_itself) {
+    static const char *const dirs[] = {"tests/archs/llama-gqa", "conf/demo-model"};
+    engine *e = open_model(dirs[_i], "auto", 2, false, "none");
+    stepper st = engine_stepper(e), draft;
+    ck_assert(engine_draft(e, &draft));
+    scheduler_options o = {.max_running = 8,
+                           .max_waiting = 8,
+                           .token_budget = 64,
+                           .prefix_cache = true,
+                           .max_drafts = 5,
+                           .draft_model = &draft,
+                           .drafts_forced = true,
+                           .clock = clock_monotonic(),
+                           .on_ready = on_ready};
+    scheduler *s = scheduler_new(&o, st);
+    scheduler_start(s);
+    answer got[SUBJECTS] = {0};
+    uint64_t ids[] = {0, 4}; /* greedy, without penalties */
+    submit_and_wait(s, st.vocab, ids, 2, got);
+    while (!scheduler_drain(s)) sched_yield();
+    scheduler_stats stats;
+    scheduler_stats_get(s, &stats);
+    ck_assert_uint_ge(stats.draft_tokens, N_NEW);
+    ck_assert_uint_eq(stats.draft_tokens_right, stats.draft_tokens);
+    scheduler_free(s);
+    engine_free(e);
+}
+END_TEST
 
 /* For an emulated device too, where one model is enough. */
 START_TEST(swapped) {
@@ -309,6 +355,7 @@ int main(void) {
     TCase *t = tcase_create("all");
     tcase_set_timeout(t, 240);
     tcase_add_test(t, choices);
+    tcase_add_loop_test(t, drafts_of_itself, 0, 2);
     tcase_add_test(t, f32_gqa);
     tcase_add_test(t, sliding_window);
     tcase_add_test(t, dynamic_rope);

@@ -136,7 +136,8 @@ static void check_token(sim *s, client *c, const token_event *e) {
 
 static bool end_is_explained(const sim *s, const client *c, const token_event *e) {
     const request *r = c->r;
-    bool late = r->deadline_us && s->now_us_max >= r->deadline_us;
+    /* steps may be collected, and so time pass, before a turn looks at deadlines */
+    bool late = r->deadline_us && MAX(s->now_us_max, s->now_us) >= r->deadline_us;
     switch (e->finish) {
     case FINISH_STOP: return c->c[e->choice].done_set;
     case FINISH_LENGTH: return r->max_tokens == 0;
@@ -167,6 +168,8 @@ static void check_event(sim *s, client *c, const token_event *e) {
         check_token(s, c, e);
     else if (s->fake.problem[0])
         SIM_FAIL(s, "%s", s->fake.problem);
+    else if (s->model.problem[0])
+        SIM_FAIL(s, "the draft model: %s", s->model.problem);
     else if (!end_is_explained(s, c, e))
         SIM_FAIL(s, "request %llu choice %d: finish %d without cause (error %s)",
                  (unsigned long long)c->id, e->choice, e->finish, status_name(c->r->err.code));

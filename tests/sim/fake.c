@@ -213,6 +213,8 @@ static void check_launch(fake *f, const batch_plan *plan) {
     }
     if (n_drafts != plan->n_drafts)
         WRONG(f, "plan says %d drafts, has %d", plan->n_drafts, n_drafts);
+    if (n_tokens > f->max_tokens || plan->n_seqs > f->max_seqs)
+        WRONG(f, "%d tokens of %d sequences in a step", n_tokens, plan->n_seqs);
     if (n_tokens != plan->n_tokens)
         WRONG(f, "plan says %d tokens, has %d", plan->n_tokens, n_tokens);
 }
@@ -294,6 +296,8 @@ static status fake_collect(void *self, step_result *ret, error *err) {
 }
 
 stepper fake_stepper(fake *f, int32_t max_tokens, int32_t max_seqs, int32_t max_model_len) {
+    f->max_tokens = max_tokens;
+    f->max_seqs = max_seqs;
     for (int32_t i = 0; i < MAX(f->depth, 1); i++) {
         f->ring[i].out = mem_calloc((size_t)max_seqs, sizeof(sample_out));
         f->ring[i].seq_status = mem_calloc((size_t)max_seqs, sizeof(status));

@@ -22,7 +22,8 @@ typedef struct fake {
     uint64_t *host_slots;                     /* [n_host_pages * page_tokens] */
     int32_t (*refs)(void *ctx, int32_t page); /* NULL: writes are not checked */
     void *ctx;
-    int32_t depth; /* stepper.depth; 0: 1 */
+    int32_t depth;                /* stepper.depth; 0: 1 */
+    int32_t max_tokens, max_seqs; /* of a step */
     /* Step k is in ring[k % depth]: its plan until it is collected; what it gave until step
      * k + depth is computed. */
     struct fake_step {

@@ -277,6 +277,16 @@ static const batch_seq *last_admitted(const sim *s, int32_t tenant, int32_t prio
     return NULL;
 }
 
+/* Tokens of the tenant from entry o of the plan on: choices that could not be known to wait before
+ * the step may have been admitted behind it. */
+static int32_t n_from(const sim *s, const batch_seq *o, int32_t tenant) {
+    const flight *f = s->core->last;
+    int32_t n = 0;
+    for (int32_t i = (int32_t)(o - f->plan.seqs); i < f->plan.n_seqs; i++)
+        if (f->planned[i]->g->r->tenant == tenant) n += f->plan.seqs[i].n_tokens;
+    return n;
+}
+
 /* What right drafts gave is charged when they are known to be right: at most so much. */
 static int32_t n_drafts(const sim *s, int32_t tenant) {
     const flight *f = s->core->last;
@@ -302,7 +312,7 @@ static void check_fair(sim *s) {
         for (int32_t t = 0; t < s->n_tenants; t++) {
             const batch_seq *o = last_admitted(s, t, g->r->priority);
             if (!o || t == g->r->tenant) continue;
-            double then = c->vtime[t] - (double)(o->n_tokens + n_drafts(s, t)) / (1 + t);
+            double then = c->vtime[t] - (double)(n_from(s, o, t) + n_drafts(s, t)) / (1 + t);
             if (then > c->vtime[g->r->tenant] + 1e-6)
                 SIM_FAIL(s, "tenant %d, at %.2f, was served before tenant %d, at %.2f", t, then,
                          g->r->tenant, c->vtime[g->r->tenant]);
@@ -324,6 +334,7 @@ static void check_admitted(sim *s) {
 
 void invariants_after(sim *s) {
     if (s->fake.problem[0]) SIM_FAIL(s, "%s", s->fake.problem);
+    if (s->model.problem[0]) SIM_FAIL(s, "the draft model: %s", s->model.problem);
     check_pages(s);
     check_slots(s);
     check_queues(s);

@@ -46,6 +46,17 @@ static void sim_spend(void *ctx, const batch_plan *plan) {
     s->now_us += 20 + (uint64_t)s->token_us * (uint64_t)plan->n_tokens + (uint64_t)us;
 }
 
+static void sim_model_spend(void *ctx, const batch_plan *plan) {
+    sim *s = ctx;
+    s->now_us += 5 + (uint64_t)s->model_us * (uint64_t)plan->n_tokens;
+}
+
+/* A guess that fails is a wrong one. */
+static bool sim_model_fail_seq(void *ctx) {
+    sim *s = ctx;
+    return rnd_one_in(&s->rnd, s->seq_faults);
+}
+
 static bool sim_fail_device(void *ctx) {
     sim *s = ctx;
     if (!rnd_one_in(&s->rnd, s->device_faults)) return false;
@@ -89,6 +100,24 @@ static void draw_load(sim *s) {
     s->device_faults = rnd_one_in(r, 4) ? rnd_in(r, 500, 8000) : 0;
 }
 
+/* A model that agrees with the stepper where a request's seed and choice are 0, and else by chance;
+ * of a few ids less or more, and of another context. */
+static void draw_model(sim *s, int32_t max_tokens, int32_t max_seqs) {
+    rnd *r = &s->rnd;
+    fake_init(&s->model, s->fake.page_tokens, s->fake.n_pages,
+              MAX(1, s->fake.vocab + rnd_in(r, -1, 1)));
+    s->has_model = true;
+    s->model_us = rnd_in(r, 0, 3);
+    s->model.ctx = s;
+    s->model.class_len = s->fake.class_len;
+    s->model.spend = sim_model_spend;
+    s->model.fail_device = sim_fail_device;
+    s->model.fail_seq = sim_model_fail_seq;
+    s->model_st =
+        fake_stepper(&s->model, rnd_in(r, max_seqs, max_tokens), max_seqs, rnd_in(r, 2, LEN_MAX));
+    s->o.draft_model = &s->model_st;
+}
+
 static void draw_core(sim *s) {
     static const int32_t sizes[] = {1, 2, 3, 4, 8, 16, 48};
     rnd *r = &s->rnd;
@@ -128,6 +157,7 @@ static void draw_core(sim *s) {
         .on_ready = sim_ready,
         .ctx = s,
     };
+    if (drafts && rnd_one_in(r, 2)) draw_model(s, budget, max_running);
     s->core = core_new(&s->o, s->st, (hash_key){{s->seed, 1}});
 }
 
@@ -173,6 +203,7 @@ static void episode_free(sim *s) {
     core_stats(s->core, &s->st_end);
     core_free(s->core);
     fake_done(&s->fake);
+    if (s->has_model) fake_done(&s->model);
 }
 
 /* Run one; the trace and counts stay in *s. */
@@ -185,14 +216,14 @@ static void episode(sim *s, uint64_t seed, uint64_t n_steps) {
         (void)turn(s);
     }
     finish(s);
-    s->trace ^= s->fake.trace;
+    s->trace ^= s->fake.trace ^ s->model.trace;
     if (!s->problem[0]) episode_free(s); /* else the records may be anything: leave them */
 }
 
 typedef struct totals {
     uint64_t n_episodes, n_steps, n_requests, n_tokens, n_copies, n_device_faults, n_seq_faults;
     uint64_t n_preemptions, n_cached, n_out, n_aside, n_in, n_fetched, n_finished[5], trace;
-    uint64_t n_drafts, n_right;
+    uint64_t n_drafts, n_right, n_model_steps, n_model_drafts, n_model_right;
 } totals;
 
 static void add_up(totals *t, const sim *s) {
@@ -207,6 +238,9 @@ static void add_up(totals *t, const sim *s) {
     t->n_fetched += s->fake.n_fetched;
     t->n_drafts += s->fake.n_drafts;
     t->n_right += s->fake.n_right;
+    t->n_model_steps += s->model.n_steps;
+    t->n_model_drafts += s->has_model ? s->fake.n_drafts : 0;
+    t->n_model_right += s->has_model ? s->fake.n_right : 0;
     t->n_device_faults += s->device_failed;
     t->n_seq_faults += s->n_seq_faults;
     t->n_preemptions += s->st_end.n_preemptions;
@@ -223,7 +257,9 @@ static void print_totals(const totals *t, uint64_t us) {
            U(t->n_requests), U(t->n_tokens), U(t->n_cached), U(t->n_copies));
     printf("%llu pages moved to the host (%llu beside steps), %llu back (%llu)\n", U(t->n_out),
            U(t->n_aside), U(t->n_in), U(t->n_fetched));
-    printf("%llu drafts, %llu of them right\n", U(t->n_drafts), U(t->n_right));
+    printf("%llu drafts, %llu of them right; %llu and %llu of a model in %llu steps\n",
+           U(t->n_drafts), U(t->n_right), U(t->n_model_drafts), U(t->n_model_right),
+           U(t->n_model_steps));
     printf("%llu preemptions, %llu device faults, %llu sequence faults\n", U(t->n_preemptions),
            U(t->n_device_faults), U(t->n_seq_faults));
     printf("choices ended: %llu stop, %llu length, %llu cancel, %llu error\n",

@@ -60,15 +60,16 @@ typedef struct sim {
     uint64_t seed, now_us, now_us_max; /* the clock may jump back a little */
     rnd rnd;
     core *core;
-    fake fake;
+    fake fake, model; /* model: the one that guesses, where has_model */
+    bool has_model;
     scheduler_options o;
-    stepper st;
+    stepper st, model_st;
     client clients[CLIENTS_MAX];
     int32_t pool[POOL_MAX][POOL_LEN];
     int32_t n_pool, n_tenants, n_max, prompt_max, output_max, priorities;
     /* one in so many; 0: never */
     int32_t arrive, slow, cancels, dones, deadlines, device_faults, seq_faults, jumps, echoes;
-    int32_t token_us; /* what a token of a step takes */
+    int32_t token_us, model_us; /* what a token of a step takes, one of the model's */
     bool poked, device_failed, aborted;
     uint64_t n_steps, n_requests, n_tokens, n_seq_faults;
     uint64_t trace; /* all events seen and all plans */
