@@ -291,11 +291,6 @@ static void finish(const part *p, const float *c, int64_t c_stride, int32_t row0
         }
 }
 
-/* Compilers make a read of __builtin_prefetch(p, 1) unless they are told of the instruction. */
-SIMD_FN void fetch_to_write(const float *p) {
-    __asm__ volatile("prefetchw %0" : : "m"(*p));
-}
-
 /* Results are written to memory that is seldom in a cache; stores that miss would end the overlap
  * of a tile with the next. */
 static void fetch_out(const part *p, int32_t row0, int32_t mr, int32_t panel) {
@@ -303,8 +298,8 @@ static void fetch_out(const part *p, int32_t row0, int32_t mr, int32_t panel) {
     int32_t col = panel * PANEL_COLS, last = MIN(col + PANEL_COLS, g->w->n) - 1;
     for (int32_t r = 0; r < mr; r++) {
         const float *out = g->out + (row0 + r) * g->out_stride;
-        fetch_to_write(out + col);
-        fetch_to_write(out + MIN(col + VW, last));
+        __builtin_prefetch(out + col, 1, 3);
+        __builtin_prefetch(out + MIN(col + VW, last), 1, 3);
     }
 }
 
