@@ -44,8 +44,8 @@ static bool has_avx512fp16(void) {
 #endif
 
 #if defined(__x86_64__)
-/* The CPU has 8-bit tiles and the kernel lets this process use them, from now on: so this is asked
- * only where somebody wants them. */
+/* The CPU has tiles of 8 bits and of bf16, and the kernel lets this process use them, from now on:
+ * so this is asked only where somebody wants them. */
 static bool has_amx(void) {
 #if defined(AMX_EMULATED)
     return true;
@@ -53,8 +53,8 @@ static bool has_amx(void) {
     enum { XCOMP_PERM = 0x1023 /* ARCH_REQ_XCOMP_PERM */, TILE_DATA = 18 };
     unsigned a, b, c, d;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d)) return false;
-    bool has_tiles = d & 1u << 24, has_int8 = d & 1u << 25;
-    return has_tiles && has_int8 && syscall(SYS_arch_prctl, XCOMP_PERM, TILE_DATA) == 0;
+    bool has_tiles = d & 1u << 24, has_int8 = d & 1u << 25, has_bf16 = d & 1u << 22;
+    return has_tiles && has_int8 && has_bf16 && syscall(SYS_arch_prctl, XCOMP_PERM, TILE_DATA) == 0;
 #endif
 }
 #endif

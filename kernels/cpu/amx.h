@@ -37,6 +37,9 @@ _Static_assert(sizeof(amx_shape) == 64, "what ldtilecfg reads");
 #define amx_store(t, to, stride)  _tile_stored(t, to, stride)
 /* c[m][n] += sum over k < 4 of signed a[m][4q+k] * unsigned b[q][4n+k], over all q; 32-bit sums. */
 #define amx_dot(c, a, b) _tile_dpbsud(c, a, b)
+/* c[m][n] += (sum over q of a[m][2q] * b[q][2n]) + (that of a[m][2q+1] * b[q][2n+1]): bf16 by bf16,
+ * f32 sums in ascending q, rounded to nearest after each step; subnormals are zeros. */
+#define amx_dot_bf16(c, a, b) _tile_dpbf16ps(c, a, b)
 
 #else
 
@@ -66,11 +69,41 @@ static inline void amx_store(int t, void *to, int64_t stride) {
         memcpy((char *)to + r * stride, amx_now.tiles[t][r], amx_now.shape.row_bytes[t]);
 }
 /* What faults on the hardware ends the program here. */
-static inline void amx_dot(int c, int a, int b) {
-    const amx_shape *s = &amx_now.shape;
+static inline void amx_fault(const amx_shape *s, int c, int a, int b) {
     if (s->palette != 1 || s->rows[c] != s->rows[a] || s->row_bytes[c] != s->row_bytes[b] ||
         s->row_bytes[a] != 4 * s->rows[b] || s->rows[a] == 0 || s->rows[b] == 0)
         __builtin_trap();
+}
+static inline float amx_flush(float x) {
+    return __builtin_fabsf(x) < 0x1p-126f ? __builtin_copysignf(0, x) : x;
+}
+/* bf16 number i of row r of a tile. */
+static inline float amx_bf16(int t, int r, int i) {
+    uint16_t half;
+    memcpy(&half, &amx_now.tiles[t][r][2 * i], sizeof half);
+    uint32_t bits = (uint32_t)half << 16;
+    float x;
+    memcpy(&x, &bits, sizeof x);
+    return amx_flush(x);
+}
+static inline void amx_dot_bf16(int c, int a, int b) {
+    const amx_shape *s = &amx_now.shape;
+    amx_fault(s, c, a, b);
+    for (int m = 0; m < s->rows[c]; m++)
+        for (int n = 0; n < s->row_bytes[c] / 4; n++) {
+            float part[2] = {0, 0}, sum;
+            for (int q = 0; q < s->rows[b]; q++)
+                for (int i = 0; i < 2; i++)
+                    part[i] = amx_flush(__builtin_fmaf(amx_bf16(a, m, 2 * q + i),
+                                                       amx_bf16(b, q, 2 * n + i), part[i]));
+            memcpy(&sum, &amx_now.tiles[c][m][4 * n], sizeof sum);
+            sum = amx_flush(amx_flush(sum) + amx_flush(part[0] + part[1]));
+            memcpy(&amx_now.tiles[c][m][4 * n], &sum, sizeof sum);
+        }
+}
+static inline void amx_dot(int c, int a, int b) {
+    const amx_shape *s = &amx_now.shape;
+    amx_fault(s, c, a, b);
     for (int m = 0; m < s->rows[c]; m++)
         for (int n = 0; n < s->row_bytes[c] / 4; n++) {
             int32_t sum;

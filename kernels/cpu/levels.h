@@ -56,6 +56,7 @@ extern const limit_row neon_limit;
 extern const logsumexp_row neon_logsumexp;
 extern const rope_kv_row neon_rope_kv;
 extern const latent_kv_row neon_latent_kv;
+extern const gemm_row amx_gemm_bf16;        /* gemm_amx.c */
 extern const code_row amx_codes_int8;       /* codes_amx.c */
 extern const code_row neoni8mm_codes_int8;  /* codes_neoni8mm.c */
 extern const code_row neondot_codes_int8;   /* codes_neondot.c */

@@ -71,5 +71,6 @@ const cpu_rows rows_avx512fp16 = {
 };
 
 const cpu_rows rows_amx = {
+    .gemm_bf16 = &amx_gemm_bf16,
     .codes_int8 = &amx_codes_int8,
 };
