@@ -19,8 +19,7 @@ typedef enum cpu_isa {
     ISA_AVX512VNNI,
     ISA_AVX512BF16, /* products of bf16 weights: activations are rounded to bf16 */
     ISA_AVX512FP16, /* products of 16-bit weights: short sums in f16 */
-    ISA_AMX, /* and tiles of codes and bf16; never chosen unless asked for: it met no hardware yet
-              */
+    ISA_AMX,        /* and tiles; never chosen unless asked for: it met no hardware yet */
     ISA_NEON,
     ISA_NEONDOT,  /* integer dot products: Armv8.2 with dotprod */
     ISA_NEONI8MM, /* and of matrices of them: i8mm, of Armv8.6 */
