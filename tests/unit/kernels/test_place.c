@@ -249,6 +249,7 @@ END_TEST
 int main(void) {
     Suite *s = suite_create("place");
     TCase *tc = tcase_create("place");
+    tcase_set_timeout(tc, 60);
     tcase_add_checked_fixture(tc, make_root, remove_root);
     tcase_add_test(tc, two_nodes_with_siblings);
     tcase_add_test(tc, only_usable_cpus);
