@@ -131,7 +131,7 @@ typedef struct micro {
     char *level; /* [mr][nv] vectors of f16 */
     float *c;    /* [mr][nv][2 VW] */
     bool add;    /* to what is in level: it did not begin here */
-    bool ends;   /* the level does: add it to c, */
+    bool ends;   /* the level does, and is not the last: add it to c, */
     bool first;  /* or store it there */
     bool stream; /* fetch ahead in the streams of b; otherwise: */
     ahead *next;
@@ -259,27 +259,35 @@ static int32_t group_at(const part *p, int32_t panel) {
     return n;
 }
 
-/* Sums of the even and of the odd elements of K stand side by side. */
-SIMD_FN vf total(const float *c, vf w_inverse) {
+/* The last level is added to c here (NULL: it is the only one). Sums of the even and of the odd
+ * elements of K stand side by side. */
+SIMD_FN vf total(const uint16_t *level, const float *c, vf w_inverse) {
     __m512i even = _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
     __m512i odd = _mm512_add_epi32(even, _mm512_set1_epi32(1));
-    vf low = vf_load(c), high = vf_load(c + VW);
+    vf low = vf_load_f16(level), high = vf_load_f16(level + VW);
+    if (c) {
+        low = vf_add(vf_load(c), low);
+        high = vf_add(vf_load(c + VW), high);
+    }
     vf sum =
         vf_add(_mm512_permutex2var_ps(low, even, high), _mm512_permutex2var_ps(low, odd, high));
     return vf_mul(sum, w_inverse);
 }
 
-/* out = c (+ bias) (+ out), for mr rows of a panel's columns that exist. */
-static void finish(const part *p, const float *c, int64_t c_stride, int32_t row0, int32_t mr,
-                   int32_t panel) {
+/* out = level + c (+ bias) (+ out), for mr rows of a panel's columns that exist. Rows of level and
+ * of c are as many elements apart. */
+static void finish(const part *p, const char *level, const float *c, int64_t stride, int32_t row0,
+                   int32_t mr, int32_t panel) {
     const op_gemm *g = p->j->g;
     const float *a_inv = a_inverse(p->j->a, g->m, g->w->k) + row0;
     const float *w_inv = (const float *)step_at(p, panel, p->steps);
     int32_t col = panel * PANEL_COLS, n = MIN(PANEL_COLS, g->w->n - col);
     float *out = g->out + (int64_t)row0 * g->out_stride + col;
-    for (int32_t r = 0; r < mr; r++, out += g->out_stride, c += c_stride)
+    for (int32_t r = 0; r < mr; r++, out += g->out_stride)
         for (int32_t v = 0; v < VPP; v++) {
-            vf x = vf_mul(total(c + v * 2 * VW, vf_load(w_inv + v * VW)), vf_set1(a_inv[r]));
+            int64_t at = r * stride + v * 2 * VW;
+            vf x = total((const uint16_t *)level + at, c ? c + at : NULL, vf_load(w_inv + v * VW));
+            x = vf_mul(x, vf_set1(a_inv[r]));
             if (n < (v + 1) * VW || g->bias || g->accumulate) {
                 int32_t rest = MIN(VW, n - v * VW);
                 if (rest <= 0) break;
@@ -328,7 +336,7 @@ static void block_run(const part *p, int32_t panel, int32_t n, int32_t b) {
     u.steps = MIN(p->block, p->steps - s);
     bool last = s + u.steps == p->steps;
     u.add = s % LEVEL != 0;
-    u.ends = last || (s + u.steps) % LEVEL == 0;
+    u.ends = !last && (s + u.steps) % LEVEL == 0;
     u.first = s < LEVEL;
     int32_t fours = MAX(1, u.steps / 4), passes = n * (p->t1 - p->t0);
     for (int32_t i = 0; i < n; i++) {
@@ -343,7 +351,7 @@ static void block_run(const part *p, int32_t panel, int32_t n, int32_t b) {
             u.lines = CEIL_DIV(next.end - next.next, (uint32_t)(fours * passes));
             if (last) fetch_out(p, row0, mr, panel + i);
             micros[mr][1](&u);
-            if (last) finish(p, u.c, VPP * 2 * VW, row0, mr, panel + i);
+            if (last) finish(p, u.level, u.first ? NULL : u.c, VPP * 2 * VW, row0, mr, panel + i);
         }
     }
 }
@@ -359,12 +367,13 @@ static void stream_run(const part *p) {
                   (int64_t)s * mr;
             u.b = step_at(p, panel, s);
             u.steps = MIN(LEVEL, p->steps - s);
-            u.ends = true;
+            u.ends = s + LEVEL < p->steps;
             u.first = s == 0;
             micros[mr][l](&u);
         }
         for (int32_t i = 0; i < (1 << l) / VPP; i++)
-            finish(p, p->c + i * VPP * 2 * VW, (1 << l) * 2 * VW, row0, mr, panel + i);
+            finish(p, p->level + i * VPP * 64, u.first ? NULL : p->c + i * VPP * 2 * VW,
+                   (1 << l) * 2 * VW, row0, mr, panel + i);
     }
 }
 
