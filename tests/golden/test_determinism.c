@@ -199,7 +199,7 @@ static const variant variants[] = {
     {"guesses, preempted", 2, 16, 64, 13, 0, 2, true, 0, 20},
     {"drafts", 2, 0, 0, 0, 0, 2, true, 0, 6, "none"},
     {"drafts, crowd", 2, 0, 0, 0, CROWD, 1, true, 0, 3, "int8"},
-    {"drafts, preempted", 2, 0, 0, 13, 0, 2, false, 0, 2, "none"},
+    {"drafts, few pages", 2, 0, 0, 13, 0, 2, false, 0, 2, "none"},
     {"one thread", 1, 0, 0, 0, CROWD, 1, false, 0},
     {"three threads", 3, 0, 0, 0, 0, 1, false, 0},
 };
