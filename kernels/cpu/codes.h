@@ -96,6 +96,7 @@ void codes_panel_put(const codes_panel *p, void *panel, int32_t i, int32_t col, 
 codes_panel codes_int8_panel(dtype dt, const quant_spec *q, int32_t k);
 /* Parts of a code_row. */
 int32_t codes_int8_chunk(dtype dt, const quant_spec *q, int32_t k);
+int32_t codes_int8_alone_chunk(dtype dt, const quant_spec *q, int32_t k); /* q8_0: see narrow.h */
 size_t codes_int8_bytes(dtype dt, const quant_spec *q, int32_t n, int32_t k);
 void codes_int8_pack(const wmat *w, int32_t row0, int32_t n_rows, const void *rows);
 

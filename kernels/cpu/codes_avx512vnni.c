@@ -17,4 +17,5 @@
 #define CODES_MICROS(M)                                                                            \
     M(1, 2)                                                                                        \
     M(2, 2) M(3, 2) M(4, 2) M(5, 2) M(6, 2) M(7, 2) M(8, 2) M(9, 2) M(10, 2) M(11, 2) M(12, 2)
+#define CODES_CHUNK_OF codes_int8_alone_chunk
 #include "kernels/cpu/codes_int8_row.inc"

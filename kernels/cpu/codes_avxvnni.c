@@ -15,4 +15,5 @@
 #define CODES_ROW_NAME  "avxvnni_codes_int8"
 #define CODES_MR        6
 #define CODES_MICROS(M) M(1, 4) M(2, 4) M(3, 4) M(4, 2) M(5, 2) M(6, 2)
+#define CODES_CHUNK_OF  codes_int8_alone_chunk
 #include "kernels/cpu/codes_int8_row.inc"

@@ -22,6 +22,10 @@ int32_t codes_int8_chunk(dtype dt, const quant_spec *q, int32_t k) {
     return codes_panel_ok(q) ? codes_chunk(q->group, k) : 0;
 }
 
+int32_t codes_int8_alone_chunk(dtype dt, const quant_spec *q, int32_t k) {
+    return dt == DT_INT8 ? codes_int8_chunk(dt, q, k) : 0;
+}
+
 size_t codes_int8_bytes(dtype dt, const quant_spec *q, int32_t n, int32_t k) {
     codes_panel p = codes_int8_panel(dt, q, k);
     return (size_t)CEIL_DIV(n, CODES_COLS) * p.bytes;

@@ -1,6 +1,6 @@
-/* Weights of four to six bits, repacked for products of codes (narrow.h). A stored row is read span
- * by span: codes to a byte each, scales and offsets as the numbers that the panel keeps; all of
- * them are kept exactly. Then codes go into the row's column of the panel a word at a time. */
+/* Weights of four to eight bits, repacked for products of codes (narrow.h). A stored row is read
+ * span by span: codes to a byte each, scales and offsets as the numbers that the panel keeps; all
+ * of them are kept exactly. Then codes go into the row's column of the panel a word at a time. */
 #include "kernels/cpu/narrow.h"
 
 #include "engine/base/check.h"
@@ -65,6 +65,7 @@ static bool panel_of_blocks(dtype dt, narrow_panel *p) {
     case DT_Q4_K: p->offsets = NARROW_SIX_MIN; return true;
     case DT_Q5_K: p->bits = NARROW_FIVE, p->offsets = NARROW_SIX_MIN; return true;
     case DT_Q6_K: p->bits = NARROW_SIX, p->zero = 32; return true;
+    case DT_Q8_0: p->bits = NARROW_BYTES, p->zero = 128; return true;
     case DT_IQ4_NL: set_table(p, iq4, 127); return true;
     case DT_MXFP4:
         set_table(p, e2m1, 12);
@@ -84,8 +85,8 @@ static size_t side_bytes(const narrow_panel *p, int32_t subs) {
 
 bool narrow_panel_of(dtype dt, const quant_spec *q, int32_t k, int32_t max_code,
                      narrow_panel *ret) {
-    static const int32_t units[] = {16, 16, 32, 16};
-    static const int32_t widths[] = {4, 4, 5, 6};
+    static const int32_t units[] = {16, 16, 32, 16, 16};
+    static const int32_t widths[] = {4, 4, 5, 6, 8};
     narrow_panel p = {.k = k, .mul = 1};
     bool ok =
         dtype_kind_of(dt) == DTYPE_GGUF ? panel_of_blocks(dt, &p) : q && panel_of_codes(dt, q, &p);
@@ -93,6 +94,7 @@ bool narrow_panel_of(dtype dt, const quant_spec *q, int32_t k, int32_t max_code,
     if (p.bits == NARROW_TABLE)
         for (int i = 0; i < 16; i++)
             if (p.table[i] > max_code) return false;
+    if (p.bits == NARROW_BYTES && max_code < 255) return false;
     int32_t least = p.sub == NARROW_SUB ? NARROW_PAD : SPAN_LEAST;
     p.span = p.scales >= NARROW_SIX_U ? K_SPAN : p.sub * CEIL_DIV(least, p.sub);
     if (p.span > NARROW_SPAN) p.span = p.sub;
@@ -145,8 +147,14 @@ static void read_codes(const narrow_panel *p, dtype dt, const quant_spec *q, con
     }
 }
 
-/* Blocks of 32: d, a minimum of the types .._1, the fifth bits, halves. */
+/* Blocks of 32: d, then signed bytes of q8_0, whose zero becomes 128; or a minimum of the types
+ * .._1, the fifth bits, halves. */
 static void read_block32(dtype dt, const uint8_t *b, int32_t s, span_values *v) {
+    if (dt == DT_Q8_0) {
+        v->scales[s] = f16_to_f32(half_at(b));
+        for (int i = 0; i < 32; i++) v->codes[32 * s + i] = b[2 + i] ^ 128;
+        return;
+    }
     bool is_five = dt == DT_Q5_0 || dt == DT_Q5_1, has_min = dt == DT_Q4_1 || dt == DT_Q5_1;
     v->scales[s] = dt == DT_MXFP4 ? f8_e8m0_to_f32(b[0]) : f16_to_f32(half_at(b));
     b += dt == DT_MXFP4 ? 1 : 2;
@@ -210,6 +218,10 @@ static uint32_t four_codes(const uint8_t *codes) {
 /* The words of a column of one unit. */
 static void put_unit(const narrow_panel *p, const uint8_t *codes, int32_t col, uint8_t *to) {
     to += 4 * col;
+    if (p->bits == NARROW_BYTES) {
+        for (int32_t k = 0; k < p->unit; k += 4, to += 4 * NARROW_COLS) memcpy(to, codes + k, 4);
+        return;
+    }
     for (int32_t k = 0; k < p->unit; k += 8, to += 4 * NARROW_COLS) {
         uint32_t low = four_codes(codes + k), high = four_codes(codes + k + 4);
         low = (low & 0x0F0F0F0F) | (high & 0x0F0F0F0F) << 4;

@@ -1,4 +1,5 @@
-/* Products of codes whose weights have fewer than eight bits: the panels that the rows of all
+/* Products of codes whose weights have fewer than eight bits, or eight with a scale for so few
+ * columns of K that activations share one between several: the panels that the rows of all
  * levels share (narrow.c packs them, narrow_body.inc multiplies).
  *
  * K is cut into spans. The activations of a span share a scale; its weights have a scale, and maybe
@@ -34,7 +35,7 @@ typedef enum narrow_bits {
     NARROW_TABLE, /* four bits, that stand for narrow_panel.table[code] */
     NARROW_FIVE,
     NARROW_SIX,
-    NARROW_BYTES /* unpacked, one code a byte: [K/4][NARROW_COLS][4] */
+    NARROW_BYTES /* one code a byte: [K/4][NARROW_COLS][4]; as all codes are when unpacked */
 } narrow_bits;
 
 /* What scales the codes of a span, `subs` being its number of subs. */

@@ -17,8 +17,8 @@ SIMD_FN vi vi_dot(vi acc, vi w, vi a) {
 #define NARROW_MAX_CODE  255
 #define NARROW_MR        7
 #define NARROW_MICROS(M) M(1, 2) M(2, 2) M(3, 2) M(4, 2) M(5, 2) M(6, 2) M(7, 2)
-#define NARROW_FEW       4
-#define NARROW_DIRECT(M) M(1, 2) M(2, 2) M(3, 2) M(4, 2)
+#define NARROW_FEW       7
+#define NARROW_DIRECT(M) NARROW_MICROS(M)
 #define NARROW_ROW       avx512vnni_codes_narrow
 #define NARROW_ROW_NAME  "avx512vnni_codes_narrow"
 #include "kernels/cpu/narrow_body.inc"
