@@ -442,11 +442,12 @@ void check_quant(check_ctx *c) {
             quant_spec spec = block == 1 ? random_spec(c, k, act) : (quant_spec){0};
             check_case(c, (dtype)d, spec, check_int(c, 1, 40), n, k);
         }
-    check_math(c);
+    bool by_values = c->device || !c->small; /* in 16 bits: on the CPU spec.math says nothing */
+    if (by_values) check_math(c);
     check_order(c);
     check_bytes(c);
     if (!c->device) check_codes(c);
-    for (int d = 0; d < DT_COUNT; d++)
+    for (int d = 0; d < DT_COUNT && by_values; d++)
         if (dtype_is_quant(d)) check_values(c, (dtype)d);
     check_case(c, DT_INT4, random_spec(c, 4300, ACT_ROUND_NONE), 90, 70, 4300);
 }
