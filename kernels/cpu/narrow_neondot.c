@@ -25,7 +25,7 @@
             vi_dot_lane((acc)[r_][v_], (w)[v_], acts_, ((j) * (mr) + r_) % 4);                     \
     }
 
-#define NARROW_MAX_CODE  255
+#define NARROW_MAX_CODE  254 /* of tables; whole bytes, up to 255, are codes_int8's */
 #define NARROW_MR        6
 #define NARROW_MICROS(M) M(1, 4) M(2, 4) M(3, 2) M(4, 2) M(5, 2) M(6, 2)
 #define NARROW_FEW       4
