@@ -50,10 +50,10 @@ static void add_plan(const weights *w, strbuf *out) {
         for (int32_t k = 0; k < p->n_parts; k++) {
             const wmat *m = &p->m[k];
             const quant_spec *q = &m->q;
-            strbuf_addf(out, " %d %d %d %d %zu: %d %d %d %d %d %a %d %d %d %a %d\n", m->n, m->k,
+            strbuf_addf(out, " %d %d %d %d %zu: %d %d %d %d %d %d %a %d %d %d %a %d\n", m->n, m->k,
                         (int)m->dt, m->layout, m->bytes, q->group, (int)q->scale_dt, q->has_zeros,
-                        q->has_order, q->zero, (double)q->scale_mul, (int)q->act, q->act_zero,
-                        q->act_group, (double)q->act_scale, (int)q->math);
+                        q->has_order, q->whole_order, q->zero, (double)q->scale_mul, (int)q->act,
+                        q->act_zero, q->act_group, (double)q->act_scale, (int)q->math);
         }
     }
     for (int32_t i = 0; i < w->a->n_tensors; i++) {

@@ -118,6 +118,14 @@ status module_set_scales(module_binder *b, quant_module *m, const char *suffix,
     return OK;
 }
 
+/* Has every group of the order exactly as many columns as the spec says? */
+static bool is_whole(const quant_module *m, const int32_t *order) {
+    int32_t *columns = mem_alloc((size_t)m->k * sizeof *columns);
+    bool whole = quant_sort_columns(&m->spec, m->k, order, columns);
+    mem_free(columns);
+    return whole;
+}
+
 status module_set_order(module_binder *b, quant_module *m, const char *suffix,
                         const module_tensor *t) {
     int32_t n_groups = quant_groups(&m->spec, m->k);
@@ -140,6 +148,7 @@ status module_set_order(module_binder *b, quant_module *m, const char *suffix,
     }
     m->order = order;
     m->spec.has_order = true;
+    m->spec.whole_order = is_whole(m, order);
     return OK;
 }
 

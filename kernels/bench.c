@@ -224,9 +224,27 @@ static void fill_weights(bench *b, dtype dt) {
     mem_free(part);
 }
 
-static void bench_gemm_shape(bench *b, dtype dt, int32_t n, int32_t k) {
-    static const int32_t rows[] = {1, 4, 8, 12, 16, 24, 32, 48, 64, 96, 512};
+/* Groups as checkpoints of the type have them. */
+static quant_spec bench_spec(dtype dt, bool order) {
     quant_spec spec = {.group = 128, .scale_dt = DT_F16, .zero = 128, .scale_mul = 1};
+    if (dt == DT_TABLE4) spec.group = 64, spec.scale_dt = DT_F32;
+    if (dt == DT_F8_E4M3) spec.scale_dt = DT_F32;
+    spec.has_order = spec.whole_order = order;
+    return spec;
+}
+
+/* Neighbours of other groups, as act-order makes them. */
+static int32_t *bench_order(int32_t k, int32_t group) {
+    int32_t *order = mem_alloc((size_t)k * sizeof *order);
+    for (int32_t i = 0; i < k; i++) order[i] = i % (k / group);
+    return order;
+}
+
+static void bench_gemm_shape(bench *b, dtype dt, int32_t n, int32_t k, bool is_ordered) {
+    static const int32_t rows[] = {1, 4, 8, 12, 16, 24, 32, 48, 64, 96, 512};
+    static const float table[16] = {-1, -0.5f, 0, 0.5f, 1};
+    quant_spec spec = bench_spec(dt, is_ordered);
+    int32_t *order = is_ordered ? bench_order(k, spec.group) : NULL;
     backend *be = b->be;
     bool quant = dtype_is_quant(dt);
     if (quant && be->v->native_act) {
@@ -244,7 +262,9 @@ static void bench_gemm_shape(bench *b, dtype dt, int32_t n, int32_t k) {
             be->v->quant_init(be, &g.w[i], n, k, dt, &spec, data);
         else
             be->v->wmat_init(be, &g.w[i], n, k, dt, data);
+        if (order || dt == DT_TABLE4) be->v->quant_side(be, &g.w[i], order, table);
     }
+    mem_free(order);
     float *a = activations(b, 512 * (size_t)k), *out = room(b, 512 * (size_t)n * 4);
     for (size_t i = 0; i < ARRAY_LEN(rows); i++) {
         g.op = (op_gemm){rows[i], a, k, NULL, NULL, out, n, false};
@@ -252,8 +272,8 @@ static void bench_gemm_shape(bench *b, dtype dt, int32_t n, int32_t k) {
         l.bf16 = dt == DT_BF16;
         l.codes = spec.act == ACT_ROUND_INT8_GROUP;
         l.ctx = &g;
-        snprintf(l.name, sizeof l.name, "%sgemm %s m=%d n=%d k=%d", quant ? "quant " : "",
-                 dtype_name(dt), rows[i], n, k);
+        snprintf(l.name, sizeof l.name, "%sgemm %s%s m=%d n=%d k=%d", quant ? "quant " : "",
+                 dtype_name(dt), is_ordered ? " ordered" : "", rows[i], n, k);
         line_run(b, &l);
     }
     give(b, a, 512 * (size_t)k * 4), give(b, out, 512 * (size_t)n * 4), mem_free(g.w);
@@ -264,16 +284,17 @@ static void bench_gemm(bench *b) {
     if (b->op && !strstr(b->op, "gemm")) return;
     for (size_t t = 0; t < ARRAY_LEN(types); t++) {
         fill_weights(b, types[t]);
-        bench_gemm_shape(b, types[t], 1152, 896); /* qkv of a 0.5B model */
-        bench_gemm_shape(b, types[t], 9728, 896); /* gate and up */
-        bench_gemm_shape(b, types[t], 896, 4864); /* down */
+        bench_gemm_shape(b, types[t], 1152, 896, false); /* qkv of a 0.5B model */
+        bench_gemm_shape(b, types[t], 9728, 896, false); /* gate and up */
+        bench_gemm_shape(b, types[t], 896, 4864, false); /* down */
     }
 }
 
 /* Quantised storage, the shapes of models for the usual kinds; values do not matter to the time. */
 static void bench_quant(bench *b) {
-    static const dtype types[] = {DT_INT4, DT_INT8, DT_INT3, DT_E2M1, DT_F8_E4M3,
-                                  DT_Q4_0, DT_Q8_0, DT_Q4_K, DT_Q6_K};
+    static const dtype types[] = {DT_INT4,   DT_INT8,    DT_INT2, DT_INT3,  DT_E2M1,
+                                  DT_TABLE4, DT_F8_E4M3, DT_Q4_0, DT_Q8_0,  DT_Q2_K,
+                                  DT_Q3_K,   DT_Q4_K,    DT_Q6_K, DT_IQ4_XS};
     if (b->op && !strstr(b->op, "quant")) return;
     char *pattern = mem_alloc(CHUNK);
     memset(pattern, 0x21, CHUNK);
@@ -285,8 +306,9 @@ static void bench_quant(bench *b) {
     for (size_t t = 0; t < ARRAY_LEN(types); t++) {
         bool codes = types[t] == DT_INT4 || types[t] == DT_INT8 || types[t] == DT_Q8_0;
         for (size_t i = codes ? 0 : ARRAY_LEN(shapes) - 1; i < ARRAY_LEN(shapes); i++)
-            bench_gemm_shape(b, types[t], shapes[i][0], shapes[i][1]);
+            bench_gemm_shape(b, types[t], shapes[i][0], shapes[i][1], false);
     }
+    bench_gemm_shape(b, DT_INT4, 4864, 1024, true);
 }
 
 /* ---- attention: K in the lower half of the pool, V in the upper ---- */

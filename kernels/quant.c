@@ -33,6 +33,23 @@ void quant_pack_side(dtype dt, const quant_spec *q, int32_t k, const int32_t *or
     if (dt == DT_TABLE4) memcpy((char *)dst + order_bytes(q, k), table, 16 * sizeof(float));
 }
 
+bool quant_sort_columns(const quant_spec *q, int32_t k, const int32_t *order,
+                        int32_t *ret_columns) {
+    int32_t groups = quant_groups(q, k), at = 0;
+    int32_t *next = mem_calloc((size_t)groups + 1, sizeof *next);
+    for (int32_t i = 0; i < k; i++) next[order[i]]++;
+    bool whole = k % q->group == 0;
+    for (int32_t g = 0; g < groups; g++) {
+        int32_t n = next[g];
+        whole &= n == q->group;
+        next[g] = at;
+        at += n;
+    }
+    for (int32_t i = 0; i < k; i++) ret_columns[next[order[i]]++] = i;
+    mem_free(next);
+    return whole;
+}
+
 static void pack_codes(int bits, const uint8_t *codes, int32_t k, uint8_t *dst, size_t bytes) {
     if (bits == 8) {
         memcpy(dst, codes, (size_t)k);
@@ -142,13 +159,31 @@ static void round_int8_group(int32_t n, float *x) {
         x[i] = is_bad ? NAN : most < ACT_TINY ? 0 : nearbyintf(x[i] * inverse) * scale;
 }
 
-void quant_round_acts(const quant_spec *q, int32_t k, float *x) {
+static void round_int8_groups(const quant_spec *q, int32_t k, float *x) {
+    CHECK(q->act_group > 0);
+    for (int32_t at = 0; at < k; at += q->act_group)
+        round_int8_group(MIN(q->act_group, k - at), x + at);
+}
+
+static void round_sorted(const quant_spec *q, int32_t k, const int32_t *order, float *x) {
+    int32_t *columns = mem_alloc((size_t)k * sizeof *columns);
+    float *sorted = mem_alloc((size_t)k * sizeof *sorted);
+    CHECK(quant_sort_columns(q, k, order, columns));
+    for (int32_t i = 0; i < k; i++) sorted[i] = x[columns[i]];
+    round_int8_groups(q, k, sorted);
+    for (int32_t i = 0; i < k; i++) x[columns[i]] = sorted[i];
+    mem_free(columns);
+    mem_free(sorted);
+}
+
+void quant_round_acts(const quant_spec *q, int32_t k, const int32_t *order, float *x) {
     float s = q->act_scale;
     if (q->act == ACT_ROUND_NONE) return;
     if (q->act == ACT_ROUND_INT8_GROUP) {
-        CHECK(q->act_group > 0);
-        for (int32_t at = 0; at < k; at += q->act_group)
-            round_int8_group(MIN(q->act_group, k - at), x + at);
+        if (q->whole_order)
+            round_sorted(q, k, order, x);
+        else
+            round_int8_groups(q, k, x);
         return;
     }
     if (act_round_is_fp8(q->act)) {

@@ -25,7 +25,8 @@
  *
  * No checkpoint asks for INT8_GROUP: it is what a backend multiplies by codes fastest (backend.h:
  * native_act). There code = round(x * (127 / max|x|)); a group with an infinity or a NaN becomes
- * NaN, one whose largest is below ACT_TINY zeros. */
+ * NaN, one whose largest is below ACT_TINY zeros. Its groups are of columns as the weights' scales
+ * have them: with whole_order, of the columns sorted by their weights' group. */
 typedef enum act_round {
     ACT_ROUND_NONE,
     ACT_ROUND_INT8_TOKEN,  /* s = max|x| / 127 of the row */
@@ -48,12 +49,13 @@ static inline bool act_round_is_fp8(act_round a) {
 
 /* What a matrix of codes needs to be understood; zero but for `math` for other types. */
 typedef struct quant_spec {
-    int32_t group;   /* columns of one scale, >= 1; G = ceil(K / group) */
-    dtype scale_dt;  /* f32, f16, bf16, f8_e8m0, f8_e4m3 */
-    bool has_zeros;  /* a stored zero for each group; else `zero` is the zero of all */
-    bool has_order;  /* order[K] says each column's group, every value below G */
-    int16_t zero;    /* of all groups, or what is added to every stored zero */
-    float scale_mul; /* every scale is multiplied by it: 1, or 1 / global scale */
+    int32_t group;    /* columns of one scale, >= 1; G = ceil(K / group) */
+    dtype scale_dt;   /* f32, f16, bf16, f8_e8m0, f8_e4m3 */
+    bool has_zeros;   /* a stored zero for each group; else `zero` is the zero of all */
+    bool has_order;   /* order[K] says each column's group, every value below G */
+    bool whole_order; /* and every group has exactly `group` columns, as act-order makes them */
+    int16_t zero;     /* of all groups, or what is added to every stored zero */
+    float scale_mul;  /* every scale is multiplied by it: 1, or 1 / global scale */
     act_round act;
     int16_t act_zero;  /* ACT_ROUND_INT8_STATIC */
     float act_scale;   /* ACT_ROUND_.._STATIC */
@@ -87,6 +89,10 @@ void quant_pack_rows(dtype dt, const quant_spec *q, int32_t k, const quant_rows 
 void quant_pack_side(dtype dt, const quant_spec *q, int32_t k, const int32_t *order,
                      const float *table, void *dst);
 
+/* Columns sorted by their group, in their order within one, to ret_columns [K]. False where some
+ * group has not exactly q->group columns. */
+bool quant_sort_columns(const quant_spec *q, int32_t k, const int32_t *order, int32_t *ret_columns);
+
 /* Columns [k0, k0+n) of one stored row of k; k0 is a multiple of QUANT_STRIP, and so is n unless
  * the row ends there. side: the memory that quant_pack_side wrote. */
 #define QUANT_STRIP 256 /* a multiple of every block */
@@ -95,7 +101,7 @@ void quant_row_f32(dtype dt, const quant_spec *q, int32_t k, const void *side, c
 /* n values (whole blocks) of a GGUF type. */
 void quant_blocks_f32(dtype dt, const void *src, int64_t n, float *ret);
 
-/* Round k activations in place as the spec says. */
-void quant_round_acts(const quant_spec *q, int32_t k, float *x);
+/* Round k activations in place as the spec says. order: [K] if the spec has one. */
+void quant_round_acts(const quant_spec *q, int32_t k, const int32_t *order, float *x);
 
 #endif

@@ -8,6 +8,7 @@
 #include "engine/base/mem.h"
 #include "engine/base/thread.h"
 #include "kernels/cpu/codes.h"
+#include "kernels/cpu/narrow.h"
 #include "kernels/cpu/pack.h"
 #include "kernels/cpu/place.h"
 #include "kernels/kv8.h"
@@ -121,16 +122,23 @@ static void cpu_wmat_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, con
 
 static size_t cpu_quant_bytes(backend *b, int32_t n, int32_t k, dtype dt, const quant_spec *spec) {
     const code_row *row = cpu_code_row((cpu_backend *)b, dt, spec, k);
+    narrow_panel p;
     if (row) return row->bytes(dt, spec, n, k);
+    if (cpu_has_values((cpu_backend *)b, dt, spec, k)) {
+        narrow_panel_of(dt, spec, k, NARROW_VALUES, &p);
+        return narrow_bytes(&p, n);
+    }
     return quant_side_bytes(dt, spec, k) + (size_t)n * quant_row_bytes(dt, spec, k);
 }
 
 static void cpu_quant_init(backend *b, wmat *w, int32_t n, int32_t k, dtype dt,
                            const quant_spec *spec, void *data) {
     CHECK(dtype_is_quant(dt) && k % (dtype_kind_of(dt) == DTYPE_GGUF ? dtype_block(dt) : 1) == 0);
-    bool codes = cpu_code_row((cpu_backend *)b, dt, spec, k) != NULL;
-    *w = (wmat){
-        n, k, dt, codes ? WMAT_CODES : WMAT_QUANT, data, cpu_quant_bytes(b, n, k, dt, spec), {0}};
+    const cpu_backend *c = (const cpu_backend *)b;
+    wmat_layout layout = cpu_code_row(c, dt, spec, k)     ? WMAT_CODES
+                         : cpu_has_values(c, dt, spec, k) ? WMAT_VALUES
+                                                          : WMAT_QUANT;
+    *w = (wmat){n, k, dt, (int32_t)layout, data, cpu_quant_bytes(b, n, k, dt, spec), {0}};
     if (spec) w->q = *spec;
     place_matrix((cpu_backend *)b, w);
 }
@@ -141,14 +149,22 @@ static void cpu_quant_pack(backend *b, wmat *w, int32_t row0, int32_t n_rows, co
         cpu_code_row((cpu_backend *)b, w->dt, &w->q, w->k)->pack(w, row0, n_rows, rows);
         return;
     }
+    narrow_panel p;
+    if (w->layout == WMAT_VALUES) {
+        narrow_panel_of(w->dt, &w->q, w->k, NARROW_VALUES, &p);
+        narrow_pack(&p, w, row0, n_rows, rows);
+        return;
+    }
     size_t row_bytes = quant_row_bytes(w->dt, &w->q, w->k);
     memcpy((char *)w->data + quant_side_bytes(w->dt, &w->q, w->k) + (size_t)row0 * row_bytes, rows,
            (size_t)n_rows * row_bytes);
 }
 
 static void cpu_quant_side(backend *b, wmat *w, const int32_t *order, const float *table) {
-    if (w->layout == WMAT_CODES) return; /* such storage has neither */
-    quant_pack_side(w->dt, &w->q, w->k, order, table, w->data);
+    if (w->layout == WMAT_CODES || w->layout == WMAT_VALUES)
+        narrow_side(w, order, table);
+    else
+        quant_pack_side(w->dt, &w->q, w->k, order, table, w->data);
 }
 
 /* Run fn over rows [0, n_rows) in units of `grain`, alone if the work is small. */

@@ -34,6 +34,8 @@ void cpu_run_rows(cpu_backend *c, const void *ctx, int32_t n_rows, int64_t row_e
 const gemm_row *cpu_gemm_row(const cpu_backend *c, dtype dt);
 
 void cpu_gemm(backend *b, const op_gemm *a);
+/* The level's value row serves such storage. */
+bool cpu_has_values(const cpu_backend *c, dtype dt, const quant_spec *q, int32_t k);
 void cpu_attention(backend *b, const op_attention *a);
 void cpu_latent_attention(backend *b, const op_latent_attention *a);
 void cpu_act(backend *b, const op_act *a);

@@ -192,7 +192,7 @@ static int32_t units_of(const piece *p, const net *x, int stage) {
 static int64_t cost_of(const piece *p, const net *x, int stage) {
     const product *one = stage == UP ? &x->up : &x->down;
     int64_t weights = (int64_t)p->a->width * (stage == UP ? mid_width(p->a) : p->a->ffn);
-    return weights * (x->m + (one->expands ? EXPAND_ROWS : READ_ROWS));
+    return weights * (x->m + (one->expands && !one->few ? EXPAND_ROWS : READ_ROWS));
 }
 
 static int32_t items_of(const piece *p, const net *x, int stage, int64_t item_cost) {

@@ -1,13 +1,15 @@
-/* Matrix product with quantised weights: a panel of rows is dequantised into the layout of the
- * level's f32 row in the member's own scratch, then that row multiplies it with all of `a`.
+/* Matrix product with quantised weights by their values in f32. Where the level has a value row and
+ * it serves the storage, few rows are multiplied as codes are read (values_body.inc). More rows,
+ * and what it does not serve: a panel of weights is expanded into the layout of the level's f32 row
+ * in the member's own scratch, then that row multiplies it with all of `a`.
  *
  * So the arithmetic is that of f32 weights, bit for bit, whatever the number of rows, the threads
- * or the storage. Members take whole panels: sharing rows of `a` instead would dequantise every
- * panel more than once. Rows are rounded as the matrix asks when they are prepared (product.c).
- * Each weight is expanded once a call, which bounds decoding of single rows by that work and not by
- * memory. Storage that is multiplied code by code does not come here (codes.h). */
+ * or the storage. Members take whole panels: sharing rows of `a` instead would expand every panel
+ * more than once. Rows are rounded as the matrix asks when they are prepared (product.c). Storage
+ * that is multiplied code by code does not come here (codes.h). */
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
+#include "kernels/cpu/narrow.h"
 #include "kernels/cpu/product.h"
 
 static size_t strip_bytes(const gemm_row *row) {
@@ -50,9 +52,11 @@ static void put_strip(const gemm_row *row, int32_t k, int32_t n_rows, int32_t k0
 
 /* Bytes of a panel in the f32 layout. */
 static size_t panel_bytes(const gemm_row *row, int32_t k) {
-    return ALIGN_UP((size_t)row->pack_rows * (size_t)k * sizeof(float), (size_t)64);
+    size_t cols = (size_t)ALIGN_UP(k, NARROW_PAD); /* up to which value rows expand */
+    return (size_t)row->pack_rows * cols * sizeof(float);
 }
 
+/* A panel of stored rows. */
 static void expand_panel(const product *p, int32_t row0, int32_t n_rows, float *strip,
                          float *panel) {
     const wmat *w = p->g.w;
@@ -81,7 +85,10 @@ void gemm_quant_panel(const product *p, const op_gemm *given, int32_t tile0, int
     int32_t row0 = panel * p->row->pack_rows, n = MIN(p->row->pack_rows, w->n - row0);
     size_t bytes = panel_bytes(p->row, w->k);
     float *strip = (float *)scratch, *values = (float *)(scratch + strip_bytes(p->row));
-    expand_panel(p, row0, n, strip, values);
+    if (p->values)
+        p->values->expand(w, panel, values);
+    else
+        expand_panel(p, row0, n, strip, values);
     wmat wide = {n, w->k, DT_F32, (int32_t)p->row->layout, values, bytes, {0}};
     op_gemm g = *given;
     g.w = &wide;
@@ -90,4 +97,9 @@ void gemm_quant_panel(const product *p, const op_gemm *given, int32_t tile0, int
     gemm_job j = {&g, p->row->a_bytes ? p->a : NULL, p->n_tiles, tile0, tile1, 0,
                   1,  (char *)values + bytes};
     p->row->run(&j);
+}
+
+bool cpu_has_values(const cpu_backend *c, dtype dt, const quant_spec *q, int32_t k) {
+    narrow_panel p;
+    return c->rows.values && narrow_panel_of(dt, q, k, NARROW_VALUES, &p);
 }

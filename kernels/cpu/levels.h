@@ -32,6 +32,8 @@ extern const code_row avx512vnni_codes_int8;                   /* codes_avx512vn
 extern const code_row avx2_codes_narrow, avxvnni_codes_narrow; /* narrow_avx2.c, .. */
 extern const code_row avx512vnni_codes_narrow;
 
+extern const value_row avx2_values, avx512_values; /* values_avx2.c, .. */
+
 /* ops_avx2.c, ops_avx512.c */
 extern const embed_row avx2_embed, avx512_embed;
 extern const norm_row avx2_norm, avx512_norm;

@@ -1,9 +1,9 @@
-/* Weights of four to eight bits, repacked for products of codes (narrow.h). A stored row is read
- * span by span: codes to a byte each, scales and offsets as the numbers that the panel keeps; all
- * of them are kept exactly. Then codes go into the row's column of the panel a word at a time. */
-#include "kernels/cpu/narrow.h"
-
+/* Quantised weights, repacked for products of codes (narrow.h) and of values (values.h). A stored
+ * row is read span by span (narrow_read.c): codes to a byte each, scales and offsets as the numbers
+ * that the panel keeps; all of them are kept exactly. Then codes go into the row's column of the
+ * panel a word at a time. */
 #include "engine/base/check.h"
+#include "kernels/cpu/narrow_read.h"
 
 #define SPAN_LEAST 128 /* activations that share a scale, if the weights do not ask for more */
 #define K_SPAN     256 /* of the K types: a superblock */
@@ -20,12 +20,31 @@ static int32_t sub_of(int32_t group, int32_t k) {
     }
 }
 
+static const int8_t e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+
+static void set_table(narrow_panel *p, const int8_t *values, int zero) {
+    p->bits = NARROW_TABLE;
+    p->zero = zero;
+    for (int i = 0; i < 16; i++) p->table[i] = (uint8_t)(values[i] + zero);
+}
+
+static narrow_bits bits_of_codes(dtype dt) {
+    switch (dt) {
+    case DT_INT2: return NARROW_TWO;
+    case DT_INT3: return NARROW_THREE;
+    case DT_INT8: return NARROW_BYTES;
+    case DT_TABLE4: return NARROW_FLOATS;
+    case DT_F8_E4M3: return NARROW_E4M3;
+    case DT_F8_E5M2: return NARROW_E5M2;
+    default: return NARROW_FOUR;
+    }
+}
+
 /* Codes with scales apart. */
 static bool panel_of_codes(dtype dt, const quant_spec *q, narrow_panel *p) {
-    static const uint8_t e2m1_doubled[16] = {12, 13, 14, 15, 16, 18, 20, 24,
-                                             12, 11, 10, 9,  8,  6,  4,  0};
-    if (dt != DT_INT4 && dt != DT_E2M1) return false;
-    if (q->has_order || q->zero < -NARROW_ZERO_MAX || q->zero > NARROW_ZERO_MAX) return false;
+    if (q->zero < -NARROW_ZERO_MAX || q->zero > NARROW_ZERO_MAX) return false;
+    if (q->has_order && !q->whole_order) return false;
+    p->bits = bits_of_codes(dt);
     p->sub = sub_of(q->group, p->k);
     p->mul = q->scale_mul;
     p->zero = q->zero;
@@ -34,45 +53,63 @@ static bool panel_of_codes(dtype dt, const quant_spec *q, narrow_panel *p) {
                 : q->scale_dt == DT_F16 || q->scale_dt == DT_F8_E4M3  ? NARROW_F16
                 : q->scale_dt == DT_BF16 || q->scale_dt == DT_F8_E8M0 ? NARROW_BF16
                                                                       : NARROW_SIX_S;
-    if (dt == DT_E2M1) {
-        if (q->has_zeros || q->zero) return false;
-        p->bits = NARROW_TABLE;
-        p->zero = 12;
-        p->mul *= 0.5f;
-        memcpy(p->table, e2m1_doubled, sizeof e2m1_doubled);
+    if (dt == DT_E2M1 || p->bits > NARROW_BYTES) { /* floats have no zeros */
+        p->zero = 0;
+        p->offsets = NARROW_CENTRED;
     }
+    if (dt == DT_E2M1) {
+        set_table(p, e2m1, 12); /* doubled */
+        p->mul *= 0.5f;
+    }
+    if (dt == DT_F8_E4M3) p->mul *= 256; /* see values_body.inc */
     return p->sub && p->scales != NARROW_SIX_S;
 }
 
-static void set_table(narrow_panel *p, const int8_t *values, int zero) {
-    p->bits = NARROW_TABLE;
-    p->zero = zero;
-    for (int i = 0; i < 16; i++) p->table[i] = (uint8_t)(values[i] + zero);
+static const int8_t iq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
+                               1,    13,   25,  38,  53,  69,  89,  113};
+
+/* Types of 256. */
+static bool panel_of_superblocks(dtype dt, narrow_panel *p) {
+    bool is_16 = dt == DT_Q2_K || dt == DT_Q3_K || dt == DT_Q6_K;
+    bool has_min = dt == DT_Q2_K || dt == DT_Q4_K || dt == DT_Q5_K;
+    p->sub = is_16 ? 16 : 32;
+    p->scales = has_min ? NARROW_SIX_U : NARROW_SIX_S;
+    p->offsets = has_min ? NARROW_SIX_MIN : NARROW_CENTRED;
+    switch (dt) {
+    case DT_Q2_K: p->bits = NARROW_TWO; return true;
+    case DT_Q3_K: p->bits = NARROW_THREE, p->zero = 4; return true;
+    case DT_Q4_K: return true;
+    case DT_Q5_K: p->bits = NARROW_FIVE; return true;
+    case DT_Q6_K: p->bits = NARROW_SIX, p->zero = 32; return true;
+    case DT_IQ4_XS: set_table(p, iq4, 127); return true;
+    default: break;
+    }
+    p->sub = K_SPAN; /* one scale for all */
+    p->scales = dt == DT_Q8_K ? NARROW_F32 : NARROW_F16;
+    p->bits = dt == DT_Q8_K ? NARROW_BYTES : NARROW_TWO;
+    p->zero = dt == DT_Q8_K ? 128 : 1;
+    return dt == DT_Q8_K || dt == DT_TQ1_0 || dt == DT_TQ2_0;
 }
 
 static bool panel_of_blocks(dtype dt, narrow_panel *p) {
-    static const int8_t iq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                                   1,    13,   25,  38,  53,  69,  89,  113};
-    static const int8_t e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
-    bool is_k = dtype_block(dt) == K_SPAN;
-    p->sub = dt == DT_Q6_K ? 16 : 32;
-    p->scales = !is_k ? NARROW_F16 : dt == DT_Q6_K ? NARROW_SIX_S : NARROW_SIX_U;
+    p->sub = 32;
+    p->scales = NARROW_F16;
     switch (dt) {
     case DT_Q4_0: p->zero = 8; return true;
     case DT_Q4_1: p->offsets = NARROW_ADD_F16; return true;
     case DT_Q5_0: p->bits = NARROW_FIVE, p->zero = 16; return true;
     case DT_Q5_1: p->bits = NARROW_FIVE, p->offsets = NARROW_ADD_F16; return true;
-    case DT_Q4_K: p->offsets = NARROW_SIX_MIN; return true;
-    case DT_Q5_K: p->bits = NARROW_FIVE, p->offsets = NARROW_SIX_MIN; return true;
-    case DT_Q6_K: p->bits = NARROW_SIX, p->zero = 32; return true;
-    case DT_Q8_0: p->bits = NARROW_BYTES, p->zero = 128; return true;
+    case DT_Q8_0:
+    case DT_Q8_1: p->bits = NARROW_BYTES, p->zero = 128; return true;
     case DT_IQ4_NL: set_table(p, iq4, 127); return true;
     case DT_MXFP4:
+    case DT_NVFP4:
         set_table(p, e2m1, 12);
-        p->scales = NARROW_BF16;
+        p->scales = dt == DT_MXFP4 ? NARROW_BF16 : NARROW_F16;
+        p->sub = dt == DT_MXFP4 ? 32 : 16;
         p->mul = 0.5f;
         return true;
-    default: return false;
+    default: return panel_of_superblocks(dt, p);
     }
 }
 
@@ -85,22 +122,21 @@ static size_t side_bytes(const narrow_panel *p, int32_t subs) {
 
 bool narrow_panel_of(dtype dt, const quant_spec *q, int32_t k, int32_t max_code,
                      narrow_panel *ret) {
-    static const int32_t units[] = {16, 16, 32, 16, 16};
-    static const int32_t widths[] = {4, 4, 5, 6, 8};
     narrow_panel p = {.k = k, .mul = 1};
     bool ok =
         dtype_kind_of(dt) == DTYPE_GGUF ? panel_of_blocks(dt, &p) : q && panel_of_codes(dt, q, &p);
-    if (!ok) return false;
+    bool by_codes = p.bits < NARROW_BYTES || (dt == DT_Q8_0 && max_code >= 255);
+    if (!ok || (!by_codes && max_code != NARROW_VALUES)) return false;
     if (p.bits == NARROW_TABLE)
         for (int i = 0; i < 16; i++)
             if (p.table[i] > max_code) return false;
-    if (p.bits == NARROW_BYTES && max_code < 255) return false;
-    int32_t least = p.sub == NARROW_SUB ? NARROW_PAD : SPAN_LEAST;
+    int32_t least = p.sub == NARROW_SUB ? MAX(NARROW_PAD, dtype_block(dt)) : SPAN_LEAST;
     p.span = p.scales >= NARROW_SIX_U ? K_SPAN : p.sub * CEIL_DIV(least, p.sub);
     if (p.span > NARROW_SPAN) p.span = p.sub;
     p.n_spans = CEIL_DIV(k, p.span);
-    p.unit = units[p.bits];
-    p.unit_bytes = (size_t)(p.unit * NARROW_COLS * widths[p.bits] / 8);
+    p.unit = narrow_unit_cols(p.bits);
+    p.unit_bytes = (size_t)narrow_unit_bytes(p.bits);
+    p.side = quant_side_bytes(dt, q, k);
     p.span_bytes = narrow_code_bytes(&p, p.span) + side_bytes(&p, p.span / p.sub);
     int32_t last = narrow_cols(&p, p.n_spans - 1);
     p.bytes = (size_t)(p.n_spans - 1) * p.span_bytes + narrow_code_bytes(&p, last) +
@@ -110,101 +146,7 @@ bool narrow_panel_of(dtype dt, const quant_spec *q, int32_t k, int32_t max_code,
 }
 
 size_t narrow_bytes(const narrow_panel *p, int32_t n) {
-    return (size_t)CEIL_DIV(n, NARROW_COLS) * p->bytes;
-}
-
-/* ---- A span of a stored row ---- */
-
-typedef struct span_values {
-    uint8_t codes[NARROW_SPAN]; /* zeros behind the last */
-    float scales[NARROW_SUBS];  /* of F16, BF16, F32 */
-    uint8_t six[NARROW_SUBS];   /* of SIX_U and SIX_S, and d and dmin as f16 */
-    uint16_t d, dmin;
-    uint8_t offsets[NARROW_SUBS]; /* zeros, or SIX_MIN */
-    uint16_t adds[NARROW_SUBS];   /* ADD_F16 */
-} span_values;
-
-static uint16_t half_at(const uint8_t *b) {
-    return (uint16_t)(b[0] | b[1] << 8);
-}
-
-/* 32 codes whose low halves come first. */
-static void halves(const uint8_t *b, int n, uint8_t *to) {
-    for (int i = 0; i < n; i++) to[i] = b[i] & 15;
-    for (int i = 0; i < n; i++) to[n + i] = b[i] >> 4;
-}
-
-static void read_codes(const narrow_panel *p, dtype dt, const quant_spec *q, const uint8_t *row,
-                       int32_t k0, int32_t n, span_values *v) {
-    const uint8_t *codes = row + k0 / 2, *scales = row + dtype_row_bytes(dt, p->k);
-    size_t bytes = dtype_bytes(q->scale_dt);
-    const uint8_t *zeros = scales + bytes * (size_t)quant_groups(q, p->k);
-    for (int32_t i = 0; i < n; i++) v->codes[i] = codes[i / 2] >> 4 * (i % 2) & 15;
-    for (int32_t s = 0; s * p->sub < n; s++) {
-        int32_t g = (k0 + s * p->sub) / q->group;
-        v->scales[s] = dtype_to_f32(q->scale_dt, scales + bytes * (size_t)g);
-        if (q->has_zeros) v->offsets[s] = zeros[g];
-    }
-}
-
-/* Blocks of 32: d, then signed bytes of q8_0, whose zero becomes 128; or a minimum of the types
- * .._1, the fifth bits, halves. */
-static void read_block32(dtype dt, const uint8_t *b, int32_t s, span_values *v) {
-    if (dt == DT_Q8_0) {
-        v->scales[s] = f16_to_f32(half_at(b));
-        for (int i = 0; i < 32; i++) v->codes[32 * s + i] = b[2 + i] ^ 128;
-        return;
-    }
-    bool is_five = dt == DT_Q5_0 || dt == DT_Q5_1, has_min = dt == DT_Q4_1 || dt == DT_Q5_1;
-    v->scales[s] = dt == DT_MXFP4 ? f8_e8m0_to_f32(b[0]) : f16_to_f32(half_at(b));
-    b += dt == DT_MXFP4 ? 1 : 2;
-    if (has_min) v->adds[s] = half_at(b), b += 2;
-    uint8_t *codes = v->codes + 32 * s;
-    halves(b + (is_five ? 4 : 0), 16, codes);
-    for (int i = 0; is_five && i < 32; i++) codes[i] |= (uint8_t)((b[i / 8] >> i % 8 & 1) << 4);
-}
-
-/* q4_K and q5_K: d, dmin, 12 bytes of scales and minima, fifth bits of q5_K, halves of 64. */
-static void read_q45_k(dtype dt, const uint8_t *b, span_values *v) {
-    const uint8_t *s = b + 4, *high = b + 16, *low = high + (dt == DT_Q5_K ? 32 : 0);
-    v->d = half_at(b);
-    v->dmin = half_at(b + 2);
-    for (int i = 0; i < 4; i++) {
-        v->six[i] = s[i] & 63;
-        v->offsets[i] = s[i + 4] & 63;
-        v->six[i + 4] = (uint8_t)((s[i + 8] & 15) | (s[i] >> 6) << 4);
-        v->offsets[i + 4] = (uint8_t)(s[i + 8] >> 4 | (s[i + 4] >> 6) << 4);
-    }
-    for (int i = 0; i < 4; i++) halves(low + 32 * i, 32, v->codes + 64 * i);
-    for (int i = 0; dt == DT_Q5_K && i < 8; i++)
-        for (int l = 0; l < 32; l++) v->codes[32 * i + l] |= (uint8_t)((high[l] >> i & 1) << 4);
-}
-
-/* q6_K: low halves, two bits above them, a signed scale for each 16, d. */
-static void read_q6_k(const uint8_t *b, span_values *v) {
-    for (int half = 0; half < 2; half++) {
-        const uint8_t *low = b + 64 * half, *high = b + 128 + 32 * half;
-        uint8_t *to = v->codes + 128 * half;
-        halves(low, 64, to);
-        for (int i = 0; i < 4; i++)
-            for (int l = 0; l < 32; l++) to[32 * i + l] |= (uint8_t)((high[l] >> 2 * i & 3) << 4);
-    }
-    memcpy(v->six, b + 192, NARROW_SUBS);
-    v->d = half_at(b + 208);
-}
-
-static void read_span(const narrow_panel *p, const wmat *w, const uint8_t *row, int32_t k0,
-                      int32_t n, span_values *v) {
-    const uint8_t *b = row + (dtype_kind_of(w->dt) == DTYPE_GGUF ? dtype_row_bytes(w->dt, k0) : 0);
-    if (dtype_kind_of(w->dt) == DTYPE_CODES)
-        read_codes(p, w->dt, &w->q, row, k0, n, v);
-    else if (w->dt == DT_Q6_K)
-        read_q6_k(b, v);
-    else if (p->scales == NARROW_SIX_U)
-        read_q45_k(w->dt, b, v);
-    else
-        for (int32_t s = 0; s < n / 32; s++, b += dtype_block_bytes(w->dt))
-            read_block32(w->dt, b, s, v);
+    return p->side + (size_t)CEIL_DIV(n, NARROW_COLS) * p->bytes;
 }
 
 /* ---- Into a panel ---- */
@@ -215,11 +157,30 @@ static uint32_t four_codes(const uint8_t *codes) {
     return four;
 }
 
+/* Bits [shift, shift + width) of n codes in the bytes of a word. */
+static void put_bits(const uint8_t *codes, int32_t n, int shift, int width, uint8_t *to) {
+    uint32_t word = 0, mask = 0x01010101u * ((1u << width) - 1);
+    for (int32_t k = 0; k < n; k += 4)
+        word |= (four_codes(codes + k) >> shift & mask) << k / 4 * width;
+    memcpy(to, &word, sizeof word);
+}
+
 /* The words of a column of one unit. */
 static void put_unit(const narrow_panel *p, const uint8_t *codes, int32_t col, uint8_t *to) {
+    if (p->bits >= NARROW_E4M3) {
+        for (int32_t k = 0; k < p->unit; k += 2)
+            memcpy(to + k * NARROW_COLS + 2 * col, codes + k, 2);
+        return;
+    }
     to += 4 * col;
     if (p->bits == NARROW_BYTES) {
-        for (int32_t k = 0; k < p->unit; k += 4, to += 4 * NARROW_COLS) memcpy(to, codes + k, 4);
+        for (int32_t k = 0; k < p->unit; k += 4) memcpy(to + k * NARROW_COLS, codes + k, 4);
+        return;
+    }
+    if (p->bits == NARROW_TWO || p->bits == NARROW_THREE) {
+        for (int32_t k = 0; k < p->unit; k += 16, to += 4 * NARROW_COLS)
+            put_bits(codes + k, 16, 0, 2, to);
+        if (p->bits == NARROW_THREE) put_bits(codes, 32, 2, 1, to);
         return;
     }
     for (int32_t k = 0; k < p->unit; k += 8, to += 4 * NARROW_COLS) {
@@ -227,15 +188,11 @@ static void put_unit(const narrow_panel *p, const uint8_t *codes, int32_t col, u
         low = (low & 0x0F0F0F0F) | (high & 0x0F0F0F0F) << 4;
         memcpy(to, &low, sizeof low);
     }
-    if (p->bits != NARROW_FIVE && p->bits != NARROW_SIX) return;
-    int width = p->bits == NARROW_FIVE ? 1 : 2;
-    uint32_t above = 0, mask = p->bits == NARROW_FIVE ? 0x01010101 : 0x03030303;
-    for (int32_t k = 0; k < p->unit; k += 4)
-        above |= (four_codes(codes + k) >> 4 & mask) << k / 4 * width;
-    memcpy(to, &above, sizeof above);
+    if (p->bits == NARROW_FIVE) put_bits(codes, 32, 4, 1, to);
+    if (p->bits == NARROW_SIX) put_bits(codes, 16, 4, 2, to);
 }
 
-static void put_scales(const narrow_panel *p, const span_values *v, int32_t subs, int32_t col,
+static void put_scales(const narrow_panel *p, const narrow_span *v, int32_t subs, int32_t col,
                        uint8_t *to) {
     if (p->scales >= NARROW_SIX_U) {
         memcpy(to + 2 * col, &v->d, sizeof v->d);
@@ -254,7 +211,7 @@ static void put_scales(const narrow_panel *p, const span_values *v, int32_t subs
     }
 }
 
-static void put_offsets(const narrow_panel *p, const span_values *v, int32_t subs, int32_t col,
+static void put_offsets(const narrow_panel *p, const narrow_span *v, int32_t subs, int32_t col,
                         uint8_t *to) {
     if (p->offsets == NARROW_CENTRED) return;
     if (p->offsets == NARROW_SIX_MIN) {
@@ -270,7 +227,7 @@ static void put_offsets(const narrow_panel *p, const span_values *v, int32_t sub
     }
 }
 
-static void put_span(const narrow_panel *p, const span_values *v, int32_t cols, int32_t col,
+static void put_span(const narrow_panel *p, const narrow_span *v, int32_t cols, int32_t col,
                      uint8_t *to) {
     int32_t subs = narrow_subs(p, cols);
     for (int32_t k = 0; k < cols; k += p->unit, to += p->unit_bytes)
@@ -279,16 +236,21 @@ static void put_span(const narrow_panel *p, const span_values *v, int32_t cols, 
     put_offsets(p, v, subs, col, to + narrow_scale_bytes(p, subs));
 }
 
+void narrow_side(const wmat *w, const int32_t *order, const float *table) {
+    quant_pack_side(w->dt, &w->q, w->k, order, table, w->data);
+    if (w->q.has_order) CHECK(quant_sort_columns(&w->q, w->k, order, w->data));
+}
+
 void narrow_pack(const narrow_panel *p, const wmat *w, int32_t row0, int32_t n_rows,
                  const void *rows) {
     size_t row_bytes = quant_row_bytes(w->dt, &w->q, w->k);
     const uint8_t *row = rows;
     for (int32_t r = row0; r < row0 + n_rows; r++, row += row_bytes) {
-        uint8_t *panel = (uint8_t *)w->data + (size_t)(r / NARROW_COLS) * p->bytes;
+        uint8_t *panel = (uint8_t *)w->data + p->side + (size_t)(r / NARROW_COLS) * p->bytes;
         for (int32_t i = 0; i < p->n_spans; i++) {
-            span_values v = {0};
+            narrow_span v = {0};
             int32_t k0 = i * p->span;
-            read_span(p, w, row, k0, MIN(p->span, p->k - k0), &v);
+            narrow_read(p, w, row, k0, MIN(p->span, p->k - k0), &v);
             put_span(p, &v, narrow_cols(p, i), r % NARROW_COLS, panel + (size_t)i * p->span_bytes);
         }
     }

@@ -9,10 +9,12 @@
 #include "kernels/cpu/cpu.h"
 
 typedef struct product {
-    op_gemm g;           /* `a` f32 */
-    const int32_t *pick; /* row r is row pick[r] of g.a; NULL: row r */
-    const gemm_row *row; /* that multiplies */
-    bool expands;        /* its panels are made f32 first (gemm_quant.c) */
+    op_gemm g;               /* `a` f32 */
+    const int32_t *pick;     /* row r is row pick[r] of g.a; NULL: row r */
+    const gemm_row *row;     /* that multiplies */
+    bool expands;            /* its panels are made f32 first (gemm_quant.c), */
+    const value_row *values; /* by this row if it is not NULL, */
+    bool few;                /* which then multiplies its rows too */
     int32_t n_tiles, n_panels;
     size_t a_bytes;       /* of prepared rows; 0: g.a is read as it is */
     size_t scratch_bytes; /* of each member that prepares or multiplies */

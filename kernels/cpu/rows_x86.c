@@ -24,6 +24,7 @@ const cpu_rows rows_avx2 = {
     .logsumexp = &avx2_logsumexp,
     .codes_int8 = &avx2_codes_int8,
     .codes_narrow = &avx2_codes_narrow,
+    .values = &avx2_values,
 };
 
 const cpu_rows rows_avxvnni = {
@@ -53,6 +54,7 @@ const cpu_rows rows_avx512 = {
     .scale = &avx512_scale,
     .limit = &avx512_limit,
     .logsumexp = &avx512_logsumexp,
+    .values = &avx512_values,
 };
 
 const cpu_rows rows_avx512vnni = {

@@ -41,23 +41,6 @@ quant_layout quant_layout_of(gemm_kind kind, dtype dt, const quant_spec *q, int3
     return l;
 }
 
-bool quant_sort_columns(const quant_spec *q, int32_t k, const int32_t *order,
-                        int32_t *ret_columns) {
-    int32_t groups = quant_groups(q, k), at = 0;
-    int32_t *next = mem_calloc((size_t)groups + 1, sizeof *next);
-    for (int32_t i = 0; i < k; i++) next[order[i]]++;
-    bool whole = k % q->group == 0;
-    for (int32_t g = 0; g < groups; g++) {
-        int32_t n = next[g];
-        whole &= n == q->group;
-        next[g] = at;
-        at += n;
-    }
-    for (int32_t i = 0; i < k; i++) ret_columns[next[order[i]]++] = i;
-    mem_free(next);
-    return whole;
-}
-
 static void int4_codes(const quant_layout *l, const int32_t *columns, const uint8_t *stored,
                        uint8_t *to) {
     uint8_t unit[UNIT_BYTES];

@@ -43,10 +43,6 @@ static inline bool quant_has_planes(gemm_kind kind) {
     return gemm_is_int4(kind) || gemm_is_bytes(kind);
 }
 
-/* Columns sorted by their group, in their order within one, to ret_columns [K]. False where some
- * group has not exactly q->group columns. */
-bool quant_sort_columns(const quant_spec *q, int32_t k, const int32_t *order, int32_t *ret_columns);
-
 /* One stored row as a row of each plane; columns: of quant_sort_columns, or NULL. */
 void quant_layout_codes(const quant_layout *l, dtype dt, const int32_t *columns,
                         const uint8_t *stored, uint8_t *to);

@@ -74,7 +74,8 @@ typedef enum wmat_layout {
     WMAT_HALVES, /* [N/32] of f16 [ceil(K/2)][32][2] and f32 [32]: row n is its f16 times the
                   * latter, a power of two that puts its largest in [8, 16); zero padded */
     WMAT_QUANT,  /* what quant_pack_side writes, then N rows of quant_row_bytes */
-    WMAT_CODES   /* of the code_row that serves it (cpu/codes.h) */
+    WMAT_CODES,  /* of the code_row that serves it (cpu/codes.h) */
+    WMAT_VALUES  /* panels of cpu/narrow.h, for the level's value_row */
 } wmat_layout;
 #define PANEL_COLS 32
 
@@ -126,6 +127,18 @@ typedef struct code_row {
     void (*pack)(const wmat *w, int32_t row0, int32_t n_rows, const void *rows);
     gemm_row gemm; /* layout WMAT_CODES; pack_a rounds as w->q.act says */
 } code_row;
+
+/* Products of quantised weights by their values in f32: what gemm_f32 of the level makes of them,
+ * to the bit, out of panels that keep the codes (cpu/narrow.h). */
+typedef struct value_row {
+    const char *name;
+    int32_t few_rows;
+    /* All of a product of at most few_rows rows for panels of columns [panel0, panel1). The rows of
+     * g->a have their columns in the order of the panels, and zeros up to whole pads. */
+    void (*few)(const op_gemm *g, int32_t panel0, int32_t panel1);
+    /* A panel as WMAT_PANELS of f32, up to whole pads of K. */
+    void (*expand)(const wmat *w, int32_t panel, float *to);
+} value_row;
 
 /* Attention rows are numbered f = query * (H/G) + head within the group, per sequence and kv head.
  * A tile is a range of them over a range of key chunks; keys are cut into chunks of ATTN_CHUNK at

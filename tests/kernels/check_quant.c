@@ -62,7 +62,7 @@ static void *scales_new(check_ctx *c, dtype dt, size_t n) {
 /* Any group for any column, or, where groups are whole, all of their columns in random places. */
 static void order_of(check_ctx *c, quant_case *q) {
     int32_t groups = quant_groups(&q->q, q->k);
-    bool whole = q->k % q->q.group == 0 && check_int(c, 0, 3);
+    bool whole = q->q.whole_order || (q->k % q->q.group == 0 && check_int(c, 0, 3));
     for (int32_t i = 0; i < q->k; i++)
         q->order[i] = whole ? i / q->q.group : check_int(c, 0, groups - 1);
     for (int32_t i = q->k - 1; whole && i > 0; i--) {
@@ -182,7 +182,7 @@ static mat run(backend *b, const quant_case *q, const wmat *w, int32_t row0, int
 /* Does rounding of `a` by the product equal rounding before it? The plain product gets it done. */
 static void round_input(quant_case *q, dtype half) {
     for (int32_t r = 0; r < q->a.rows; r++) {
-        quant_round_acts(&q->q, q->k, q->a.p + r * q->a.stride);
+        quant_round_acts(&q->q, q->k, q->order, q->a.p + r * q->a.stride);
         round_half(half, q->a.p + r * q->a.stride, q->k);
     }
 }
@@ -220,6 +220,7 @@ static void check_case(check_ctx *c, dtype dt, quant_spec spec, int32_t m, int32
     bool on_host = c->be[0]->host_memory, is_narrow = spec.math != DT_F32 && !on_host;
     /* Sums of codes are exact, which no sum of floats is. */
     bool exact = on_host ? w.layout == WMAT_CODES : dt == DT_INT8 && act_round_is_int8(spec.act);
+    exact |= w.layout == WMAT_VALUES && spec.has_order; /* sums go over sorted columns */
     if (!is_narrow && !exact)
         check_same(c, &same, 0, &all, "gemm %s as f32 m=%d n=%d k=%d act=%d", dtype_name(dt), m, n,
                    k, (int)spec.act);
@@ -233,10 +234,12 @@ static void check_case(check_ctx *c, dtype dt, quant_spec spec, int32_t m, int32
 
 static quant_spec random_spec(check_ctx *c, int32_t k, act_round act) {
     int how = check_int(c, 0, 3);
-    return (quant_spec){.group = how == 1 ? k : 16 << check_int(c, 0, 4),
+    int32_t group = how == 1 ? k : 16 << check_int(c, 0, 4);
+    return (quant_spec){.group = group,
                         .scale_dt = DT_F32,
                         .has_zeros = how & 1,
                         .has_order = how & 2,
+                        .whole_order = (how & 2) && k % group == 0 && check_int(c, 0, 3),
                         .zero = (int16_t)check_int(c, 0, 8),
                         .scale_mul = 1,
                         .act = act,
@@ -325,6 +328,7 @@ static void check_order(check_ctx *c) {
                                .scale_dt = DT_F16,
                                .has_zeros = i == 1,
                                .has_order = true,
+                               .whole_order = check_int(c, 0, 1),
                                .zero = i ? 1 : 8,
                                .scale_mul = 1,
                                .math = i ? DT_F16 : DT_BF16};
@@ -405,8 +409,10 @@ static void check_special(check_ctx *c, dtype dt, quant_spec spec, int32_t m, in
  * rows that a tile may have and several tiles; chunks that end within K, one scale for a row, zeros
  * and none, scales of both widths. */
 static void check_codes(check_ctx *c) {
-    static const dtype types[] = {DT_INT8, DT_Q8_0, DT_INT4, DT_E2M1, DT_Q4_0,   DT_Q4_1, DT_Q5_0,
-                                  DT_Q5_1, DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_IQ4_NL, DT_MXFP4};
+    static const dtype types[] = {DT_INT8,  DT_Q8_0,  DT_INT4, DT_E2M1, DT_Q4_0, DT_Q4_1,
+                                  DT_Q5_0,  DT_Q5_1,  DT_Q4_K, DT_Q5_K, DT_Q6_K, DT_IQ4_NL,
+                                  DT_MXFP4, DT_INT2,  DT_INT3, DT_Q2_K, DT_Q3_K, DT_IQ4_XS,
+                                  DT_TQ1_0, DT_TQ2_0, DT_NVFP4};
     static const int32_t rows[] = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 25, 40, 100};
     static const int32_t groups[] = {32, 64, 96, 128, 160, 256, 384, 512, 1 << 20};
     for (size_t t = 0; t < ARRAY_LEN(types); t++)
@@ -425,9 +431,55 @@ static void check_codes(check_ctx *c) {
             if (types[t] == DT_INT4 && !spec.has_zeros) spec.zero = check_int(c, 0, 16);
             if (types[t] == DT_E2M1) spec.has_zeros = false, spec.zero = 0;
             if (types[t] != DT_INT8 && block == 1 && i % 5 == 4) spec.group = MIN(16, k);
+            if (types[t] != DT_INT8 && block == 1 && i % 3 == 2 && spec.group < k) {
+                k = CEIL_DIV(k, spec.group) * spec.group;
+                spec.has_order = true;
+                spec.whole_order = i != 2;
+            }
             spec = native_spec(c, types[t], spec, k);
             check_case(c, types[t], spec, rows[i], check_int(c, 1, 200), k);
             if (i % 4 == 0) check_special(c, types[t], spec, 12, check_int(c, 1, 70), k);
+        }
+}
+
+/* Few rows of what is multiplied by its values in f32, with and without all that a spec can say. */
+static void check_few(check_ctx *c, dtype dt) {
+    for (int32_t m = 1; m <= 6; m++) {
+        int32_t block = dtype_kind_of(dt) == DTYPE_GGUF ? dtype_block(dt) : 1;
+        int32_t k = check_int(c, 1, (m % 2 ? 1100 : 400) / block + 1) * block;
+        quant_spec spec = {0};
+        if (block == 1) {
+            if (m % 3 == 2) k = ALIGN_UP(k, 64);
+            spec = random_spec(c, k, ACT_ROUND_NONE);
+            if (m == 2 || m == 5) spec.group = 64, spec.has_order = spec.whole_order = true;
+            if (m % 2) spec.has_order = spec.whole_order = false;
+            if (m == 4) spec.scale_dt = DT_BF16, spec.scale_mul = 0.37f;
+        }
+        check_case(c, dt, spec, m, check_int(c, 1, 200), k);
+    }
+}
+
+/* A weight that is not a number makes its column of results so, and no other. */
+static void check_nan_weights(check_ctx *c) {
+    static const dtype types[] = {DT_F8_E4M3, DT_F8_E5M2};
+    enum { N = 40, K = 300 };
+    for (size_t t = 0; t < ARRAY_LEN(types); t++)
+        for (int32_t m = 1; m <= 9; m += 4) {
+            quant_spec spec = {.group = 128, .scale_dt = DT_BF16, .scale_mul = 1};
+            quant_case q = case_new(c, types[t], spec, m, N, K);
+            int32_t col = check_int(c, 0, N - 1);
+            q.codes[col * K + check_int(c, 0, K - 1)] = check_int(c, 0, 1) ? 0x7F : 0xFF;
+            wmat w = pack(c->be[0], &q);
+            mat out = run(c->be[0], &q, &w, 0, m, 0);
+            bool ok = true;
+            for (int32_t r = 0; r < m; r++)
+                for (int32_t j = 0; j < N; j++)
+                    ok &= (isnan(out.p[r * out.stride + j]) != 0) == (j == col);
+            check_that(c, ok, "NaNs are elsewhere than in its column", "gemm %s NaN m=%d col=%d",
+                       dtype_name(types[t]), m, col);
+            mat_free(&out);
+            fenced_free(w.data);
+            case_free(&q);
         }
 }
 
@@ -442,12 +494,13 @@ void check_quant(check_ctx *c) {
             quant_spec spec = block == 1 ? random_spec(c, k, act) : (quant_spec){0};
             check_case(c, (dtype)d, spec, check_int(c, 1, 40), n, k);
         }
+    if (!c->device) check_nan_weights(c);
     bool by_values = c->device || !c->small; /* in 16 bits: on the CPU spec.math says nothing */
     if (by_values) check_math(c);
     check_order(c);
     check_bytes(c);
     if (!c->device) check_codes(c);
     for (int d = 0; d < DT_COUNT && by_values; d++)
-        if (dtype_is_quant(d)) check_values(c, (dtype)d);
+        if (dtype_is_quant(d)) check_values(c, (dtype)d), check_few(c, (dtype)d);
     check_case(c, DT_INT4, random_spec(c, 4300, ACT_ROUND_NONE), 90, 70, 4300);
 }

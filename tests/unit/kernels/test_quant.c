@@ -237,15 +237,39 @@ START_TEST(activations_are_rounded_as_the_spec_says) {
     quant_spec none = {0}, token = {.act = ACT_ROUND_INT8_TOKEN};
     quant_spec fixed = {.act = ACT_ROUND_INT8_STATIC, .act_scale = 0.5f, .act_zero = 3};
     float x[4] = {1.27f, -0.5f, 0.014f, 0}, y[4] = {10.2f, -80, 200, 0.25f}, z[2] = {0, 0};
-    quant_round_acts(&none, 4, x);
+    quant_round_acts(&none, 4, NULL, x);
     ck_assert(x[2] == 0.014f);
-    quant_round_acts(&token, 4, x); /* steps of 0.01 */
+    quant_round_acts(&token, 4, NULL, x); /* steps of 0.01 */
     ck_assert(fabsf(x[0] - 1.27f) < 1e-6f && fabsf(x[1] + 0.5f) < 1e-6f);
     ck_assert(fabsf(x[2] - 0.01f) < 1e-6f && x[3] == 0);
-    quant_round_acts(&fixed, 4, y); /* 20 units; -131 - 3 and 124 + 3 are the ends; ties to even */
+    quant_round_acts(&fixed, 4, NULL,
+                     y); /* 20 units; -131 - 3 and 124 + 3 are the ends; ties to even */
     ck_assert(y[0] == 10 && y[1] == -65.5f && y[2] == 62 && y[3] == 0);
-    quant_round_acts(&token, 2, z);
+    quant_round_acts(&token, 2, NULL, z);
     ck_assert(z[0] == 0 && z[1] == 0);
+}
+END_TEST
+
+/* Groups of activations are those of the sorted columns: here the even columns, then the odd. */
+START_TEST(activations_are_rounded_by_the_groups_of_an_order) {
+    enum { K = 128 };
+    quant_spec q = {.group = 64,
+                    .has_order = true,
+                    .whole_order = true,
+                    .act = ACT_ROUND_INT8_GROUP,
+                    .act_group = 64};
+    int32_t order[K];
+    float x[K], got[K], half[2][K / 2], *at[2] = {half[0], half[1]};
+    for (int i = 0; i < K; i++) {
+        order[i] = i % 2;
+        x[i] = got[i] = sinf((float)i) * (i % 2 ? 100 : 1);
+        *at[i % 2]++ = x[i];
+    }
+    quant_round_acts(&q, K, order, got);
+    q.has_order = q.whole_order = false;
+    quant_round_acts(&q, K / 2, NULL, half[0]);
+    quant_round_acts(&q, K / 2, NULL, half[1]);
+    for (int i = 0; i < K; i++) ck_assert(got[i] == half[i % 2][i / 2]);
 }
 END_TEST
 
@@ -274,8 +298,8 @@ START_TEST(activations_are_rounded_to_e4m3) {
     quant_spec fixed = {.act = ACT_ROUND_FP8_STATIC, .act_scale = 0.5f};
     float x[K], t[K], g[K], f[3] = {0.55f, 1000, -0.001f};
     for (int i = 0; i < K; i++) t[i] = g[i] = x[i] = sinf((float)i) * (i < 128 ? 1 : 20);
-    quant_round_acts(&token, K, t);
-    quant_round_acts(&group, K, g);
+    quant_round_acts(&token, K, NULL, t);
+    quant_round_acts(&group, K, NULL, g);
     float most[2] = {0, 0};
     for (int i = 0; i < K; i++) most[i / 128] = fmaxf(most[i / 128], fabsf(x[i]));
     for (int i = 0; i < K; i++) {
@@ -284,7 +308,7 @@ START_TEST(activations_are_rounded_to_e4m3) {
         ck_assert(g[i] == f8_e4m3_round(x[i] / sg) * sg);
         ck_assert(fabsf(g[i] - x[i]) <= fabsf(x[i]) / 16 + sg / 1024);
     }
-    quant_round_acts(&fixed, 3, f);
+    quant_round_acts(&fixed, 3, NULL, f);
     ck_assert(f[0] == 0.5625f && f[1] == 224 && f[2] == -0.001953125f / 2);
 }
 END_TEST
@@ -293,6 +317,7 @@ int main(void) {
     Suite *s = suite_create("quant");
     TCase *tc = tcase_create("quant");
     tcase_add_test(tc, e4m3_rounds_to_the_nearest_value);
+    tcase_add_test(tc, activations_are_rounded_by_the_groups_of_an_order);
     tcase_add_test(tc, activations_are_rounded_to_e4m3);
     tcase_add_test(tc, committed_blocks_have_their_values);
     tcase_add_test(tc, shared_golden_blocks_have_their_values);
