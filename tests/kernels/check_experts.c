@@ -267,6 +267,8 @@ static void compare(check_ctx *c, setting s, bool special) {
     mat want = expected(&w, c->ref), base = run_experts(c->be[0], &w, &fast, 0, s.t);
     double tol = check_tol("experts", s.dt != DT_F32);
     if (s.t * s.c <= 16) tol *= 2; /* the error of so few numbers scatters */
+    /* Of a single one it may be that of silu far below 0, which is z times that of its argument. */
+    if (s.t * s.c * s.f == 1 && s.dt != DT_F32) tol *= 8;
     check_close(c, &want, &base, tol,
                 "experts %s T=%d E=%d k=%d C=%d F=%d act=%d gated=%d apart=%d bias=%d add=%d",
                 dtype_name(s.dt), s.t, s.e, s.k, s.c, s.f, s.act, s.gated, s.apart, s.bias,
