@@ -79,6 +79,7 @@ typedef struct op_norm {
 
 /* out[m,n] = sum_k a[m,k] * w[n,k] (+ bias[n]) (+ out[m,n] before, if accumulate).
  * bf16 weights: a row may round `a` to bf16 first (f32 accumulation); f32 weights: all in f32.
+ * f16 weights: a GPU rounds `a` to f16, beyond 65504 to infinity; on the CPU it may be any f32.
  * Quantised weights: their values by quant.h, of `a` rounded as w->q.act says; not again where `a`
  * is codes, but by products of codes, for which only int8 rows stay as they are. */
 typedef struct op_gemm {

@@ -7,6 +7,7 @@
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
 #include "kernels/f8_round.h"
+#include "kernels/quant_tables.h"
 
 int quant_bits(dtype dt) {
     return (int)(dtype_block_bytes(dt) * 8) / dtype_block(dt);
@@ -106,8 +107,7 @@ static void unpack_nibbles(const uint8_t *p, int32_t n, uint8_t *ret) {
 
 /* The fixed tables by code, NULL for integers. */
 static const float *table_of(dtype dt, const quant_spec *q, int32_t k, const void *side) {
-    static const float e2m1[16] = {0,     0.5f,  1,  1.5f,  2,  3,  4,  6,
-                                   -0.0f, -0.5f, -1, -1.5f, -2, -3, -4, -6};
+    static const float e2m1[16] = {E2M1_VALUES};
     if (dt == DT_E2M1) return e2m1;
     if (dt == DT_F8_E4M3) return f8_e4m3_values;
     if (dt == DT_F8_E5M2) return f8_e5m2_values;

@@ -116,4 +116,15 @@ static inline void amx_dot(int c, int a, int b) {
 }
 #endif
 
+/* Sums, which are tiles 0 and 1, += tile `act` by tiles w0 and w1. These are loaded first: act from
+ * rows at a, w0 and w1 from w, where their rows lie side by side. */
+#define amx_dot_pair(dot, act, w0, w1, a, a_stride, w)                                             \
+    {                                                                                              \
+        amx_load(act, a, a_stride);                                                                \
+        amx_load(w0, w, 2 * AMX_ROW_BYTES);                                                        \
+        amx_load(w1, (w) + AMX_ROW_BYTES, 2 * AMX_ROW_BYTES);                                      \
+        dot(0, act, w0);                                                                           \
+        dot(1, act, w1);                                                                           \
+    }
+
 #endif

@@ -53,19 +53,10 @@ static void tile_sums(const codes_a_t *a, const char *w, int32_t cols, int32_t *
     for (; k + 64 <= cols; k += 64) {
         const char *at = w + STEP4(k);
         for (int32_t i = 0; i < STEP4(64); i += 64) SIMD_PREFETCH_FAR(at + 8192 + i);
-        amx_load(ACT64, a + k, cols);
-        amx_load(W64_0, at, CODES_STEP_BYTES);
-        amx_load(W64_1, at + AMX_ROW_BYTES, CODES_STEP_BYTES);
-        amx_dot(SUM0, ACT64, W64_0);
-        amx_dot(SUM1, ACT64, W64_1);
+        amx_dot_pair(amx_dot, ACT64, W64_0, W64_1, a + k, cols, at);
     }
-    if (k < cols) { /* chunks are whole multiples of 32 */
-        amx_load(ACT32, a + k, cols);
-        amx_load(W32_0, w + STEP4(k), CODES_STEP_BYTES);
-        amx_load(W32_1, w + STEP4(k) + AMX_ROW_BYTES, CODES_STEP_BYTES);
-        amx_dot(SUM0, ACT32, W32_0);
-        amx_dot(SUM1, ACT32, W32_1);
-    }
+    if (k < cols) /* chunks are whole multiples of 32 */
+        amx_dot_pair(amx_dot, ACT32, W32_0, W32_1, a + k, cols, w + STEP4(k));
     amx_store(SUM0, sums, CODES_COLS * sizeof *sums);
     amx_store(SUM1, sums + CODES_COLS / 2, CODES_COLS * sizeof *sums);
 }

@@ -13,6 +13,7 @@
 #include "kernels/cpu/amx.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/simd_avx512.h"
+#include "kernels/cpu/finish.inc"
 
 #define SUM0  0
 #define SUM1  1
@@ -73,19 +74,9 @@ static amx_shape shape_of(int32_t mr, int32_t rest) {
             for (int32_t l_ = 0; (u)->stream && l_ < TILE_STEPS * STEP_BYTES; l_ += 64)            \
                 SIMD_PREFETCH_FAR(b_ + l_ + PF_FAR);                                               \
             for (int32_t l_ = 0; l_ < 4 * (u)->pf_lines; l_++, pf_ += 64) SIMD_PREFETCH_FAR(pf_);  \
-            amx_load(ACT, (u)->a + s_, A_STRIDE);                                                  \
-            amx_load(W0, b_, STEP_BYTES);                                                          \
-            amx_load(W1, b_ + VEC_BYTES, STEP_BYTES);                                              \
-            amx_dot_bf16(SUM0, ACT, W0);                                                           \
-            amx_dot_bf16(SUM1, ACT, W1);                                                           \
+            amx_dot_pair(amx_dot_bf16, ACT, W0, W1, (u)->a + s_, A_STRIDE, b_);                    \
         }                                                                                          \
-        if (rest_) {                                                                               \
-            amx_load(ACT_R, (u)->a + s_, A_STRIDE);                                                \
-            amx_load(W0_R, b_, STEP_BYTES);                                                        \
-            amx_load(W1_R, b_ + VEC_BYTES, STEP_BYTES);                                            \
-            amx_dot_bf16(SUM0, ACT_R, W0_R);                                                       \
-            amx_dot_bf16(SUM1, ACT_R, W1_R);                                                       \
-        }                                                                                          \
+        if (rest_) amx_dot_pair(amx_dot_bf16, ACT_R, W0_R, W1_R, (u)->a + s_, A_STRIDE, b_);       \
         amx_store(SUM0, (u)->c, C_STRIDE);                                                         \
         amx_store(SUM1, (u)->c + VW, C_STRIDE);                                                    \
         amx_end();                                                                                 \

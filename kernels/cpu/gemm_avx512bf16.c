@@ -6,6 +6,7 @@
 #include "engine/base/mem.h"
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/simd_avx512.h"
+#include "kernels/cpu/finish.inc"
 
 #define GEMM_MR 12
 /* clang-format off */

@@ -23,6 +23,7 @@
 #include "kernels/cpu/levels.h"
 #include "kernels/cpu/simd_avx512.h"
 #include "kernels/cpu/transpose_avx512.h"
+#include "kernels/cpu/finish.inc"
 
 #define TILE    12
 #define RUN     32  /* steps */
@@ -281,34 +282,16 @@ static void finish(const part *p, const char *level, const float *c, int64_t str
     const op_gemm *g = p->j->g;
     const float *a_inv = a_inverse(p->j->a, g->m, g->w->k) + row0;
     const float *w_inv = (const float *)step_at(p, panel, p->steps);
-    int32_t col = panel * PANEL_COLS, n = MIN(PANEL_COLS, g->w->n - col);
-    float *out = g->out + (int64_t)row0 * g->out_stride + col;
+    float *out = g->out + (int64_t)row0 * g->out_stride;
     for (int32_t r = 0; r < mr; r++, out += g->out_stride)
         for (int32_t v = 0; v < VPP; v++) {
+            int32_t col = panel * PANEL_COLS + v * VW, n = MIN(VW, g->w->n - col);
+            if (n <= 0) break;
             int64_t at = r * stride + v * 2 * VW;
             vf x = total((const uint16_t *)level + at, c ? c + at : NULL, vf_load(w_inv + v * VW));
-            x = vf_mul(x, vf_set1(a_inv[r]));
-            if (n < (v + 1) * VW || g->bias || g->accumulate) {
-                int32_t rest = MIN(VW, n - v * VW);
-                if (rest <= 0) break;
-                if (g->bias) x = vf_add(x, vf_load_n(g->bias + col + v * VW, rest));
-                if (g->accumulate) x = vf_add(x, vf_load_n(out + v * VW, rest));
-                vf_store_n(out + v * VW, rest, x);
-            } else
-                vf_store(out + v * VW, x);
+            vf bias = g->bias ? vf_load_n(g->bias + col, n) : vf_zero();
+            VNAME(finish_lanes)(g, out + col, n, bias, vf_mul(x, vf_set1(a_inv[r])));
         }
-}
-
-/* Results are written to memory that is seldom in a cache; stores that miss would end the overlap
- * of a tile with the next. */
-static void fetch_out(const part *p, int32_t row0, int32_t mr, int32_t panel) {
-    const op_gemm *g = p->j->g;
-    int32_t col = panel * PANEL_COLS, last = MIN(col + PANEL_COLS, g->w->n) - 1;
-    for (int32_t r = 0; r < mr; r++) {
-        const float *out = g->out + (row0 + r) * g->out_stride;
-        __builtin_prefetch(out + col, 1, 3);
-        __builtin_prefetch(out + MIN(col + VW, last), 1, 3);
-    }
 }
 
 /* Block b of a group of panels is at hand: what is wanted some blocks later. */
@@ -349,7 +332,7 @@ static void block_run(const part *p, int32_t panel, int32_t n, int32_t b) {
             u.level = p->level + (p->block < LEVEL ? row * VPP * 64 : 0);
             u.c = p->c + row * VPP * 2 * VW;
             u.lines = CEIL_DIV(next.end - next.next, (uint32_t)(fours * passes));
-            if (last) fetch_out(p, row0, mr, panel + i);
+            if (last) VNAME(finish_fetch)(p->j->g, row0, mr, (panel + i) * PANEL_COLS);
             micros[mr][1](&u);
             if (last) finish(p, u.level, u.first ? NULL : u.c, VPP * 2 * VW, row0, mr, panel + i);
         }

@@ -9,23 +9,22 @@
  * a pass that packs would be one more barrier. */
 #include "engine/base/check.h"
 #include "engine/base/mem.h"
-#include "kernels/cpu/cpu.h"
+#include "kernels/cpu/product.h"
 
 /* Multiply-adds of one item at least, and of a call that is worth waking the team. */
 #define ITEM_MACS (32 * 1024)
 #define TEAM_MACS (64 * 1024)
 
 /* One product, cut into m_parts x n_parts items. */
-typedef struct product {
-    op_gemm g;
-    const gemm_row *row;
+typedef struct cut_product {
+    product p;
     const float *s; /* factors of the result's columns, NULL: none */
     int32_t m_parts, n_parts;
     int32_t item0; /* number of its first item in the stage */
-} product;
+} cut_product;
 
 typedef struct stage {
-    product *list;
+    cut_product *list;
     int32_t n, n_items;
 } stage;
 
@@ -60,70 +59,62 @@ static bool next_run(const op_lora *a, int32_t *io_t, run *ret) {
 static product down_of(const lora_call *c, const run *r) {
     const op_lora *a = c->op;
     CHECK(r->l->a.k == a->k && r->l->a.n <= a->rank);
-    product p = {.g = {.m = r->n,
-                       .a = (const float *)a->x + r->row0 * a->x_stride,
-                       .a_stride = a->x_stride,
-                       .w = &r->l->a,
-                       .out_stride = a->rank},
-                 .row = cpu_gemm_row(c->c, r->l->a.dt),
-                 .s = r->l->s};
-    if (c->low) p.g.out = c->low + (int64_t)r->row0 * a->rank;
-    return p;
+    op_gemm g = {.m = r->n,
+                 .a = (const float *)a->x + r->row0 * a->x_stride,
+                 .a_stride = a->x_stride,
+                 .w = &r->l->a,
+                 .out_stride = a->rank};
+    if (c->low) g.out = c->low + (int64_t)r->row0 * a->rank;
+    return product_of(c->c, &g, NULL);
 }
 
 static product up_of(const lora_call *c, const run *r, const lora_part *part) {
     const op_lora *a = c->op;
     CHECK(part->row0 + part->b.n <= a->n && part->col0 + part->b.k <= r->l->a.n);
-    product p = {.g = {.m = r->n,
-                       .a_stride = a->rank,
-                       .w = &part->b,
-                       .out = a->out + r->row0 * a->out_stride + part->row0,
-                       .out_stride = a->out_stride,
-                       .accumulate = true},
-                 .row = cpu_gemm_row(c->c, part->b.dt)};
-    if (c->low) p.g.a = c->low + (int64_t)r->row0 * a->rank + part->col0;
-    return p;
+    op_gemm g = {.m = r->n,
+                 .a_stride = a->rank,
+                 .w = &part->b,
+                 .out = a->out + r->row0 * a->out_stride + part->row0,
+                 .out_stride = a->out_stride,
+                 .accumulate = true};
+    if (c->low) g.a = c->low + (int64_t)r->row0 * a->rank + part->col0;
+    return product_of(c->c, &g, NULL);
 }
 
-static int64_t macs_of(const product *p) {
-    return (int64_t)p->g.m * p->g.w->n * p->g.w->k;
+/* Rows are cut first: members then prepare apart. */
+static void add(stage *s, product p, const float *factors, int n_members) {
+    cut_product x = {.p = p, .s = factors, .item0 = s->n_items};
+    int32_t want = (int32_t)MIN(n_members, product_macs(&p) / ITEM_MACS + 1);
+    x.m_parts = MIN(want, p.n_tiles);
+    x.n_parts = MIN(CEIL_DIV(want, x.m_parts), p.n_panels);
+    s->n_items += x.m_parts * x.n_parts;
+    s->list[s->n++] = x;
 }
 
-/* Rows are cut first: members then pack apart. */
-static void add(stage *s, product p, int n_members) {
-    int32_t n_tiles = CEIL_DIV(p.g.m, p.row->tile_rows);
-    int32_t n_panels = CEIL_DIV(p.g.w->n, p.row->pack_rows);
-    int32_t want = (int32_t)MIN(n_members, macs_of(&p) / ITEM_MACS + 1);
-    p.m_parts = MIN(want, n_tiles);
-    p.n_parts = MIN(CEIL_DIV(want, p.m_parts), n_panels);
-    p.item0 = s->n_items;
-    s->n_items += p.m_parts * p.n_parts;
-    s->list[s->n++] = p;
-}
-
-/* Item i of a stage: some rows of a product times some panels. */
+/* Item i of a stage: some rows of a product times some panels. The rows are a product of their own:
+ * one of a single tile is faster than a tile of several. */
 static void run_item(const lora_call *c, const stage *s, int32_t i, int member) {
     int32_t k = 0;
     while (k + 1 < s->n && s->list[k + 1].item0 <= i) k++;
-    const product *p = &s->list[k];
+    const cut_product *x = &s->list[k];
+    op_gemm g = x->p.g;
+    int32_t pack_rows = x->p.row->pack_rows;
     int64_t r0, r1, p0, p1;
-    i -= p->item0;
-    team_range(p->g.m, p->row->tile_rows, i / p->n_parts, p->m_parts, &r0, &r1);
-    team_range(CEIL_DIV(p->g.w->n, p->row->pack_rows), 1, i % p->n_parts, p->n_parts, &p0, &p1);
+    i -= x->item0;
+    team_range(g.m, x->p.row->tile_rows, i / x->n_parts, x->m_parts, &r0, &r1);
+    team_range(x->p.n_panels, 1, i % x->n_parts, x->n_parts, &p0, &p1);
     if (r0 >= r1 || p0 >= p1) return;
-    op_gemm g = p->g;
     g.m = (int32_t)(r1 - r0);
     g.a = (const float *)g.a + r0 * g.a_stride;
     g.out += r0 * g.out_stride;
-    int32_t n_tiles = CEIL_DIV(g.m, p->row->tile_rows), col1 = (int32_t)p1 * p->row->pack_rows;
-    char *ws = c->scratch + (size_t)member * c->scratch_bytes;
-    size_t a_bytes = ALIGN_UP(p->row->a_bytes(g.m, g.w->k), 64);
-    p->row->pack_a(&g, n_tiles, 0, n_tiles, ws);
-    gemm_job j = {&g, ws, n_tiles, 0, n_tiles, (int32_t)p0, (int32_t)p1, ws + a_bytes};
-    p->row->run(&j);
-    for (int32_t r = 0; p->s && r < g.m; r++)
-        for (int32_t n = (int32_t)p0 * p->row->pack_rows; n < MIN(col1, g.w->n); n++)
-            g.out[r * g.out_stride + n] *= p->s[n];
+    product p = product_of(c->c, &g, NULL);
+    p.a = c->scratch + (size_t)member * c->scratch_bytes;
+    char *scratch = (char *)p.a + p.a_bytes;
+    if (p.a_bytes) product_prepare(&p, 0, p.n_tiles, scratch);
+    product_run(&p, 0, p.n_tiles, (int32_t)p0, (int32_t)p1, scratch);
+    int32_t col0 = (int32_t)p0 * pack_rows, col1 = MIN((int32_t)p1 * pack_rows, g.w->n);
+    for (int32_t r = 0; x->s && r < g.m; r++)
+        for (int32_t n = col0; n < col1; n++) g.out[r * g.out_stride + n] *= x->s[n];
 }
 
 static int64_t take(lora_call *c) {
@@ -146,12 +137,8 @@ typedef struct lora_need {
 } lora_need;
 
 static void count(lora_need *n, const product *p) {
-    const gemm_row *row = p->row;
-    size_t a = ALIGN_UP(row->a_bytes(p->g.m, p->g.w->k), 64);
-    size_t bytes = a + ALIGN_UP(row->scratch_bytes(p->g.m, p->g.w->n, p->g.w->k), 64);
-    CHECK(p->g.w->layout == (int32_t)row->layout);
-    n->scratch = MAX(n->scratch, bytes);
-    n->macs += macs_of(p);
+    n->scratch = MAX(n->scratch, p->a_bytes + p->scratch_bytes);
+    n->macs += product_macs(p);
 }
 
 static lora_need measure(const lora_call *c) {
@@ -171,13 +158,13 @@ static lora_need measure(const lora_call *c) {
 }
 
 static void cut(lora_call *c, const lora_need *n) {
-    size_t down = ALIGN_UP((size_t)n->n_down * sizeof(product), 64);
-    size_t up = ALIGN_UP((size_t)n->n_up * sizeof(product), 64);
+    size_t down = ALIGN_UP((size_t)n->n_down * sizeof(cut_product), 64);
+    size_t up = ALIGN_UP((size_t)n->n_up * sizeof(cut_product), 64);
     size_t low = ALIGN_UP((size_t)c->op->n_rows * (size_t)c->op->rank * sizeof(float), 64);
     c->scratch_bytes = n->scratch;
     char *ws = cpu_workspace(c->c, down + up + low + n->scratch * (size_t)c->n_members);
-    c->down.list = (product *)ws;
-    c->up.list = (product *)(ws + down);
+    c->down.list = (cut_product *)ws;
+    c->up.list = (cut_product *)(ws + down);
     c->low = (float *)(ws + down + up);
     c->scratch = ws + down + up + low;
 }
@@ -195,9 +182,9 @@ void cpu_lora(backend *b, const op_lora *a) {
     c.n_members = need.macs < TEAM_MACS ? 1 : team_size(cpu->team);
     cut(&c, &need);
     for (int32_t t = 0; next_run(a, &t, &r);) {
-        add(&c.down, down_of(&c, &r), c.n_members);
+        add(&c.down, down_of(&c, &r), r.l->s, c.n_members);
         for (int32_t i = 0; i < r.l->n_parts; i++)
-            add(&c.up, up_of(&c, &r, &r.l->parts[i]), c.n_members);
+            add(&c.up, up_of(&c, &r, &r.l->parts[i]), NULL, c.n_members);
     }
     if (c.n_members == 1)
         member_run(&c, 0);

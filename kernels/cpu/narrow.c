@@ -4,6 +4,7 @@
  * panel a word at a time. */
 #include "engine/base/check.h"
 #include "kernels/cpu/narrow_read.h"
+#include "kernels/quant_tables.h"
 
 #define SPAN_LEAST 128 /* activations that share a scale, if the weights do not ask for more */
 #define K_SPAN     256 /* of the K types: a superblock */
@@ -20,12 +21,14 @@ static int32_t sub_of(int32_t group, int32_t k) {
     }
 }
 
-static const int8_t e2m1[16] = {0, 1, 2, 3, 4, 6, 8, 12, 0, -1, -2, -3, -4, -6, -8, -12};
+static const float e2m1[16] = {E2M1_VALUES}, iq4[16] = {IQ4_VALUES};
 
-static void set_table(narrow_panel *p, const int8_t *values, int zero) {
+/* Four bits that stand for `values`, which are whole numbers times `unit`, from -zero on. */
+static void set_table(narrow_panel *p, const float *values, float unit, int zero) {
     p->bits = NARROW_TABLE;
     p->zero = zero;
-    for (int i = 0; i < 16; i++) p->table[i] = (uint8_t)(values[i] + zero);
+    p->mul *= unit;
+    for (int i = 0; i < 16; i++) p->table[i] = (uint8_t)(values[i] / unit + (float)zero);
 }
 
 static narrow_bits bits_of_codes(dtype dt) {
@@ -57,16 +60,10 @@ static bool panel_of_codes(dtype dt, const quant_spec *q, narrow_panel *p) {
         p->zero = 0;
         p->offsets = NARROW_CENTRED;
     }
-    if (dt == DT_E2M1) {
-        set_table(p, e2m1, 12); /* doubled */
-        p->mul *= 0.5f;
-    }
+    if (dt == DT_E2M1) set_table(p, e2m1, 0.5f, 12);
     if (dt == DT_F8_E4M3) p->mul *= 256; /* see values_body.inc */
     return p->sub && p->scales != NARROW_SIX_S;
 }
-
-static const int8_t iq4[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
-                               1,    13,   25,  38,  53,  69,  89,  113};
 
 /* Types of 256. */
 static bool panel_of_superblocks(dtype dt, narrow_panel *p) {
@@ -81,7 +78,7 @@ static bool panel_of_superblocks(dtype dt, narrow_panel *p) {
     case DT_Q4_K: return true;
     case DT_Q5_K: p->bits = NARROW_FIVE; return true;
     case DT_Q6_K: p->bits = NARROW_SIX, p->zero = 32; return true;
-    case DT_IQ4_XS: set_table(p, iq4, 127); return true;
+    case DT_IQ4_XS: set_table(p, iq4, 1, 127); return true;
     default: break;
     }
     p->sub = K_SPAN; /* one scale for all */
@@ -101,13 +98,12 @@ static bool panel_of_blocks(dtype dt, narrow_panel *p) {
     case DT_Q5_1: p->bits = NARROW_FIVE, p->offsets = NARROW_ADD_F16; return true;
     case DT_Q8_0:
     case DT_Q8_1: p->bits = NARROW_BYTES, p->zero = 128; return true;
-    case DT_IQ4_NL: set_table(p, iq4, 127); return true;
+    case DT_IQ4_NL: set_table(p, iq4, 1, 127); return true;
     case DT_MXFP4:
     case DT_NVFP4:
-        set_table(p, e2m1, 12);
+        set_table(p, e2m1, 0.5f, 12);
         p->scales = dt == DT_MXFP4 ? NARROW_BF16 : NARROW_F16;
         p->sub = dt == DT_MXFP4 ? 32 : 16;
-        p->mul = 0.5f;
         return true;
     default: return panel_of_superblocks(dt, p);
     }

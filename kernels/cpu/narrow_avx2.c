@@ -14,12 +14,12 @@ SIMD_FN vi vi_dot(vi acc, vi w, vi a) {
     return _mm256_add_epi32(acc, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
 }
 
-#define VI_DOT           vi_dot
-#define NARROW_MAX_CODE  127
-#define NARROW_MR        4
-#define NARROW_MICROS(M) M(1, 4) M(2, 2) M(3, 2) M(4, 2)
-#define NARROW_FEW       4
-#define NARROW_DIRECT(M) M(1, 4) M(2, 2) M(3, 2) M(4, 2)
-#define NARROW_ROW       avx2_codes_narrow
-#define NARROW_ROW_NAME  "avx2_codes_narrow"
+#define VI_DOT              vi_dot
+#define NARROW_MAX_CODE     127
+#define NARROW_MR           4
+#define NARROW_MICROS(M, k) M(1, 4, k) M(2, 2, k) M(3, 2, k) M(4, 2, k)
+#define NARROW_FEW          4
+#define NARROW_DIRECT(M, k) M(1, 4, k) M(2, 2, k) M(3, 2, k) M(4, 2, k)
+#define NARROW_ROW          avx2_codes_narrow
+#define NARROW_ROW_NAME     "avx2_codes_narrow"
 #include "kernels/cpu/narrow_body.inc"

@@ -13,12 +13,13 @@ SIMD_FN vi vi_dot(vi acc, vi w, vi a) {
     __asm__("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w), "v"(a));
     return acc;
 }
-#define VI_DOT           vi_dot
-#define NARROW_MAX_CODE  255
-#define NARROW_MR        7
-#define NARROW_MICROS(M) M(1, 2) M(2, 2) M(3, 2) M(4, 2) M(5, 2) M(6, 2) M(7, 2)
-#define NARROW_FEW       7
-#define NARROW_DIRECT(M) NARROW_MICROS(M)
-#define NARROW_ROW       avx512vnni_codes_narrow
-#define NARROW_ROW_NAME  "avx512vnni_codes_narrow"
+#define VI_DOT          vi_dot
+#define NARROW_MAX_CODE 255
+#define NARROW_MR       7
+#define NARROW_MICROS(M, k)                                                                        \
+    M(1, 2, k) M(2, 2, k) M(3, 2, k) M(4, 2, k) M(5, 2, k) M(6, 2, k) M(7, 2, k)
+#define NARROW_FEW          7
+#define NARROW_DIRECT(M, k) NARROW_MICROS(M, k)
+#define NARROW_ROW          avx512vnni_codes_narrow
+#define NARROW_ROW_NAME     "avx512vnni_codes_narrow"
 #include "kernels/cpu/narrow_body.inc"

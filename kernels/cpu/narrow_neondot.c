@@ -25,11 +25,11 @@
             vi_dot_lane((acc)[r_][v_], (w)[v_], acts_, ((j) * (mr) + r_) % 4);                     \
     }
 
-#define NARROW_MAX_CODE  254 /* of tables; whole bytes, up to 255, are codes_int8's */
-#define NARROW_MR        6
-#define NARROW_MICROS(M) M(1, 4) M(2, 4) M(3, 2) M(4, 2) M(5, 2) M(6, 2)
-#define NARROW_FEW       4
-#define NARROW_DIRECT(M) M(1, 4) M(2, 2) M(3, 2) M(4, 2)
-#define NARROW_ROW       neondot_codes_narrow
-#define NARROW_ROW_NAME  "neondot_codes_narrow"
+#define NARROW_MAX_CODE     254 /* of tables; whole bytes, up to 255, are codes_int8's */
+#define NARROW_MR           6
+#define NARROW_MICROS(M, k) M(1, 4, k) M(2, 4, k) M(3, 2, k) M(4, 2, k) M(5, 2, k) M(6, 2, k)
+#define NARROW_FEW          4
+#define NARROW_DIRECT(M, k) M(1, 4, k) M(2, 2, k) M(3, 2, k) M(4, 2, k)
+#define NARROW_ROW          neondot_codes_narrow
+#define NARROW_ROW_NAME     "neondot_codes_narrow"
 #include "kernels/cpu/narrow_body.inc"

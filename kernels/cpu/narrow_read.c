@@ -5,6 +5,7 @@
 #include <math.h>
 
 #include "engine/base/mem.h"
+#include "kernels/quant_tables.h"
 
 static uint16_t half_at(const uint8_t *b) {
     return (uint16_t)(b[0] | b[1] << 8);
@@ -142,7 +143,7 @@ static void read_iq4_xs(const uint8_t *b, narrow_span *v) {
 /* Digits of base three: a byte is ceil(256 * five digits / 3^5). 32 and 16 bytes of five digits, 4
  * of four, d. */
 static void read_tq1_0(const uint8_t *b, narrow_span *v) {
-    static const uint8_t pow3[5] = {1, 3, 9, 27, 81};
+    static const uint8_t pow3[5] = {POW3_VALUES};
     for (int i = 0; i < 256; i++) {
         int rest = i - 160, byte = i < 160 ? i % 32 : rest < 80 ? 32 + rest % 16 : 48 + i % 4;
         int digit = i < 160 ? i / 32 : rest < 80 ? rest / 16 : (rest - 80) / 4;

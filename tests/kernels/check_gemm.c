@@ -14,16 +14,25 @@ typedef struct gemm_case {
     wmat ref, fast;
 } gemm_case;
 
-static gemm_case case_new(check_ctx *c, shape s, dtype dt) {
+static gemm_case case_empty(shape s) {
     gemm_case g = {.a = mat_new(s.m, s.k, mat_stride(s.k)), .w = mat_new(s.n, s.k, s.k + 1)};
     g.bias = mat_new(1, s.n, s.n);
     g.old = mat_new(s.m, s.n, s.n + 5);
+    return g;
+}
+
+static void case_pack(check_ctx *c, gemm_case *g, dtype dt) {
+    g->ref = wmat_new(c->ref, &g->w, dt);
+    g->fast = wmat_new(c->be[0], &g->w, dt);
+}
+
+static gemm_case case_new(check_ctx *c, shape s, dtype dt) {
+    gemm_case g = case_empty(s);
     mat_random(c, &g.a, 1);
     mat_random(c, &g.w, 0.1f);
     mat_random(c, &g.bias, 1);
     mat_random(c, &g.old, 1);
-    g.ref = wmat_new(c->ref, &g.w, dt);
-    g.fast = wmat_new(c->be[0], &g.w, dt);
+    case_pack(c, &g, dt);
     return g;
 }
 
@@ -70,6 +79,32 @@ static void compare(check_ctx *c, shape s, dtype dt, int how, bool special) {
     case_free(&g);
 }
 
+/* Between (1 - spread) * top and top. */
+static void fill_top(check_ctx *c, mat *m, double top, double spread) {
+    for (int32_t r = 0; r < m->rows; r++)
+        for (int32_t i = 0; i < m->width; i++)
+            m->p[r * m->stride + i] = (float)(top * (1 - spread * check_uniform(c)));
+}
+
+/* No product of two numbers of a row and a column can be larger than all of these, and none cancels
+ * another: what rows add in a narrow type must hold them. */
+static void largest(check_ctx *c, dtype dt, int32_t m, double top_a, double spread) {
+    gemm_case g = case_empty((shape){m, 70, 1100});
+    fill_top(c, &g.a, top_a, spread);
+    fill_top(c, &g.w, 255, spread);
+    case_pack(c, &g, dt);
+    mat want = run(c->ref, &g, &g.ref, 0, m, 0);
+    for (int t = 0; t < c->n_be; t++) {
+        mat got = run(c->be[t], &g, &g.fast, 0, m, 0);
+        check_close(c, &want, &got, check_tol("gemm", dt != DT_F32),
+                    "gemm %s largest m=%d top=%g spread=%g threads=%d", dtype_name(dt), m, top_a,
+                    spread, t + 1);
+        mat_free(&got);
+    }
+    mat_free(&want);
+    case_free(&g);
+}
+
 /* Every row count gives the bits of the 256-row product. */
 static void invariance(check_ctx *c, dtype dt, int32_t n, int32_t k) {
     static const int32_t counts[] = {1, 2, 3, 4, 5, 6, 7, 8, 11, 12, 13, 25, 64, 255};
@@ -100,6 +135,11 @@ void check_gemm(check_ctx *c) {
         for (int i = 0; i < (c->full ? 60 : 6); i++) {
             shape s = {check_int(c, 1, 40), check_int(c, 1, 300), check_int(c, 1, 700)};
             compare(c, s, types[t], check_int(c, 0, 3), false);
+        }
+        double top = c->device && types[t] == DT_F16 ? 65504 : 0x1.fep100;
+        for (int32_t m = 1; m <= 25; m += 12) {
+            largest(c, types[t], m, 1.9990234375, 0);
+            largest(c, types[t], m, top, 0.1);
         }
         invariance(c, types[t], 201, 603);
         compare(c, (shape){100, 70, 4300}, types[t], 3, false); /* K in several rounds */
