@@ -14,6 +14,7 @@
 #endif
 
 #include "engine/base/mem.h"
+#include "kernels/cpu/maker.h"
 #include "kernels/ref/rows.h"
 
 static const char *const names[ISA_COUNT] = {"ref",        "avx2",       "avxvnni",    "avx512",
@@ -97,18 +98,11 @@ bool isa_usable(cpu_isa isa) {
 }
 
 /* Intel's cores run vdpbf16ps at a quarter of the rate of f32 multiply-adds (measured on Sapphire
- * Rapids: 91 against 180 GFLOP/s on one core), so there the bf16 level would only lose. */
-static bool bf16_dot_is_slow(void) {
-#if defined(__x86_64__)
-    return __builtin_cpu_is("intel");
-#else
-    return false;
-#endif
-}
-
+ * Rapids: 91 against 180 GFLOP/s on one core; Zen 5: 483 against 243), so there the bf16 level would
+ * only lose. */
 cpu_isa isa_best(void) {
     cpu_isa best = ISA_COUNT - 1;
-    while (best == ISA_AMX || (best == ISA_AVX512BF16 && bf16_dot_is_slow()) || !isa_usable(best))
+    while (best == ISA_AMX || (best == ISA_AVX512BF16 && cpu_is_intel()) || !isa_usable(best))
         best--;
     return best;
 }
