@@ -30,7 +30,7 @@ extern const code_row avx2_codes_int8;                         /* codes_avx2.c *
 extern const code_row avxvnni_codes_int8;                      /* codes_avxvnni.c */
 extern const code_row avx512vnni_codes_int8;                   /* codes_avx512vnni.c */
 extern const code_row avx2_codes_narrow, avxvnni_codes_narrow; /* narrow_avx2.c, .. */
-extern const code_row avx512vnni_codes_narrow;
+extern const code_row avx512vnni_codes_narrow, avx512bf16_codes_narrow;
 
 extern const value_row avx2_values, avx512_values; /* values_avx2.c, .. */
 
