@@ -98,8 +98,8 @@ bool isa_usable(cpu_isa isa) {
 }
 
 /* Intel's cores run vdpbf16ps at a quarter of the rate of f32 multiply-adds (measured on Sapphire
- * Rapids: 91 against 180 GFLOP/s on one core; Zen 5: 483 against 243), so there the bf16 level would
- * only lose. */
+ * Rapids: 91 against 180 GFLOP/s on one core; Zen 5: 483 against 243), so there the bf16 level
+ * would only lose. */
 cpu_isa isa_best(void) {
     cpu_isa best = ISA_COUNT - 1;
     while (best == ISA_AMX || (best == ISA_AVX512BF16 && cpu_is_intel()) || !isa_usable(best))
