@@ -29,6 +29,7 @@ extern const attention_row avx512_latent_int8, avx512_latent_f8;
 extern const code_row avx2_codes_int8;                         /* codes_avx2.c */
 extern const code_row avxvnni_codes_int8;                      /* codes_avxvnni.c */
 extern const code_row avx512vnni_codes_int8;                   /* codes_avx512vnni.c */
+extern const code_row avx512bf16_codes_int8;                   /* codes_avx512bf16.c */
 extern const code_row avx2_codes_narrow, avxvnni_codes_narrow; /* narrow_avx2.c, .. */
 extern const code_row avx512vnni_codes_narrow, avx512bf16_codes_narrow;
 

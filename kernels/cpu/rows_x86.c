@@ -65,13 +65,15 @@ const cpu_rows rows_avx512vnni = {
 
 const cpu_rows rows_avx512bf16 = {
     .gemm_bf16 = &avx512bf16_gemm_bf16,
+    .codes_int8 = &avx512bf16_codes_int8,
     .codes_narrow = &avx512bf16_codes_narrow,
 };
 
 const cpu_rows rows_avx512fp16 = {
     .gemm_f16 = &avx512fp16_gemm_f16,
     .gemm_bf16 = &avx512fp16_gemm_bf16,
-    .codes_narrow = &avx512vnni_codes_narrow, /* of Intel's cores: not what avx512bf16 has */
+    .codes_int8 = &avx512vnni_codes_int8, /* of Intel's cores: not what avx512bf16 has */
+    .codes_narrow = &avx512vnni_codes_narrow,
 };
 
 const cpu_rows rows_amx = {
