@@ -11,21 +11,21 @@
 
 #undef VF_STORE_SUM
 #define VF_STORE_SUM(p, v) vf_store(p, v)
-#define VI_DOT(acc, w, a) _mm512_dpbusd_epi32(acc, w, a)
+#define VI_DOT(acc, w, a)  _mm512_dpbusd_epi32(acc, w, a)
 #include "kernels/cpu/codes_vnni.inc"
 
 #define CODES_TUNED
-#define BLOCK_BYTES (30 * 1000)
-#define BLOCK_AHEAD 0
-#define BLOCK_FETCH SIMD_PREFETCH
-#define FEW_TILES   0
-#define FEW_PANELS  1
-#define FEW_BYTES   BLOCK_BYTES
-#define FEW_AHEAD   1
-#define NEAR_AHEAD  (10 * 1024)
-#define FAR_AHEAD   0
-#define ONE_BLOCK   true
-#define CODES_HELD  12
+#define BLOCK_BYTES    (30 * 1000)
+#define BLOCK_AHEAD    0
+#define BLOCK_FETCH    SIMD_PREFETCH
+#define FEW_TILES      0
+#define FEW_PANELS     1
+#define FEW_BYTES      BLOCK_BYTES
+#define FEW_AHEAD      1
+#define NEAR_AHEAD(mr) ((mr) <= 4 ? 6 * 1024 : 10 * 1024) /* more rows, more time for a line */
+#define FAR_AHEAD      0
+#define ONE_PANELS     4
+#define CODES_HELD     12
 
 #define CODES_NAME(x)  avx512bf16_codes_int8_##x
 #define CODES_ROW      avx512bf16_codes_int8
