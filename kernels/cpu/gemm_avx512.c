@@ -3,10 +3,12 @@
 
 #include "engine/base/mem.h"
 #include "kernels/cpu/levels.h"
+#include "kernels/cpu/maker.h"
 #include "kernels/cpu/simd_avx512.h"
 #include "kernels/cpu/mac.inc"
 
-#define GEMM_LEVEL "avx512"
+#define GEMM_LEVEL        "avx512"
+#define GEMM_LEVEL_SPREAD cpu_is_amd()
 #define GEMM_MR    12
 /* clang-format off */
 #define GEMM_MICROS(M)                                                                             \

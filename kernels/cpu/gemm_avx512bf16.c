@@ -11,8 +11,8 @@
 #define GEMM_MR 12
 /* clang-format off */
 #define GEMM_MICROS(M)                                                                             \
-    M(1, 2) M(1, 4) M(1, 8) M(2, 2) M(2, 4) M(2, 8) M(3, 2) M(3, 4) M(4, 2) M(4, 4) M(5, 2)        \
-    M(5, 4) M(6, 2) M(6, 4) M(7, 2) M(8, 2) M(9, 2) M(10, 2) M(11, 2) M(12, 2)
+    M(1, 2) M(2, 2) M(3, 2) M(4, 2) M(5, 2) M(6, 2) M(7, 2) M(8, 2) M(9, 2) M(10, 2) M(11, 2)      \
+    M(12, 2)
 /* clang-format on */
 
 static void pack_row(const float *src, int32_t n, uint32_t *dst) {
@@ -28,6 +28,12 @@ static void pack_row(const float *src, int32_t n, uint32_t *dst) {
                                  (__m256i)v);
     }
 }
+
+/* Cores whose best level is this one are of one maker (Zen 4 and 5), and have 1 MB of L2. Blocks
+ * longer than 192 make a product of 8 rows 4 % faster. */
+#define GEMM_SPREAD     true
+#define GEMM_A_BLOCK    512
+#define GEMM_L2_A_BYTES (512 * 1024)
 
 #define GEMM_NAME(x)  avx512bf16_gemm_##x
 #define GEMM_ROW      avx512bf16_gemm_bf16
