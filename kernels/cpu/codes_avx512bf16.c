@@ -18,9 +18,9 @@
 #define BLOCK_BYTES    (30 * 1000)
 #define BLOCK_AHEAD    0
 #define BLOCK_FETCH    SIMD_PREFETCH
-#define FEW_TILES      0
+#define FEW_TILES      4
 #define FEW_PANELS     1
-#define FEW_BYTES      BLOCK_BYTES
+#define FEW_BYTES      (120 * 1000) /* not in L1, but a panel begins and ends seldom */
 #define FEW_AHEAD      1
 #define NEAR_AHEAD(mr) ((mr) <= 4 ? 6 * 1024 : 10 * 1024) /* more rows, more time for a line */
 #define FAR_AHEAD      0
