@@ -26,6 +26,7 @@
 #define LINE_NS    400000000ull
 #define REPS_MAX   4000
 #define CHUNK      ((size_t)4 << 20)
+#define GROUP      128
 #define TINY_POOL  ((size_t)64 << 20)
 #define TINY_WORK  6e6 /* bytes and flops of lines that an emulated device can do */
 
@@ -225,8 +226,8 @@ static void fill_weights(bench *b, dtype dt) {
 }
 
 /* Groups as checkpoints of the type have them. */
-static quant_spec bench_spec(dtype dt, bool order) {
-    quant_spec spec = {.group = 128, .scale_dt = DT_F16, .zero = 128, .scale_mul = 1};
+static quant_spec bench_spec(dtype dt, int32_t group, bool order) {
+    quant_spec spec = {.group = group, .scale_dt = DT_F16, .zero = 128, .scale_mul = 1};
     if (dt == DT_TABLE4) spec.group = 64, spec.scale_dt = DT_F32;
     if (dt == DT_F8_E4M3) spec.scale_dt = DT_F32;
     spec.has_order = spec.whole_order = order;
@@ -240,10 +241,12 @@ static int32_t *bench_order(int32_t k, int32_t group) {
     return order;
 }
 
-static void bench_gemm_shape(bench *b, dtype dt, int32_t n, int32_t k, bool is_ordered) {
+/* group: of codes with scales apart. */
+static void bench_gemm_shape(bench *b, dtype dt, int32_t group, int32_t n, int32_t k,
+                             bool is_ordered) {
     static const int32_t rows[] = {1, 4, 8, 12, 16, 24, 32, 48, 64, 96, 512};
     static const float table[16] = {-1, -0.5f, 0, 0.5f, 1};
-    quant_spec spec = bench_spec(dt, is_ordered);
+    quant_spec spec = bench_spec(dt, group, is_ordered);
     int32_t *order = is_ordered ? bench_order(k, spec.group) : NULL;
     backend *be = b->be;
     bool quant = dtype_is_quant(dt);
@@ -272,8 +275,9 @@ static void bench_gemm_shape(bench *b, dtype dt, int32_t n, int32_t k, bool is_o
         l.bf16 = dt == DT_BF16;
         l.codes = spec.act == ACT_ROUND_INT8_GROUP;
         l.ctx = &g;
+        const char *kind = is_ordered ? " ordered" : group != GROUP ? " g32" : "";
         snprintf(l.name, sizeof l.name, "%sgemm %s%s m=%d n=%d k=%d", quant ? "quant " : "",
-                 dtype_name(dt), is_ordered ? " ordered" : "", rows[i], n, k);
+                 dtype_name(dt), kind, rows[i], n, k);
         line_run(b, &l);
     }
     give(b, a, 512 * (size_t)k * 4), give(b, out, 512 * (size_t)n * 4), mem_free(g.w);
@@ -284,9 +288,9 @@ static void bench_gemm(bench *b) {
     if (b->op && !strstr(b->op, "gemm")) return;
     for (size_t t = 0; t < ARRAY_LEN(types); t++) {
         fill_weights(b, types[t]);
-        bench_gemm_shape(b, types[t], 1152, 896, false); /* qkv of a 0.5B model */
-        bench_gemm_shape(b, types[t], 9728, 896, false); /* gate and up */
-        bench_gemm_shape(b, types[t], 896, 4864, false); /* down */
+        bench_gemm_shape(b, types[t], GROUP, 1152, 896, false); /* qkv of a 0.5B model */
+        bench_gemm_shape(b, types[t], GROUP, 9728, 896, false); /* gate and up */
+        bench_gemm_shape(b, types[t], GROUP, 896, 4864, false); /* down */
     }
 }
 
@@ -306,9 +310,11 @@ static void bench_quant(bench *b) {
     for (size_t t = 0; t < ARRAY_LEN(types); t++) {
         bool codes = types[t] == DT_INT4 || types[t] == DT_INT8 || types[t] == DT_Q8_0;
         for (size_t i = codes ? 0 : ARRAY_LEN(shapes) - 1; i < ARRAY_LEN(shapes); i++)
-            bench_gemm_shape(b, types[t], shapes[i][0], shapes[i][1], false);
+            bench_gemm_shape(b, types[t], GROUP, shapes[i][0], shapes[i][1], false);
     }
-    bench_gemm_shape(b, DT_INT4, 4864, 1024, true);
+    bench_gemm_shape(b, DT_INT4, GROUP, 4864, 1024, true);
+    bench_gemm_shape(b, DT_INT4, 32, 4864, 1024, false); /* as --quantize int4 makes them */
+    bench_gemm_shape(b, DT_INT4, 32, 16384, 2048, false);
 }
 
 /* ---- attention: K in the lower half of the pool, V in the upper ---- */
