@@ -44,6 +44,12 @@ static bool has_avx512fp16(void) {
 }
 #endif
 
+#if defined(AMX_EMULATED)
+#define AMX_BELOW ISA_AVX512BF16 /* more CPUs can run it */
+#else
+#define AMX_BELOW ISA_AVX512FP16
+#endif
+
 #if defined(__x86_64__)
 /* The CPU has tiles of 8 bits and of bf16, and the kernel lets this process use them, from now on:
  * so this is asked only where somebody wants them. */
@@ -83,7 +89,7 @@ bool isa_usable(cpu_isa isa) {
     case ISA_AVX512VNNI: return avx512 && __builtin_cpu_supports("avx512vnni");
     case ISA_AVX512BF16: return avx512 && __builtin_cpu_supports("avx512vnni") && has_7_1(5);
     case ISA_AVX512FP16: return isa_usable(ISA_AVX512BF16) && has_avx512fp16();
-    case ISA_AMX: return isa_usable(ISA_AVX512FP16) && has_amx();
+    case ISA_AMX: return isa_usable(AMX_BELOW) && has_amx();
     default: return false;
     }
 #elif defined(__aarch64__)
@@ -146,7 +152,7 @@ static cpu_isa below(cpu_isa isa) {
                                               [ISA_AVX512VNNI] = ISA_AVX512,
                                               [ISA_AVX512BF16] = ISA_AVX512VNNI,
                                               [ISA_AVX512FP16] = ISA_AVX512BF16,
-                                              [ISA_AMX] = ISA_AVX512FP16,
+                                              [ISA_AMX] = AMX_BELOW,
                                               [ISA_NEON] = ISA_REF,
                                               [ISA_NEONDOT] = ISA_NEON,
                                               [ISA_NEONI8MM] = ISA_NEONDOT,
