@@ -9,7 +9,7 @@
 
 #define GEMM_LEVEL        "avx512"
 #define GEMM_LEVEL_SPREAD cpu_is_amd()
-#define GEMM_MR    12
+#define GEMM_MR           12
 /* clang-format off */
 #define GEMM_MICROS(M)                                                                             \
     M(1, 2) M(1, 4) M(1, 8) M(2, 2) M(2, 4) M(2, 8) M(3, 2) M(3, 4) M(4, 2) M(4, 4) M(5, 2)        \
