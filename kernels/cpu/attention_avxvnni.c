@@ -4,6 +4,7 @@
 
 #include "engine/base/mem.h"
 #include "kernels/cpu/levels.h"
+#include "kernels/cpu/maker.h"
 #include "kernels/kv8.h"
 #include "kernels/cpu/simd_avx2.h"
 #include "kernels/cpu/simd_math.inc"
