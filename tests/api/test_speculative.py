@@ -97,7 +97,8 @@ def same(model, way, *more):
             if way != LOOKUP:  # it is tried at least
                 assert s.metric("pagoda:draft_steps_total") > 0
                 assert s.metric("pagoda:draft_seconds_total") > 0
-            if not at_once:  # in a crowd guesses may not pay
+            # In a crowd guesses may not pay; alone, how many are looked up depends on what they cost here.
+            if not at_once and (way != LOOKUP or n >= 100):
                 assert right > 0, (n, right)
 
 
@@ -198,6 +199,5 @@ def the_plan_counts_both():
 
 
 if __name__ == "__main__":
-    run([demo_answers_the_same, demo_few_pages, stories_the_same, drafts_of_the_same_model,
-         greedy_guesses_of_the_same_model_are_right, drafts_beside_adapters, refused,
-         the_plan_counts_both])
+    sys.exit(run([demo_answers_the_same, demo_few_pages, stories_the_same, drafts_of_the_same_model,
+                  greedy_guesses_of_the_same_model_are_right, drafts_beside_adapters, refused, the_plan_counts_both]))
